@@ -1,0 +1,3 @@
+//! The loop: observe, plan, audit, execute, publish.
+
+pub mod status;

@@ -1,0 +1,124 @@
+//! What the controller shows of itself: one value, replaced as a whole, read by HTTP.
+
+use crate::model::ids::Epoch;
+use crate::model::snapshot::Pause;
+use crate::model::{Operation, Plan};
+use jiff::Timestamp;
+use serde::Serialize;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How many decisions are kept.
+pub const DECISIONS_KEPT: usize = 200;
+/// How many commands may wait.
+pub const COMMANDS_WAITING: usize = 16;
+
+/// Who acts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "role")]
+pub enum Role {
+    /// This instance does.
+    Leader {
+        /// In this epoch.
+        epoch: Epoch,
+    },
+    /// Another one does, or nobody yet.
+    Standby {
+        /// Who, as far as known.
+        leader: Option<String>,
+    },
+}
+
+/// One decision: a turn's plan and what became of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Decision {
+    /// When.
+    pub at: Timestamp,
+    /// What began the turn: `tick`, `pods`, `notice`, `operator`.
+    pub trigger: &'static str,
+    /// What was decided and why.
+    pub plan: Plan,
+    /// The audit's words, when it refused the plan.
+    pub refused: Vec<String>,
+    /// The ids of the operations that were begun.
+    pub operations: Vec<String>,
+}
+
+/// The state of one source.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SourceStatus {
+    /// It answered in the latest turn.
+    pub ok: bool,
+    /// What is the matter, when it did not.
+    pub why: Option<String>,
+    /// When it last answered.
+    pub last_ok: Option<Timestamp>,
+}
+
+/// Everything that is shown.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// The build's version.
+    pub version: &'static str,
+    /// The cluster.
+    pub cluster: String,
+    /// This instance's identity.
+    pub owner: String,
+    /// Whether it acts.
+    pub role: Role,
+    /// When the daemon started.
+    pub started: Timestamp,
+    /// When the latest turn ended.
+    pub last_turn: Option<Timestamp>,
+    /// Turns so far.
+    pub turns: u64,
+    /// The switch.
+    pub pause: Option<Pause>,
+    /// The latest plan.
+    pub plan: Option<Arc<Plan>>,
+    /// Operations that are under way, then those that are over, latest first.
+    pub operations: Vec<Operation>,
+    /// The sources: `kubernetes`, `ec2`, `prometheus`, `dynamodb`, `sqs`.
+    pub sources: BTreeMap<&'static str, SourceStatus>,
+    /// Why the latest reload of the configuration was refused, if it was.
+    pub reload_error: Option<String>,
+    /// The latest decisions, latest first. Not part of `/api/v1/status`.
+    #[serde(skip)]
+    pub decisions: VecDeque<Arc<Decision>>,
+}
+
+/// What an operator asks of the controller.
+#[derive(Debug)]
+pub enum Command {
+    /// Stop starting things.
+    Pause {
+        /// Who asks.
+        by: String,
+        /// Why.
+        reason: String,
+        /// Told when it holds, or why it does not.
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// Start things again.
+    Resume {
+        /// Who asks.
+        by: String,
+        /// Told when it holds, or why it does not.
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// Make a turn now.
+    Evaluate {
+        /// Told once the turn is over.
+        done: oneshot::Sender<Result<Arc<Decision>, String>>,
+    },
+}
+
+/// What HTTP holds of the controller: it can look, and it can ask.
+#[derive(Clone, Debug)]
+pub struct Handle {
+    /// The latest status.
+    pub status: watch::Receiver<Arc<Status>>,
+    /// Asks, bounded by [`COMMANDS_WAITING`].
+    pub commands: mpsc::Sender<Command>,
+}

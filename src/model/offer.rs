@@ -1,0 +1,64 @@
+//! What can be bought: an instance type in a zone on a market.
+
+use super::ids::{InstanceType, PoolName, SubnetId, Zone};
+use super::instance::Market;
+use super::resources::Resources;
+use super::scheduling::{Labels, Taint};
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Micro-dollars per hour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HourlyPrice(pub u64);
+
+impl HourlyPrice {
+    /// Gives the price in dollars per hour.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "2^53 micro-dollars an hour are beyond any fleet")]
+    pub fn dollars(self) -> f64 {
+        self.0 as f64 / 1e6
+    }
+}
+
+impl fmt::Display for HourlyPrice {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "${:.4}/h", self.dollars())
+    }
+}
+
+/// Identifies an offer. Failures are remembered by it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OfferKey {
+    /// The type.
+    pub instance_type: InstanceType,
+    /// The zone.
+    pub zone: Zone,
+    /// The market.
+    pub market: Market,
+}
+
+impl fmt::Display for OfferKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {} in {}", self.market, self.instance_type, self.zone)
+    }
+}
+
+/// An instance that a pool may buy, and the node that it would become.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    /// What it is.
+    pub key: OfferKey,
+    /// The pool that may buy it.
+    pub pool: PoolName,
+    /// The subnet it would start in.
+    pub subnet: SubnetId,
+    /// What it costs.
+    pub price: HourlyPrice,
+    /// What the kubelet would offer, reservations taken off, daemon sets not.
+    pub allocatable: Resources,
+    /// The labels that the node would carry.
+    pub labels: Labels,
+    /// The taints that the node would carry.
+    pub taints: Vec<Taint>,
+}

@@ -1,0 +1,337 @@
+//! What a turn decided, in full: execution chooses nothing.
+
+use super::ids::{InstanceId, InstanceType, NodeName, OperationId, PoolName, RuleName, SubnetId, Zone};
+use super::instance::Market;
+use super::offer::HourlyPrice;
+use super::pod::PodKey;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Buys `count` instances in one zone on one market.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchOrder {
+    /// The pool that grows.
+    pub pool: PoolName,
+    /// The zone.
+    pub zone: Zone,
+    /// The subnet in it.
+    pub subnet: SubnetId,
+    /// The market.
+    pub market: Market,
+    /// The types that will do, best first.
+    pub instance_types: Vec<InstanceType>,
+    /// How many.
+    pub count: u32,
+    /// What one of them costs at most.
+    pub price: HourlyPrice,
+    /// Why.
+    pub reason: LaunchReason,
+    /// The pods it is bought for (at most [`PODS_NAMED`]).
+    pub pods: Vec<PodKey>,
+}
+
+/// How many pods an order or a report names at most.
+pub const PODS_NAMED: usize = 20;
+
+/// Why instances are bought.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "why")]
+pub enum LaunchReason {
+    /// Pods cannot be scheduled.
+    PendingPods {
+        /// How many this order would serve.
+        pods: u32,
+    },
+    /// The pool is below its minimum.
+    BelowMinimum,
+    /// A utilisation or `[[metric]]` rule stayed above its threshold.
+    Rule {
+        /// Which.
+        rule: RuleName,
+        /// What it read, in words.
+        evidence: String,
+    },
+    /// A node goes whose pods need room.
+    Replacement {
+        /// The node that goes.
+        node: NodeName,
+    },
+}
+
+impl fmt::Display for LaunchReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PendingPods { pods } => write!(formatter, "{pods} pods cannot be scheduled"),
+            Self::BelowMinimum => formatter.write_str("the pool is below its minimum"),
+            Self::Rule { rule, evidence } => write!(formatter, "rule {rule}: {evidence}"),
+            Self::Replacement { node } => write!(formatter, "node {node} goes and its pods need room"),
+        }
+    }
+}
+
+/// What happens to a drain that does not end in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnDrainTimeout {
+    /// The node goes back into service and rests.
+    RollBack,
+    /// The instance is terminated with what is left on it.
+    Force,
+}
+
+/// Gives one instance back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetireOrder {
+    /// The pool that shrinks.
+    pub pool: PoolName,
+    /// The instance; `None` when only a node's object is left to remove.
+    pub instance: Option<InstanceId>,
+    /// The node and its unique id; `None` when the instance never became one.
+    pub node: Option<NodeRef>,
+    /// The zone.
+    pub zone: Zone,
+    /// The market.
+    pub market: Market,
+    /// Why.
+    pub reason: RetireReason,
+    /// What happens when the drain does not end in time.
+    pub on_timeout: OnDrainTimeout,
+}
+
+/// A node, sure to be the same one later.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeRef {
+    /// Its name.
+    pub name: NodeName,
+    /// Its unique id.
+    pub uid: String,
+}
+
+/// Why an instance is given back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "why")]
+pub enum RetireReason {
+    /// The pool has more than it needs.
+    Underused {
+        /// What was read, in words.
+        evidence: String,
+    },
+    /// The bounds in force allow fewer.
+    AboveMaximum,
+    /// EC2 takes it back.
+    SpotInterruption {
+        /// When EC2 ends it.
+        deadline: Timestamp,
+    },
+    /// It was launched and is no Ready node within the limit.
+    NeverJoined,
+    /// No operation of the journal knows it and it is no node.
+    Leaked,
+    /// Its instance is gone and the node's object remains.
+    InstanceGone,
+}
+
+impl RetireReason {
+    /// Tells whether it is our wish, and so may be refused, delayed and rolled back.
+    #[must_use]
+    pub fn is_voluntary(&self) -> bool {
+        match self {
+            Self::Underused { .. } | Self::AboveMaximum => true,
+            Self::SpotInterruption { .. } | Self::NeverJoined | Self::Leaked | Self::InstanceGone => false,
+        }
+    }
+}
+
+impl fmt::Display for RetireReason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Underused { evidence } => write!(formatter, "the pool needs less: {evidence}"),
+            Self::AboveMaximum => formatter.write_str("the pool is above the maximum in force"),
+            Self::SpotInterruption { deadline } => write!(formatter, "EC2 takes the instance back at {deadline}"),
+            Self::NeverJoined => formatter.write_str("the instance never became a Ready node"),
+            Self::Leaked => formatter.write_str("the instance is in no journal and is no node"),
+            Self::InstanceGone => formatter.write_str("the instance is gone and its node object remains"),
+        }
+    }
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "action")]
+pub enum Action {
+    /// Buy.
+    Launch(LaunchOrder),
+    /// Give back.
+    Retire(RetireOrder),
+}
+
+/// Why something that a rule wanted, or might have wanted, is not done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "hold")]
+pub enum Hold {
+    /// An operator has paused the fleet.
+    Paused {
+        /// By whom and why.
+        reason: String,
+    },
+    /// Kubernetes or EC2 does not answer, so nothing can be decided.
+    Blind {
+        /// Which source, and what it said.
+        why: String,
+    },
+    /// Data that the rule needs is missing or doubtful.
+    BadData {
+        /// Which, and why.
+        why: String,
+    },
+    /// A cooldown runs.
+    CoolingDown {
+        /// Until when.
+        until: Timestamp,
+    },
+    /// The pool is at its maximum.
+    AtMaximum {
+        /// The maximum in force.
+        max: u32,
+    },
+    /// The pool is at its minimum.
+    AtMinimum {
+        /// The minimum in force.
+        min: u32,
+    },
+    /// An operation that is under way covers the need.
+    Underway {
+        /// Which.
+        operation: OperationId,
+    },
+    /// The condition has not lasted long enough.
+    NotSustained {
+        /// Since when it holds; `None` when it does not.
+        since: Option<Timestamp>,
+    },
+    /// Too many nodes are not ready.
+    UnreadyNodes {
+        /// How many.
+        unready: u32,
+        /// Of how many.
+        total: u32,
+    },
+    /// Pods wait for room.
+    PodsWaiting {
+        /// How many.
+        pods: u32,
+    },
+    /// A rule wants capacity, so none is given back.
+    Wanted {
+        /// Which.
+        rule: RuleName,
+    },
+    /// No offer can be bought now.
+    NoOffer {
+        /// Why not, the most common reason first.
+        why: String,
+    },
+    /// No node may go.
+    NoCandidate {
+        /// Why each candidate stays (bounded).
+        why: Vec<String>,
+    },
+}
+
+impl fmt::Display for Hold {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Paused { reason } => write!(formatter, "paused: {reason}"),
+            Self::Blind { why } => write!(formatter, "blind: {why}"),
+            Self::BadData { why } => write!(formatter, "bad data: {why}"),
+            Self::CoolingDown { until } => write!(formatter, "cooling down until {until}"),
+            Self::AtMaximum { max } => write!(formatter, "at the maximum of {max}"),
+            Self::AtMinimum { min } => write!(formatter, "at the minimum of {min}"),
+            Self::Underway { operation } => write!(formatter, "operation {operation} is under way"),
+            Self::NotSustained { since: Some(since) } => write!(formatter, "not yet sustained, since {since}"),
+            Self::NotSustained { since: None } => formatter.write_str("not sustained"),
+            Self::UnreadyNodes { unready, total } => write!(formatter, "{unready} of {total} nodes are not ready"),
+            Self::PodsWaiting { pods } => write!(formatter, "{pods} pods wait for room"),
+            Self::Wanted { rule } => write!(formatter, "rule {rule} wants the capacity"),
+            Self::NoOffer { why } => write!(formatter, "no offer: {why}"),
+            Self::NoCandidate { why } if why.is_empty() => formatter.write_str("no node may go"),
+            Self::NoCandidate { why } => write!(formatter, "no node may go: {}", why.join("; ")),
+        }
+    }
+}
+
+/// What one rule saw and wanted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// The rule: `bounds`, `pending_pods`, `cpu`, `memory`, `scale_down` or that of a `[[metric]]`.
+    pub rule: RuleName,
+    /// What it read, in words.
+    pub evidence: String,
+    /// The nodes it wants more (or, below zero, fewer).
+    pub wants: i64,
+    /// Why it was not, or not wholly, followed.
+    pub hold: Option<Hold>,
+}
+
+/// A pod that no node of ours could ever take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unplaceable {
+    /// The pod.
+    pub pod: PodKey,
+    /// Why, for the offer that came nearest.
+    pub why: String,
+}
+
+/// What was decided for a pool, and why.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PoolReport {
+    /// The pool.
+    pub pool: PoolName,
+    /// Instances that exist.
+    pub owned: u32,
+    /// Instances that are asked for and are not seen yet.
+    pub in_flight: u32,
+    /// Nodes that are Ready.
+    pub ready: u32,
+    /// The bounds in force.
+    pub min: u32,
+    /// The bounds in force.
+    pub max: u32,
+    /// What the pool should have after the plan.
+    pub desired: u32,
+    /// Dollars per hour of what exists, as far as prices are known.
+    pub price: HourlyPrice,
+    /// Mean CPU utilisation, 0 to 1, where it can be trusted.
+    pub cpu: Option<f64>,
+    /// Mean memory utilisation, 0 to 1, where it can be trusted.
+    pub memory: Option<f64>,
+    /// Each rule's finding.
+    pub findings: Vec<Finding>,
+}
+
+/// What a turn decided.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// What to do, in this order.
+    pub actions: Vec<Action>,
+    /// Why, pool by pool.
+    pub pools: Vec<PoolReport>,
+    /// Reasons that hold for the whole fleet.
+    pub holds: Vec<Hold>,
+    /// Pods that wait for a node.
+    pub pending: u32,
+    /// Pods that no node of ours could take (bounded), so that they buy none.
+    pub unplaceable: Vec<Unplaceable>,
+    /// Conditions that a human should look at, by a short stable name with a text.
+    pub alerts: Vec<Alert>,
+}
+
+/// A condition that a human should look at.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Alert {
+    /// Its stable name (`spot_exhausted`, `offer_stopped`, …), a metric label.
+    pub name: String,
+    /// What is the matter.
+    pub text: String,
+}

@@ -1,0 +1,152 @@
+//! Amounts of what a pod asks for and a node offers.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Thousandths of a CPU core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MilliCpu(pub u64);
+
+/// Bytes of memory or storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Bytes(pub u64);
+
+impl MilliCpu {
+    /// Gives the amount in cores.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "2^53 thousandths are more cores than there are")]
+    pub fn cores(self) -> f64 {
+        self.0 as f64 / 1000.0
+    }
+}
+
+impl fmt::Display for MilliCpu {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}m", self.0)
+    }
+}
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}Mi", self.0 / (1 << 20))
+    }
+}
+
+/// A bundle of resources: what a pod requests, or what a node can still hold.
+///
+/// Sums saturate: an amount beyond `u64` fits nowhere, which is the safe side.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// CPU.
+    pub cpu: MilliCpu,
+    /// Memory.
+    pub memory: Bytes,
+    /// Local ephemeral storage.
+    pub ephemeral_storage: Bytes,
+    /// Number of pods: 1 for a pod, the kubelet's `maxPods` for a node.
+    pub pods: u64,
+    /// Extended resources and huge pages by their full name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub extended: BTreeMap<String, u64>,
+}
+
+impl Resources {
+    /// Tells whether this request fits into `room` in every dimension.
+    ///
+    /// A dimension that is not asked for is not looked at, so a node that has run
+    /// out of storage still takes a pod that wants none.
+    #[must_use]
+    pub fn fits_in(&self, room: &Self) -> bool {
+        self.shortages(room).is_empty()
+    }
+
+    /// Names the dimensions in which this request exceeds `room`.
+    #[must_use]
+    pub fn shortages(&self, room: &Self) -> Vec<String> {
+        let plain = [
+            ("cpu", self.cpu.0, room.cpu.0),
+            ("memory", self.memory.0, room.memory.0),
+            ("ephemeral-storage", self.ephemeral_storage.0, room.ephemeral_storage.0),
+            ("pods", self.pods, room.pods),
+        ];
+        let extended = self.extended.iter().map(|(name, asked)| (name.as_str(), *asked, room.extended.get(name).copied().unwrap_or(0)));
+        plain
+            .into_iter()
+            .chain(extended)
+            .filter(|(_, asked, free)| *asked > 0 && asked > free)
+            .map(|(name, _, _)| name.to_owned())
+            .collect()
+    }
+
+    /// Adds `other`, dimension by dimension.
+    pub fn add(&mut self, other: &Self) {
+        self.cpu.0 = self.cpu.0.saturating_add(other.cpu.0);
+        self.memory.0 = self.memory.0.saturating_add(other.memory.0);
+        self.ephemeral_storage.0 = self.ephemeral_storage.0.saturating_add(other.ephemeral_storage.0);
+        self.pods = self.pods.saturating_add(other.pods);
+        for (name, amount) in &other.extended {
+            let sum = self.extended.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(*amount);
+        }
+    }
+
+    /// Takes `other` away, dimension by dimension, stopping at zero.
+    pub fn subtract(&mut self, other: &Self) {
+        self.cpu.0 = self.cpu.0.saturating_sub(other.cpu.0);
+        self.memory.0 = self.memory.0.saturating_sub(other.memory.0);
+        self.ephemeral_storage.0 = self.ephemeral_storage.0.saturating_sub(other.ephemeral_storage.0);
+        self.pods = self.pods.saturating_sub(other.pods);
+        for (name, amount) in &other.extended {
+            if let Some(rest) = self.extended.get_mut(name) {
+                *rest = rest.saturating_sub(*amount);
+            }
+        }
+    }
+
+    /// Takes the larger of the two in each dimension, as init containers ask.
+    pub fn raise_to(&mut self, other: &Self) {
+        self.cpu = self.cpu.max(other.cpu);
+        self.memory = self.memory.max(other.memory);
+        self.ephemeral_storage = self.ephemeral_storage.max(other.ephemeral_storage);
+        self.pods = self.pods.max(other.pods);
+        for (name, amount) in &other.extended {
+            let most = self.extended.entry(name.clone()).or_default();
+            *most = (*most).max(*amount);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resources(cpu: u64, memory: u64) -> Resources {
+        Resources { cpu: MilliCpu(cpu), memory: Bytes(memory), pods: 1, ..Resources::default() }
+    }
+
+    #[test]
+    fn names_every_dimension_that_is_short() {
+        let mut asked = resources(500, 10);
+        asked.extended.insert("nvidia.com/gpu".into(), 1);
+        let room = Resources { pods: 0, ..resources(400, 10) };
+        assert_eq!(asked.shortages(&room), ["cpu", "pods", "nvidia.com/gpu"]);
+    }
+
+    #[test]
+    fn ignores_dimensions_that_are_not_asked_for() {
+        let asked = resources(100, 0);
+        assert!(asked.fits_in(&resources(100, 0)));
+    }
+
+    #[test]
+    fn sums_saturate_so_that_an_absurd_request_fits_nowhere() {
+        let mut sum = resources(u64::MAX, 1);
+        sum.add(&resources(10, 1));
+        assert_eq!(sum.cpu, MilliCpu(u64::MAX));
+        assert!(!sum.fits_in(&resources(1_000_000, 1_000_000)));
+    }
+}

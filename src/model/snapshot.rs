@@ -1,0 +1,130 @@
+//! All that is known of the world at the start of a turn, with the age of each part.
+
+use super::ids::{NodeName, OperationId, RuleName};
+use super::instance::Instance;
+use super::node::Node;
+use super::offer::Offer;
+use super::operation::Operation;
+use super::pod::Pod;
+use super::reading::{Missing, Reading, Utilisation};
+use super::resources::Resources;
+use super::scheduling::{Constraints, Labels, Selector};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What one source said, and when; or why it said nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Observed<T> {
+    /// The source answered.
+    Known {
+        /// What it said.
+        value: T,
+        /// When it was true.
+        at: Timestamp,
+    },
+    /// The source did not answer.
+    Unknown(Missing),
+}
+
+impl<T> Observed<T> {
+    /// Gives what the source said, where it did.
+    #[must_use]
+    pub fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known { value, .. } => Some(value),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// A pod disruption budget.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DisruptionBudget {
+    /// Its namespace; it speaks of pods there only.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The pods it speaks of; `None` selects none.
+    pub selector: Option<Selector>,
+    /// How many of them may be evicted now.
+    pub allowed: u32,
+}
+
+/// A daemon set: what it will put on every node that takes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DaemonSet {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// What one of its pods requests.
+    pub requests: Resources,
+    /// Where its pods may go.
+    pub constraints: Constraints,
+}
+
+/// The Kubernetes side: one consistent reading of the watched objects.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterView {
+    /// Nodes by name, servers included.
+    pub nodes: BTreeMap<NodeName, Node>,
+    /// Pods in the order of their keys, ended ones left out.
+    pub pods: Vec<Arc<Pod>>,
+    /// Pod disruption budgets.
+    pub budgets: Vec<DisruptionBudget>,
+    /// Daemon sets.
+    pub daemon_sets: Vec<DaemonSet>,
+    /// Labels of namespaces are not read: a term with a namespace selector is unmodelled.
+    /// Objects that made no sense and were left out, by name, with the reason (bounded).
+    pub refused: Vec<String>,
+}
+
+/// The utilisation of all nodes, as one answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UtilisationReport {
+    /// By node; a node that is absent was not in the answer.
+    pub nodes: BTreeMap<NodeName, Utilisation>,
+    /// Prometheus has been up for less than the rate window, so that its rates cannot be trusted.
+    pub warming_up: bool,
+}
+
+/// Why nothing may be started, and since when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Since when.
+    pub since: Timestamp,
+    /// Who asked for it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Everything a plan is made from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// Kubernetes.
+    pub cluster: Observed<Arc<ClusterView>>,
+    /// EC2: the instances that carry this cluster's tags.
+    pub instances: Observed<Vec<Instance>>,
+    /// EC2: what can be bought, in no order of preference.
+    pub offers: Observed<Arc<Vec<Offer>>>,
+    /// Prometheus: how busy each node is.
+    pub utilisation: Observed<UtilisationReport>,
+    /// Prometheus: the value of each `[[metric]]` rule.
+    pub metrics: BTreeMap<RuleName, Reading>,
+    /// The journal: operations that are under way.
+    pub operations: BTreeMap<OperationId, Operation>,
+    /// The switch that stops everything.
+    pub pause: Option<Pause>,
+}
+
+/// Joins a pod's labels with a budget.
+impl DisruptionBudget {
+    /// Tells whether the budget speaks of the pod.
+    #[must_use]
+    pub fn covers(&self, namespace: &str, labels: &Labels) -> bool {
+        self.namespace == namespace && self.selector.as_ref().is_some_and(|selector| selector.matches(labels))
+    }
+}

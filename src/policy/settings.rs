@@ -1,0 +1,142 @@
+//! What an operator may decide of the policy. The configuration builds it, validated.
+
+use super::schedule::Schedule;
+use crate::model::offer::HourlyPrice;
+use crate::model::plan::OnDrainTimeout;
+use crate::model::{PoolName, RuleName};
+use std::time::Duration;
+
+/// All settings of the policy. Every share is from 0 to 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// The pools, in the order in which pods try them.
+    pub pools: Vec<PoolSettings>,
+    /// `[[metric]]` rules.
+    pub metrics: Vec<MetricRule>,
+    /// When utilisation adds capacity.
+    pub scale_up: ScaleUp,
+    /// When capacity is given back.
+    pub scale_down: ScaleDown,
+    /// How failed offers rest.
+    pub rest: OfferRest,
+    /// How often a turn is made when nothing urgent happens.
+    pub interval: Duration,
+    /// Above this share of unready nodes nothing is given back.
+    pub max_unready_share: f64,
+    /// The share of a pool's Ready nodes whose utilisation must be known before it counts.
+    pub min_coverage: f64,
+    /// What the whole fleet may cost per hour.
+    pub price_ceiling: Option<HourlyPrice>,
+    /// An interrupted spot node is replaced while the fleet is paused, too.
+    pub replace_interrupted_while_paused: bool,
+    /// How long an instance without a journal entry or a node, or a node without an
+    /// instance, is left alone before it is removed.
+    pub stray_grace: Duration,
+    /// Pods of at least this priority forbid the removal of their node.
+    pub critical_priority: i32,
+    /// Pods below this priority buy no node (placeholders).
+    pub expendable_below: i32,
+}
+
+/// The settings of one pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolSettings {
+    /// Its name.
+    pub name: PoolName,
+    /// The fewest workers, launching ones included.
+    pub min: u32,
+    /// The most workers, launching ones included.
+    pub max: u32,
+    /// Times at which other bounds hold. The last one that is in force wins.
+    pub schedules: Vec<BoundsSchedule>,
+    /// Above this many on-demand instances the spot share applies.
+    pub on_demand_base: u32,
+    /// The share of instances above the base that are to be spot.
+    pub spot_share: f64,
+    /// What happens when a drain does not end in time.
+    pub on_drain_timeout: OnDrainTimeout,
+}
+
+/// Bounds that hold at certain times.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BoundsSchedule {
+    /// When.
+    pub schedule: Schedule,
+    /// The minimum then.
+    pub min: u32,
+    /// The maximum then.
+    pub max: u32,
+}
+
+/// When utilisation adds capacity.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScaleUp {
+    /// CPU above this share asks for capacity.
+    pub cpu_above: f64,
+    /// The capacity asked for brings CPU to this share.
+    pub cpu_target: f64,
+    /// For how long CPU must have been above.
+    pub cpu_sustain: Duration,
+    /// Memory above this share asks for capacity.
+    pub memory_above: f64,
+    /// The capacity asked for brings memory to this share.
+    pub memory_target: f64,
+    /// For how long memory must have been above.
+    pub memory_sustain: Duration,
+    /// The shortest time between two additions that are not urgent.
+    pub cooldown: Duration,
+}
+
+/// When capacity is given back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScaleDown {
+    /// `false`: never.
+    pub enabled: bool,
+    /// CPU must be below this share.
+    pub cpu_below: f64,
+    /// Memory must be below this share.
+    pub memory_below: f64,
+    /// For how long both must have been below.
+    pub sustain: Duration,
+    /// The shortest time after an addition or a removal.
+    pub cooldown: Duration,
+    /// Younger nodes stay.
+    pub min_node_age: Duration,
+}
+
+/// How offers that failed rest: the first pause, doubled with each further failure.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfferRest {
+    /// The first pause.
+    pub first: Duration,
+    /// The longest pause.
+    pub longest: Duration,
+    /// Launches in a row that never joined, after which an offer is not bought any more.
+    pub stop_after_never_joined: u32,
+    /// How long a node whose drain failed is left alone.
+    pub node: Duration,
+}
+
+/// A rule on an application's metric.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricRule {
+    /// Its name.
+    pub name: RuleName,
+    /// The pool that grows.
+    pub pool: PoolName,
+    /// The query; it must give one value.
+    pub query: String,
+    /// What the value is held against.
+    pub goal: MetricGoal,
+    /// For how long the value must have been above.
+    pub sustain: Duration,
+}
+
+/// What a metric is held against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum MetricGoal {
+    /// So much of it is one node's share: the pool should have `value / per_node` nodes.
+    PerNode(f64),
+    /// Above it, the pool should have `value / threshold` times as many nodes, at least one more.
+    Threshold(f64),
+}
