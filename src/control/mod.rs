@@ -1,3 +1,15 @@
 //! The loop: observe, plan, audit, execute, publish.
 
+pub mod controller;
+mod driver;
+mod launch;
+pub mod lease;
+pub mod notices;
+mod observe;
+mod retire;
+pub mod settings;
 pub mod status;
+
+pub use controller::{Controller, Inputs};
+pub use lease::Leadership;
+pub use settings::Settings;

@@ -104,6 +104,8 @@ pub struct Launch {
     pub epoch: Epoch,
     /// When it was begun.
     pub created: Timestamp,
+    /// When it entered its state.
+    pub updated: Timestamp,
     /// What the plan asked for.
     pub order: LaunchOrder,
     /// What is sent to EC2.
@@ -177,6 +179,8 @@ pub struct Retire {
     pub epoch: Epoch,
     /// When it was begun.
     pub created: Timestamp,
+    /// When it entered its state.
+    pub updated: Timestamp,
     /// What the plan asked for.
     pub order: RetireOrder,
     /// Where it stands.
@@ -210,6 +214,15 @@ impl Operation {
         match self {
             Self::Launch(launch) => &launch.order.pool,
             Self::Retire(retire) => &retire.order.pool,
+        }
+    }
+
+    /// Tells when it entered its state.
+    #[must_use]
+    pub fn updated(&self) -> Timestamp {
+        match self {
+            Self::Launch(launch) => launch.updated,
+            Self::Retire(retire) => retire.updated,
         }
     }
 

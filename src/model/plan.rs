@@ -31,6 +31,17 @@ pub struct LaunchOrder {
     pub pods: Vec<PodKey>,
 }
 
+impl LaunchOrder {
+    /// Tells whether the launch is for growth, and not for what EC2 takes back.
+    #[must_use]
+    pub fn reason_is_discretionary(&self) -> bool {
+        match self.reason {
+            LaunchReason::PendingPods { .. } | LaunchReason::BelowMinimum | LaunchReason::Rule { .. } => true,
+            LaunchReason::Replacement { .. } => false,
+        }
+    }
+}
+
 /// How many pods an order or a report names at most.
 pub const PODS_NAMED: usize = 20;
 

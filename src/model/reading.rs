@@ -13,6 +13,8 @@ pub enum Missing {
         /// What went wrong.
         why: String,
     },
+    /// The turn was urgent and did not ask.
+    NotAsked,
     /// The source answered, without this value.
     Empty,
     /// The value is NaN, infinite or outside its range.
@@ -36,6 +38,7 @@ impl fmt::Display for Missing {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable { why } => write!(formatter, "the source does not answer: {why}"),
+            Self::NotAsked => formatter.write_str("the source was not asked in this turn"),
             Self::Empty => formatter.write_str("the source has no such value"),
             Self::Nonsense { value } => write!(formatter, "the value `{value}` makes no sense"),
             Self::Stale { sampled } => write!(formatter, "the sample of {sampled} is too old"),

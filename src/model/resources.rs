@@ -61,7 +61,12 @@ impl Resources {
     /// out of storage still takes a pod that wants none.
     #[must_use]
     pub fn fits_in(&self, room: &Self) -> bool {
-        self.shortages(room).is_empty()
+        let within = |asked: u64, free: u64| asked == 0 || asked <= free;
+        within(self.cpu.0, room.cpu.0)
+            && within(self.memory.0, room.memory.0)
+            && within(self.ephemeral_storage.0, room.ephemeral_storage.0)
+            && within(self.pods, room.pods)
+            && self.extended.iter().all(|(name, asked)| within(*asked, room.extended.get(name).copied().unwrap_or(0)))
     }
 
     /// Names the dimensions in which this request exceeds `room`.

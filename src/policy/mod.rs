@@ -1,6 +1,20 @@
 //! The decision: pure functions, without async, clock, randomness or logging.
 
+pub mod audit;
+mod buying;
+mod fit;
+mod fleet;
+mod learn;
+mod pending;
+mod plan;
+mod rules;
+mod scale_down;
 pub mod schedule;
 pub mod settings;
+mod strays;
 
+pub use audit::{Invariant, Violation, audit};
+pub use learn::learn;
+pub use plan::plan;
+pub use scale_down::forbids;
 pub use settings::{BoundsSchedule, MetricGoal, MetricRule, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};

@@ -2,7 +2,7 @@
 
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::{LaunchRequest, LaunchedInstance};
-use crate::model::{Instance, InstanceId, InstanceType, Offer, OfferKey, PoolName};
+use crate::model::{Instance, InstanceId, InstanceState, InstanceType, Offer, OfferKey, PoolName};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -98,6 +98,9 @@ pub struct Catalogue {
 pub trait Cloud: Send + Sync {
     /// Lists the instances that carry this cluster's tags, terminated ones included while EC2 shows them.
     fn instances(&self) -> impl Future<Output = Result<Vec<Instance>, CloudError>> + Send;
+
+    /// Tells in which state an instance is, whoever owns it. `None` when it is terminated or was never there.
+    fn state_of(&self, instance: &InstanceId) -> impl Future<Output = Result<Option<InstanceState>, CloudError>> + Send;
 
     /// Gives what can be bought. Cached inside; `Err` only when there never was an answer.
     fn catalogue(&self) -> impl Future<Output = Result<Arc<Catalogue>, CloudError>> + Send;

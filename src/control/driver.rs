@@ -1,0 +1,188 @@
+//! Drives one operation by one step: an effect, then the journal.
+//!
+//! Steps are repeatable. Whoever holds the lease may run any step again, from the journal alone.
+
+use super::lease::{Fence, Fenced};
+use super::settings::Settings;
+use super::{launch, retire};
+use crate::model::{OfferKey, Operation};
+use crate::ports::{CloudError, Cluster, ClusterError, Entropy, Grant, Ledger, LedgerError, Measurement, Telemetry, World};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// What a step needs.
+pub struct Context<W: World> {
+    /// The world.
+    pub world: Arc<W>,
+    /// The lease.
+    pub fence: Fence,
+    /// Deadlines.
+    pub settings: Arc<Settings>,
+}
+
+impl<W: World> Clone for Context<W> {
+    fn clone(&self) -> Self {
+        Self { world: Arc::clone(&self.world), fence: self.fence.clone(), settings: Arc::clone(&self.settings) }
+    }
+}
+
+/// Why a step did not get through.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StepError {
+    /// The lease does not allow it.
+    #[error(transparent)]
+    Fenced(#[from] Fenced),
+    /// The journal.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// Kubernetes.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// EC2.
+    #[error(transparent)]
+    Cloud(#[from] CloudError),
+    /// What the step needs to know is not known.
+    #[error("{0}")]
+    Blind(String),
+}
+
+impl StepError {
+    fn measurement(&self) -> Option<Measurement> {
+        let (port, class) = match self {
+            Self::Fenced(_) | Self::Blind(_) => return None,
+            Self::Ledger(error) => ("dynamodb", super::lease::class(error)),
+            Self::Cluster(error) => (
+                "kubernetes",
+                match error {
+                    ClusterError::Unavailable { .. } => "unavailable",
+                    ClusterError::Conflict { .. } => "conflict",
+                    ClusterError::Gone { .. } => "gone",
+                    ClusterError::Denied { .. } => "denied",
+                    ClusterError::Invalid { .. } => "invalid",
+                },
+            ),
+            Self::Cloud(error) => ("ec2", cloud_class(error)),
+        };
+        Some(Measurement::PortFailed { port, class })
+    }
+}
+
+/// Names the class of EC2's error, as metrics show it.
+#[must_use]
+pub fn cloud_class(error: &CloudError) -> &'static str {
+    match error {
+        CloudError::Unavailable { .. } => "unavailable",
+        CloudError::Throttled { .. } => "throttled",
+        CloudError::Denied { .. } => "denied",
+        CloudError::Invalid { .. } => "invalid",
+    }
+}
+
+/// What an operation is driven with, besides itself.
+#[derive(Clone, Debug)]
+pub struct Drive {
+    /// The operation, as it is to be after the journal's next write.
+    pub operation: Operation,
+    /// It is not in the journal yet.
+    pub fresh: bool,
+    /// Steps in a row that failed.
+    pub failures: u32,
+}
+
+/// What a step brought.
+pub struct Stepped {
+    /// The operation, with its failures so far.
+    pub drive: Drive,
+    /// Offers that EC2 named as empty.
+    pub without_capacity: Vec<OfferKey>,
+    /// The lease is gone: nothing more is to be done with it here.
+    pub lost: bool,
+}
+
+/// What follows a step.
+pub enum Next {
+    /// A new state, which the journal has to hear of.
+    State(Box<Operation>, Vec<OfferKey>),
+    /// Nothing yet; look again when something changes.
+    Wait,
+}
+
+/// The longest pause between two tries of a step.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Runs the operation's next step, after a pause where the last one failed or waits.
+pub async fn step<W: World>(context: Context<W>, mut drive: Drive) -> Stepped {
+    let mut without_capacity = Vec::new();
+    let lost = match attempt(&context, &mut drive, &mut without_capacity).await {
+        Ok(()) => {
+            drive.failures = 0;
+            false
+        }
+        Err(StepError::Ledger(LedgerError::LeaseLost)) => true,
+        Err(error) => {
+            if let Some(measurement) = error.measurement() {
+                context.world.telemetry().record(measurement);
+            }
+            drive.failures = drive.failures.saturating_add(1);
+            warn!(operation = %drive.operation.id(), state = drive.operation.state_name(), failures = drive.failures, %error, "the step failed and is tried again");
+            tokio::time::sleep(pause(&context, drive.failures)).await;
+            false
+        }
+    };
+    Stepped { drive, without_capacity, lost }
+}
+
+async fn attempt<W: World>(context: &Context<W>, drive: &mut Drive, without_capacity: &mut Vec<OfferKey>) -> Result<(), StepError> {
+    if drive.fresh {
+        journal(context, &drive.operation).await?;
+        drive.fresh = false;
+    }
+    let next = match &drive.operation {
+        Operation::Launch(operation) => launch::advance(context, operation).await?,
+        Operation::Retire(operation) => retire::advance(context, operation).await?,
+    };
+    match next {
+        Next::State(operation, empty) => {
+            *without_capacity = empty;
+            drive.operation = *operation;
+            // Should the write fail, the effect is repeated from the state that the journal knows:
+            // effects are idempotent, and this copy carries on with the write alone.
+            drive.fresh = true;
+            journal(context, &drive.operation).await?;
+            drive.fresh = false;
+        }
+        Next::Wait => {
+            tokio::select! {
+                biased;
+                () = context.world.cluster().changed() => {
+                    // A change seldom comes alone.
+                    tokio::time::sleep(context.settings.operations.retry / 4).await;
+                }
+                () = tokio::time::sleep(context.settings.operations.retry) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn journal<W: World>(context: &Context<W>, operation: &Operation) -> Result<(), StepError> {
+    let grant = permit(context)?;
+    context.world.ledger().record(&grant, operation).await?;
+    info!(operation = %operation.id(), pool = %operation.pool(), state = operation.state_name(), epoch = %grant.epoch, "journalled");
+    Ok(())
+}
+
+/// Asks the lease for one request.
+///
+/// # Errors
+/// When it does not outlast the request.
+pub fn permit<W: World>(context: &Context<W>) -> Result<Grant, StepError> {
+    Ok(context.fence.permit(context.world.clock(), context.settings.operations.request_timeout)?)
+}
+
+/// Doubles the pause with each failure, with full jitter.
+fn pause<W: World>(context: &Context<W>, failures: u32) -> Duration {
+    let longest = context.settings.operations.retry.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+    longest.mul_f64(0.5 + context.world.entropy().fraction() / 2.0)
+}

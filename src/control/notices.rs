@@ -1,0 +1,51 @@
+//! Listens for EC2's notices and hands them to the loop, one long poll after another.
+
+use crate::ports::{Delivery, Measurement, NoticeError, Notices, Telemetry, World};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tracing::warn;
+
+/// How many deliveries may wait for the loop; the queue keeps the rest.
+pub const DELIVERIES_WAITING: usize = 64;
+/// The first pause after a failure; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause after failures.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Receives until `stop` is set. Only a leader takes messages: a standby would hide them from it.
+pub async fn listen<W: World>(world: Arc<W>, mut leads: watch::Receiver<bool>, deliveries: mpsc::Sender<Delivery>) {
+    let mut pause = FIRST_PAUSE;
+    while leads.wait_for(|leads| *leads).await.is_ok() {
+        let received = tokio::select! {
+            biased;
+            changed = leads.wait_for(|leads| !*leads) => {
+                if changed.is_err() {
+                    return;
+                }
+                continue;
+            }
+            received = world.notices().receive() => received,
+        };
+        match received {
+            Ok(messages) => {
+                pause = FIRST_PAUSE;
+                for message in messages {
+                    if deliveries.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            Err(error) => {
+                let class = match error {
+                    NoticeError::Unavailable { .. } => "unavailable",
+                    NoticeError::Denied { .. } => "denied",
+                };
+                warn!(%error, pause_s = pause.as_secs(), "no notices can be received");
+                world.telemetry().record(Measurement::PortFailed { port: "sqs", class });
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! Looks at the whole world at once: every source at the same time, each with its own deadline.
+
+use super::settings::Settings;
+use crate::model::snapshot::{Observed, Pause, UtilisationReport};
+use crate::model::{ClusterView, Instance, Missing, Reading, RuleName};
+use crate::ports::cloud::Catalogue;
+use crate::ports::{Clock, Cloud, CloudError, Cluster, Ledger, LedgerError, Measurement, Metrics, Telemetry, World};
+use futures::future::join_all;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What the sources said. The journal is added when the plan is made, so that it is the newest.
+pub struct Observation {
+    /// Kubernetes.
+    pub cluster: Observed<Arc<ClusterView>>,
+    /// EC2's instances.
+    pub instances: Observed<Vec<Instance>>,
+    /// EC2's catalogue.
+    pub catalogue: Observed<Arc<Catalogue>>,
+    /// Prometheus's utilisation.
+    pub utilisation: Observed<UtilisationReport>,
+    /// Prometheus's answers to the `[[metric]]` rules.
+    pub metrics: BTreeMap<RuleName, Reading>,
+    /// The pause; `Err` when the ledger does not say.
+    pub pause: Result<Option<Pause>, LedgerError>,
+}
+
+/// Asks every source. An urgent turn does not wait for Prometheus, which it does not need.
+pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: bool) -> Observation {
+    let utilisation = async { if urgent { Observed::Unknown(Missing::NotAsked) } else { world.metrics().utilisation().await } };
+    let metrics = async {
+        let asked = settings.queries().map(|(rule, query)| async {
+            let reading = if urgent { Reading::Missing(Missing::NotAsked) } else { world.metrics().query(rule, query).await };
+            (rule.clone(), reading)
+        });
+        join_all(asked).await.into_iter().collect()
+    };
+    let listed_at = world.clock().now();
+    let (cluster, instances, catalogue, utilisation, metrics, pause) = futures::join!(
+        world.cluster().view(),
+        world.cloud().instances(),
+        world.cloud().catalogue(),
+        utilisation,
+        metrics,
+        world.ledger().pause(),
+    );
+    if let Err(error) = &pause {
+        world.telemetry().record(Measurement::PortFailed { port: "dynamodb", class: super::lease::class(error) });
+    }
+    let known = |answer: Result<_, CloudError>| asked(&*world, answer, listed_at);
+    let instances = known(instances);
+    let catalogue = asked(&*world, catalogue, listed_at);
+    Observation { cluster, instances, catalogue, utilisation, metrics, pause }
+}
+
+fn asked<W: World, T>(world: &W, answer: Result<T, CloudError>, at: jiff::Timestamp) -> Observed<T> {
+    match answer {
+        Ok(value) => Observed::Known { value, at },
+        Err(error) => {
+            tracing::warn!(%error, "EC2 does not say what there is");
+            let class = super::driver::cloud_class(&error);
+            world.telemetry().record(Measurement::PortFailed { port: "ec2", class });
+            Observed::Unknown(Missing::Unreachable { why: error.to_string() })
+        }
+    }
+}

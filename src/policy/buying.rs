@@ -1,0 +1,400 @@
+//! Opens nodes that may be bought: which pool, market, zone and type, within the bounds.
+
+use super::fit::{Board, Misfit, node_accepts};
+use super::fleet::{Fleet, count, prices};
+use super::settings::{PoolSettings, Settings};
+use crate::model::memory::Memory;
+use crate::model::offer::HourlyPrice;
+use crate::model::plan::{Hold, LaunchOrder, LaunchReason, PODS_NAMED};
+use crate::model::snapshot::DaemonSet;
+use crate::model::{InstanceType, Market, Offer, OfferKey, Pod, PoolName, Resources, Zone};
+use jiff::Timestamp;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A type whose price exceeds the chosen one's by more than this factor is no alternative to it.
+const ALTERNATIVE_PRICE: f64 = 1.5;
+/// How many of the pods that still wait a type is tried on when types are compared.
+const LOOK_AHEAD: usize = 256;
+
+/// The bounds in force for a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The fewest workers.
+    pub min: u32,
+    /// The most workers.
+    pub max: u32,
+}
+
+impl PoolSettings {
+    /// Gives the bounds in force at `now`: those of the last schedule that is active, else the pool's own.
+    #[must_use]
+    pub fn bounds(&self, now: Timestamp) -> Bounds {
+        let scheduled = self.schedules.iter().rev().find(|entry| entry.schedule.is_active(now));
+        scheduled.map_or(Bounds { min: self.min, max: self.max }, |entry| Bounds { min: entry.min, max: entry.max })
+    }
+}
+
+/// A node that is to be bought.
+#[derive(Clone, Debug)]
+pub struct Purchase<'a> {
+    offer: &'a Offer,
+    bin: usize,
+    reason: LaunchReason,
+}
+
+/// Decides what can still be bought, and keeps count of what has been.
+pub struct Buyer<'a> {
+    settings: &'a Settings,
+    offers: &'a [Offer],
+    memory: &'a Memory,
+    now: Timestamp,
+    /// What an empty node of each offer has for pods, daemon sets taken off.
+    room: Vec<Resources>,
+    zones: BTreeMap<PoolName, BTreeMap<Zone, u32>>,
+    markets: BTreeMap<PoolName, BTreeMap<Market, u32>>,
+    totals: BTreeMap<PoolName, u32>,
+    price: HourlyPrice,
+    purchases: Vec<Purchase<'a>>,
+}
+
+/// Why no node was opened for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No offer of any pool could ever hold it.
+    Never(Misfit),
+    /// Something stands in the way now, in this pool.
+    Now(PoolName, Hold),
+}
+
+impl<'a> Buyer<'a> {
+    /// Starts from what the fleet has. Members that leave still count towards the maximum and the price.
+    #[must_use]
+    pub fn new(
+        settings: &'a Settings,
+        offers: &'a [Offer],
+        daemon_sets: &[DaemonSet],
+        memory: &'a Memory,
+        fleet: &Fleet<'_>,
+        now: Timestamp,
+    ) -> Self {
+        let known = prices(offers);
+        let mut buyer = Self {
+            settings,
+            offers,
+            memory,
+            now,
+            room: offers.iter().map(|offer| room(offer, daemon_sets)).collect(),
+            zones: BTreeMap::new(),
+            markets: BTreeMap::new(),
+            totals: settings.pools.iter().map(|pool| (pool.name.clone(), fleet.total(&pool.name))).collect(),
+            price: HourlyPrice(fleet.members().filter_map(|member| known.get(&member.offer())).map(|price| price.0).sum()),
+            purchases: Vec::new(),
+        };
+        for offer in offers {
+            buyer.zones.entry(offer.pool.clone()).or_default().entry(offer.key.zone.clone()).or_default();
+        }
+        for pool in &settings.pools {
+            for member in fleet.pool(&pool.name).iter().filter(|member| member.leaving.is_none()) {
+                *buyer.zones.entry(pool.name.clone()).or_default().entry(member.zone.clone()).or_default() += 1;
+                *buyer.markets.entry(pool.name.clone()).or_default().entry(member.market).or_default() += 1;
+            }
+        }
+        buyer
+    }
+
+    /// Gives the offer's room for pods on an empty node.
+    #[must_use]
+    pub fn room_of(&self, key: &OfferKey, pool: &PoolName) -> Option<(&'a Offer, &Resources)> {
+        let index = self.offers.iter().position(|offer| offer.key == *key && offer.pool == *pool)?;
+        Some((&self.offers[index], &self.room[index]))
+    }
+
+    /// Counts what has been bought for a pool.
+    #[must_use]
+    pub fn bought(&self, pool: &PoolName) -> u32 {
+        count(self.purchases.iter().filter(|purchase| purchase.offer.pool == *pool).count())
+    }
+
+    /// Sums what has been bought for a pool.
+    #[must_use]
+    pub fn bought_capacity(&self, pool: &PoolName) -> Resources {
+        let mut sum = Resources::default();
+        self.purchases.iter().filter(|purchase| purchase.offer.pool == *pool).for_each(|purchase| sum.add(&purchase.offer.allocatable));
+        sum
+    }
+
+    /// Opens a node for the first of `waiting` and gives its index on the board.
+    ///
+    /// # Errors
+    /// Why there is no node for it.
+    pub fn open_for(&mut self, board: &mut Board<'a>, waiting: &[&'a Pod], reason: &LaunchReason) -> Result<usize, Refusal> {
+        let Some(pod) = waiting.first() else {
+            return Err(Refusal::Never(Misfit::Unmodelled("no pod".into())));
+        };
+        let mut refusal = None;
+        let mut misfit = None;
+        for pool in &self.settings.pools {
+            let mut fitting = Vec::new();
+            for index in (0..self.offers.len()).filter(|index| self.offers[*index].pool == pool.name) {
+                match self.takes(board, index, pod) {
+                    Ok(()) => fitting.push(index),
+                    Err(why) => misfit = Some(nearer(misfit, why)),
+                }
+            }
+            if fitting.is_empty() {
+                continue;
+            }
+            match self.choose(pool, fitting, |buyer, index| buyer.cost_per_pod(board, index, waiting)) {
+                Ok(index) => return Ok(self.buy(board, index, reason.clone())),
+                Err(hold) => refusal = refusal.or(Some(Refusal::Now(pool.name.clone(), hold))),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| match (misfit, self.offers.is_empty()) {
+            (Some(misfit), _) => Refusal::Never(misfit),
+            (None, _) => Refusal::Now(
+                self.settings.pools.first().map(|pool| pool.name.clone()).unwrap_or_default(),
+                Hold::NoOffer { why: "what can be launched is not known yet".into() },
+            ),
+        }))
+    }
+
+    /// Opens a node of a pool for its capacity alone, the cheapest by the core, and gives its CPU and memory.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn open_any(&mut self, board: &mut Board<'a>, pool: &PoolSettings, reason: &LaunchReason) -> Result<Resources, Hold> {
+        let offers: Vec<usize> = (0..self.offers.len()).filter(|index| self.offers[*index].pool == pool.name).collect();
+        let below_minimum = matches!(reason, LaunchReason::BelowMinimum);
+        let index = self.choose(pool, offers, |buyer, index| {
+            let offer = &buyer.offers[index];
+            if below_minimum { offer.price.dollars() } else { offer.price.dollars() / buyer.room[index].cpu.cores().max(0.001) }
+        })?;
+        let allocatable = self.offers[index].allocatable.clone();
+        self.buy(board, index, reason.clone());
+        Ok(allocatable)
+    }
+
+    /// Turns what was bought into orders, one for each group of equal nodes.
+    #[must_use]
+    pub fn orders(&self, board: &Board<'a>) -> Vec<LaunchOrder> {
+        let mut orders: Vec<LaunchOrder> = Vec::new();
+        for purchase in &self.purchases {
+            let pods = &board.bin(purchase.bin).pods;
+            let offer = purchase.offer;
+            let instance_types = self.alternatives(offer, pods);
+            let reason = match &purchase.reason {
+                LaunchReason::PendingPods { .. } => LaunchReason::PendingPods { pods: count(pods.len()) },
+                other @ (LaunchReason::BelowMinimum | LaunchReason::Rule { .. } | LaunchReason::Replacement { .. }) => other.clone(),
+            };
+            let same = orders.iter_mut().find(|order| {
+                order.pool == offer.pool
+                    && order.zone == offer.key.zone
+                    && order.market == offer.key.market
+                    && order.subnet == offer.subnet
+                    && order.instance_types == instance_types
+                    && std::mem::discriminant(&order.reason) == std::mem::discriminant(&reason)
+            });
+            let named = pods.iter().map(|pod| pod.key.clone());
+            if let Some(order) = same {
+                order.count += 1;
+                if let (LaunchReason::PendingPods { pods: sum }, LaunchReason::PendingPods { pods }) = (&mut order.reason, &reason) {
+                    *sum += pods;
+                }
+                let free = PODS_NAMED.saturating_sub(order.pods.len());
+                order.pods.extend(named.take(free));
+            } else {
+                orders.push(LaunchOrder {
+                    pool: offer.pool.clone(),
+                    zone: offer.key.zone.clone(),
+                    subnet: offer.subnet.clone(),
+                    market: offer.key.market,
+                    price: self.dearest(offer, &instance_types),
+                    instance_types,
+                    count: 1,
+                    reason,
+                    pods: named.take(PODS_NAMED).collect(),
+                });
+            }
+        }
+        orders
+    }
+
+    /// Tells whether an empty node of the offer takes the pod, the rest of the board considered.
+    fn takes(&self, board: &mut Board<'a>, index: usize, pod: &'a Pod) -> Result<(), Misfit> {
+        let offer = &self.offers[index];
+        if !pod.requests.fits_in(&self.room[index]) {
+            return Err(Misfit::Resources(pod.requests.shortages(&self.room[index])));
+        }
+        let length = board.nodes();
+        let bin = board.add(None, &offer.labels, &offer.taints, &self.room[index], true);
+        let fits = board.fits(pod, bin);
+        board.truncate(length);
+        fits
+    }
+
+    /// Dollars an hour for each pod (weighed by its CPU) that an empty node of the offer would take.
+    fn cost_per_pod(&self, board: &mut Board<'a>, index: usize, waiting: &[&'a Pod]) -> f64 {
+        let offer = &self.offers[index];
+        let length = board.nodes();
+        let bin = board.add(None, &offer.labels, &offer.taints, &self.room[index], true);
+        let mut weight = 0.0;
+        for pod in waiting.iter().take(LOOK_AHEAD) {
+            if board.fits(pod, bin).is_ok() {
+                board.place(pod, bin);
+                weight += 0.01 + pod.requests.cpu.cores();
+            }
+        }
+        board.truncate(length);
+        offer.price.dollars() / f64::max(weight, 1e-6)
+    }
+
+    /// Chooses among offers: the market that the spot share wants, the emptiest zone, then the lowest `cost`.
+    fn choose(&self, pool: &PoolSettings, mut offers: Vec<usize>, mut cost: impl FnMut(&Self, usize) -> f64) -> Result<usize, Hold> {
+        let bounds = pool.bounds(self.now);
+        if self.totals.get(&pool.name).copied().unwrap_or(0) >= bounds.max {
+            return Err(Hold::AtMaximum { max: bounds.max });
+        }
+        let before = offers.len();
+        let mut resting = BTreeSet::new();
+        offers.retain(|index| match self.rests(&self.offers[*index].key) {
+            Some(why) => {
+                resting.insert(why);
+                false
+            }
+            None => true,
+        });
+        if offers.is_empty() {
+            let why = if before == 0 { "the pool has none".to_owned() } else { resting.into_iter().take(3).collect::<Vec<_>>().join("; ") };
+            return Err(Hold::NoOffer { why });
+        }
+        if let Some(ceiling) = self.settings.price_ceiling {
+            offers.retain(|index| self.price.0 + self.offers[*index].price.0 <= ceiling.0);
+            if offers.is_empty() {
+                return Err(Hold::NoOffer { why: format!("the price ceiling of {ceiling} is reached at {}", self.price) });
+            }
+        }
+        let group = self.best_group(pool, &offers);
+        let mut scored: Vec<(f64, usize)> =
+            offers.into_iter().filter(|index| self.group(*index) == group).map(|index| (cost(self, index), index)).collect();
+        scored.sort_by(|(a, i), (b, j)| a.total_cmp(b).then_with(|| self.offers[*i].key.cmp(&self.offers[*j].key)));
+        scored.first().map(|(_, index)| *index).ok_or_else(|| Hold::NoOffer { why: "the pool has none".into() })
+    }
+
+    fn group(&self, index: usize) -> (Market, &'a Zone) {
+        let key = &self.offers[index].key;
+        (key.market, &key.zone)
+    }
+
+    fn best_group(&self, pool: &PoolSettings, offers: &[usize]) -> (Market, &'a Zone) {
+        let wanted = self.wanted_market(pool);
+        let zones = self.zones.get(&pool.name);
+        let rank = |index: &usize| {
+            let (market, zone) = self.group(*index);
+            (market != wanted, zones.and_then(|zones| zones.get(zone)).copied().unwrap_or(0), zone, market)
+        };
+        offers.iter().map(rank).min().map_or((wanted, &self.offers[0].key.zone), |(_, _, zone, market)| (market, zone))
+    }
+
+    /// Gives the market of the next instance so that on-demand keeps its base and its share above it.
+    fn wanted_market(&self, pool: &PoolSettings) -> Market {
+        let markets = self.markets.get(&pool.name);
+        let of = |market| markets.and_then(|markets| markets.get(&market)).copied().unwrap_or(0);
+        let (on_demand, spot) = (of(Market::OnDemand), of(Market::Spot));
+        let above_base = f64::from((on_demand + spot + 1).saturating_sub(pool.on_demand_base));
+        let on_demand_wanted = f64::from(pool.on_demand_base) + above_base * (1.0 - pool.spot_share);
+        // A share of exactly one on-demand instance must not be lost to rounding.
+        if f64::from(on_demand) + 1.0 <= on_demand_wanted + 1e-9 || on_demand < pool.on_demand_base {
+            Market::OnDemand
+        } else {
+            Market::Spot
+        }
+    }
+
+    fn rests(&self, key: &OfferKey) -> Option<String> {
+        let rest = self.memory.offers.get(key)?;
+        match rest.until {
+            Some(until) if until <= self.now => None,
+            Some(until) => Some(format!("{key} rests until {until}: {}", rest.why)),
+            None => Some(format!("{key} is stopped: {}", rest.why)),
+        }
+    }
+
+    fn buy(&mut self, board: &mut Board<'a>, index: usize, reason: LaunchReason) -> usize {
+        let offer = &self.offers[index];
+        let bin = board.add(None, &offer.labels, &offer.taints, &self.room[index], true);
+        *self.zones.entry(offer.pool.clone()).or_default().entry(offer.key.zone.clone()).or_default() += 1;
+        *self.markets.entry(offer.pool.clone()).or_default().entry(offer.key.market).or_default() += 1;
+        *self.totals.entry(offer.pool.clone()).or_default() += 1;
+        self.price.0 += offer.price.0;
+        self.purchases.push(Purchase { offer, bin, reason });
+        bin
+    }
+
+    /// Lists the types that could stand in for the chosen one: they hold its pods, at a like price, cheapest first.
+    fn alternatives(&self, chosen: &Offer, pods: &[&Pod]) -> Vec<InstanceType> {
+        let mut need = Resources::default();
+        pods.iter().for_each(|pod| need.add(&pod.requests));
+        if pods.is_empty() {
+            need = Resources { cpu: chosen.allocatable.cpu, memory: chosen.allocatable.memory, ..Resources::default() };
+        }
+        let limit = chosen.price.dollars() * ALTERNATIVE_PRICE;
+        let mut types: Vec<(&Offer, bool)> = Vec::new();
+        for (offer, room) in self.offers.iter().zip(&self.room) {
+            let same_place = offer.pool == chosen.pool && offer.key.zone == chosen.key.zone && offer.key.market == chosen.key.market;
+            if !same_place || offer.subnet != chosen.subnet || self.rests(&offer.key).is_some() || offer.price.dollars() > limit {
+                continue;
+            }
+            let holds = if pods.is_empty() { need.fits_in(&offer.allocatable) } else { need.fits_in(room) };
+            if offer.key == chosen.key || (holds && pods.iter().all(|pod| node_accepts(pod, None, &offer.labels, &offer.taints).is_ok())) {
+                types.push((offer, offer.key == chosen.key));
+            }
+        }
+        types.sort_by(|(a, _), (b, _)| a.price.cmp(&b.price).then_with(|| a.key.cmp(&b.key)));
+        // The chosen type leads: it is the one that the packing was made for.
+        types.sort_by_key(|(_, is_chosen)| !is_chosen);
+        let mut names: Vec<InstanceType> = types.into_iter().map(|(offer, _)| offer.key.instance_type.clone()).collect();
+        if let Some(ceiling) = self.settings.price_ceiling {
+            let dearest_allowed = ceiling.0.saturating_sub(self.price.0 - chosen.price.0);
+            let price = |name: &InstanceType| self.price_in(chosen, name);
+            names.retain(|name| *name == chosen.key.instance_type || price(name).0 <= dearest_allowed.min(chosen.price.0));
+        }
+        names
+    }
+
+    fn price_in(&self, place: &Offer, instance_type: &InstanceType) -> HourlyPrice {
+        let found = self.offers.iter().find(|offer| {
+            offer.pool == place.pool
+                && offer.key.zone == place.key.zone
+                && offer.key.market == place.key.market
+                && offer.key.instance_type == *instance_type
+        });
+        found.map_or(place.price, |offer| offer.price)
+    }
+
+    fn dearest(&self, place: &Offer, names: &[InstanceType]) -> HourlyPrice {
+        names.iter().map(|name| self.price_in(place, name)).max().unwrap_or(place.price)
+    }
+}
+
+/// Gives what an empty node has for pods once the daemon sets that it attracts have come.
+fn room(offer: &Offer, daemon_sets: &[DaemonSet]) -> Resources {
+    let mut room = offer.allocatable.clone();
+    for set in daemon_sets {
+        let pod = Pod { requests: set.requests.clone(), constraints: std::sync::Arc::new(set.constraints.clone()), ..Pod::default() };
+        if node_accepts(&pod, None, &offer.labels, &offer.taints).is_ok() {
+            room.subtract(&set.requests);
+        }
+    }
+    room
+}
+
+/// Keeps the misfit that says more: one that is not about size, else the one short of fewer things.
+fn nearer(known: Option<Misfit>, new: Misfit) -> Misfit {
+    match (known, new) {
+        (None, new) => new,
+        (Some(Misfit::Resources(old)), Misfit::Resources(new)) => Misfit::Resources(if new.len() < old.len() { new } else { old }),
+        (Some(Misfit::Resources(old)), _) => Misfit::Resources(old),
+        (Some(_), Misfit::Resources(new)) => Misfit::Resources(new),
+        (Some(old), _) => old,
+    }
+}

@@ -1,0 +1,466 @@
+//! One turn's decision: from a snapshot and a memory to a plan and the next memory.
+
+use super::buying::{Bounds, Buyer};
+use super::fit::Board;
+use super::fleet::{Fleet, count, prices};
+use super::pending::{self, Waiting};
+use super::rules::{self, Demand, NoLoad, PoolLoad, Verdict};
+use super::settings::{PoolSettings, Settings};
+use super::{scale_down, strays};
+use crate::model::memory::{Memory, PoolMemory};
+use crate::model::offer::HourlyPrice;
+use crate::model::operation::RetireState;
+use crate::model::plan::{Alert, Finding, Hold, LaunchReason, NodeRef, RetireReason};
+use crate::model::snapshot::Observed;
+use crate::model::{
+    Action, ClusterView, Instance, NodeName, Offer, Operation, Plan, Pod, PoolName, PoolReport, RetireOrder, RuleName, Snapshot,
+};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How many nodes one rule may open in one turn; the maximum bounds them further.
+const OPENED_AT_ONCE: u32 = 1000;
+
+/// Decides. Same input, same output, on every machine.
+///
+/// The returned memory is to be kept if the plan is followed, and also if there was nothing to follow.
+#[must_use]
+pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Timestamp) -> (Plan, Memory) {
+    let mut memory = forget(memory, now);
+    let mut plan = Plan::default();
+    if let Some(pause) = &snapshot.pause {
+        plan.holds.push(Hold::Paused { reason: format!("{} by {}", pause.reason, pause.by) });
+    }
+    let (cluster, instances) = match (&snapshot.cluster, &snapshot.instances) {
+        (Observed::Known { value: cluster, .. }, Observed::Known { value: instances, .. }) => (cluster, instances),
+        (Observed::Unknown(why), _) => return blind(plan, memory, format!("Kubernetes: {why}")),
+        (_, Observed::Unknown(why)) => return blind(plan, memory, format!("EC2: {why}")),
+    };
+    let offers: &[Offer] = snapshot.offers.known().map_or(&[], |offers| offers.as_slice());
+    let fleet = Fleet::new(settings, snapshot);
+    let known = memory.clone();
+    let mut turn = Turn { settings, snapshot, cluster, instances, offers, fleet, now, plan };
+    let verdicts = turn.judge(&mut memory);
+    turn.buy(&known, &mut memory, &verdicts);
+    turn.give_back(&mut memory, &verdicts);
+    turn.plan.alerts.extend(alerts(&memory));
+    (turn.plan, memory)
+}
+
+/// Drops what has run out.
+fn forget(memory: &Memory, now: Timestamp) -> Memory {
+    let mut memory = memory.clone();
+    memory.resting_nodes.retain(|_, until| *until > now);
+    // An offer whose rest is long over starts again with the shortest pause.
+    let day = SignedDuration::from_hours(24);
+    memory.offers.retain(|_, rest| rest.until.is_none_or(|until| until + day > now));
+    memory
+}
+
+fn blind(mut plan: Plan, memory: Memory, why: String) -> (Plan, Memory) {
+    plan.holds.push(Hold::Blind { why });
+    (plan, memory)
+}
+
+/// Conditions that last.
+fn alerts(memory: &Memory) -> Vec<Alert> {
+    let stopped = memory.offers.iter().filter(|(_, rest)| rest.until.is_none());
+    stopped
+        .map(|(offer, rest)| Alert { name: "offer_stopped".into(), text: format!("{offer} is not bought any more: {}", rest.why) })
+        .collect()
+}
+
+/// What the rules of each pool said.
+type Verdicts = BTreeMap<PoolName, (Result<PoolLoad, NoLoad>, Vec<Verdict>)>;
+
+struct Turn<'a> {
+    settings: &'a Settings,
+    snapshot: &'a Snapshot,
+    cluster: &'a ClusterView,
+    instances: &'a [Instance],
+    offers: &'a [Offer],
+    fleet: Fleet<'a>,
+    now: Timestamp,
+    plan: Plan,
+}
+
+impl<'a> Turn<'a> {
+    /// Lets every rule see the world, so that streaks are kept whatever is done.
+    fn judge(&self, memory: &mut Memory) -> Verdicts {
+        let judge = |pool: &PoolSettings| {
+            let kept = memory.pools.entry(pool.name.clone()).or_default();
+            let load = rules::pool_load(self.settings, self.fleet.pool(&pool.name), &self.snapshot.utilisation);
+            let mut verdicts = rules::utilisation(self.settings, &load, kept, self.now);
+            let total = self.fleet.staying(&pool.name);
+            verdicts.extend(rules::metrics(self.settings, pool, self.snapshot, total, kept, self.now));
+            keep_idle(self.settings, &load, kept, self.now);
+            (pool.name.clone(), (load, verdicts))
+        };
+        self.settings.pools.iter().map(judge).collect()
+    }
+
+    fn buy(&mut self, known: &'a Memory, memory: &mut Memory, verdicts: &Verdicts) {
+        let mut board = Board::default();
+        let existing = self.set_up(&mut board);
+        let mut buyer = Buyer::new(self.settings, self.offers, &self.cluster.daemon_sets, known, &self.fleet, self.now);
+        self.add_booting(&mut board, &buyer);
+        let waiting = self.waiting();
+        self.plan.pending = count(waiting.iter().filter(|entry| entry.leaves.is_none()).count());
+        let outcome = pending::place(self.settings, &mut board, &mut buyer, waiting, existing, self.now);
+        for pool in &self.settings.pools {
+            let mut findings = Vec::new();
+            let bounds = pool.bounds(self.now);
+            findings.push(outcome.finding(&pool.name, buyer.bought(&pool.name)));
+            findings.push(self.fill_to_minimum(&mut board, &mut buyer, pool, bounds));
+            let (_, pool_verdicts) = &verdicts[&pool.name];
+            let kept = memory.pools.entry(pool.name.clone()).or_default();
+            for verdict in pool_verdicts {
+                findings.push(self.follow(&mut board, &mut buyer, pool, verdict, kept));
+            }
+            self.plan.pools.push(self.report(pool, bounds, &verdicts[&pool.name].0, findings, buyer.bought(&pool.name)));
+        }
+        self.plan.unplaceable.clone_from(&outcome.unplaceable);
+        self.plan.alerts.extend(outcome.alerts);
+        self.spot_alert(known);
+        let mut orders = buyer.orders(&board);
+        if self.snapshot.pause.is_some() {
+            orders.retain(|order| self.settings.replace_interrupted_while_paused && !order.reason_is_discretionary());
+        }
+        for order in orders {
+            memory.pools.entry(order.pool.clone()).or_default().last_up = Some(self.now);
+            self.plan.actions.push(Action::Launch(order));
+        }
+    }
+
+    /// Puts the nodes that exist on the board, with their pods, and gives their number.
+    fn set_up(&self, board: &mut Board<'a>) -> usize {
+        let pods = scale_down::pods_by_node(self.cluster);
+        let leaving: Vec<&NodeName> = self
+            .fleet
+            .members()
+            .filter(|member| member.leaving.is_some())
+            .filter_map(|member| member.node.map(|node| &node.name))
+            .collect();
+        for node in self.cluster.nodes.values() {
+            let open = node.is_ready() && !node.cordoned && !leaving.contains(&&node.name);
+            let index = board.add(Some(&node.name), &node.labels, &node.taints, &node.allocatable, open);
+            pods.get(&node.name).into_iter().flatten().for_each(|pod| board.place(pod, index));
+        }
+        board.nodes()
+    }
+
+    /// Adds the nodes that are on their way, as their offers describe them.
+    fn add_booting(&self, board: &mut Board<'a>, buyer: &Buyer<'a>) {
+        for pool in &self.settings.pools {
+            for member in self.fleet.pool(&pool.name).iter().filter(|member| member.boots()) {
+                if let Some((offer, room)) = buyer.room_of(&member.offer(), &pool.name) {
+                    board.add(None, &offer.labels, &offer.taints, room, true);
+                }
+            }
+        }
+    }
+
+    /// Lists the pods that want room: the unschedulable, and those on nodes that EC2 takes back.
+    fn waiting(&self) -> Vec<Waiting<'a>> {
+        let interrupted: BTreeMap<&NodeName, ()> = self.interrupted().map(|node| (node, ())).collect();
+        let of_pod = |pod: &'a Pod| {
+            if pod.wants_a_node() {
+                return Some(Waiting { pod, leaves: None });
+            }
+            let (node, ()) = interrupted.get_key_value(pod.node.as_ref()?)?;
+            let moves = pod.holds_resources() && !pod.stays_with_node() && pod.terminating_since.is_none();
+            moves.then_some(Waiting { pod, leaves: Some(*node) })
+        };
+        self.cluster.pods.iter().filter_map(|pod| of_pod(pod)).collect()
+    }
+
+    /// Names the nodes that EC2 takes back.
+    fn interrupted(&self) -> impl Iterator<Item = &'a NodeName> {
+        self.snapshot.operations.values().filter_map(|operation| match operation {
+            Operation::Retire(retire) => {
+                let interrupted = match retire.order.reason {
+                    RetireReason::SpotInterruption { .. } => true,
+                    RetireReason::Underused { .. }
+                    | RetireReason::AboveMaximum
+                    | RetireReason::NeverJoined
+                    | RetireReason::Leaked
+                    | RetireReason::InstanceGone => false,
+                };
+                let over = matches!(retire.state, RetireState::Done | RetireState::RolledBack { .. });
+                retire.order.node.as_ref().filter(|_| interrupted && !over).map(|node| &node.name)
+            }
+            Operation::Launch(_) => None,
+        })
+    }
+
+    fn fill_to_minimum(&self, board: &mut Board<'a>, buyer: &mut Buyer<'a>, pool: &PoolSettings, bounds: Bounds) -> Finding {
+        let have = self.fleet.staying(&pool.name) + buyer.bought(&pool.name);
+        let missing = bounds.min.saturating_sub(have);
+        let mut hold = None;
+        let mut opened = 0;
+        while opened < missing {
+            match buyer.open_any(board, pool, &LaunchReason::BelowMinimum) {
+                Ok(_) => opened += 1,
+                Err(why) => {
+                    hold = Some(why);
+                    break;
+                }
+            }
+        }
+        let evidence = format!("{have} workers stay or come, {} to {} allowed", bounds.min, bounds.max);
+        Finding { rule: RuleName::from("bounds"), evidence, wants: i64::from(missing), hold }
+    }
+
+    /// Buys what a rule wants beyond what boots already.
+    fn follow(&self, board: &mut Board<'a>, buyer: &mut Buyer<'a>, pool: &PoolSettings, verdict: &Verdict, memory: &PoolMemory) -> Finding {
+        let mut finding = Finding { rule: verdict.rule.clone(), evidence: verdict.evidence.clone(), wants: 0, hold: verdict.hold.clone() };
+        let Some(demand) = &verdict.demand else { return finding };
+        let mut open = self.open_demand(demand, pool, buyer);
+        if open <= 0.0 {
+            finding.hold = self.covering(pool);
+            return finding;
+        }
+        finding.wants = 1;
+        if let Some(until) = cooling_down(memory.last_up, self.settings.scale_up.cooldown, self.now) {
+            finding.hold = Some(Hold::CoolingDown { until });
+            return finding;
+        }
+        let reason = LaunchReason::Rule { rule: verdict.rule.clone(), evidence: verdict.evidence.clone() };
+        let mut opened = 0;
+        while open > 0.0 && opened < OPENED_AT_ONCE {
+            match buyer.open_any(board, pool, &reason) {
+                Ok(capacity) => {
+                    opened += 1;
+                    open -= measure(demand, capacity.cpu.cores(), to_float(capacity.memory.0));
+                }
+                Err(why) => {
+                    finding.hold = Some(why);
+                    break;
+                }
+            }
+        }
+        finding.wants = i64::from(opened.max(1));
+        finding
+    }
+
+    /// Gives what is left of a demand once the nodes that boot or are bought in this turn are taken off.
+    fn open_demand(&self, demand: &Demand, pool: &PoolSettings, buyer: &Buyer<'a>) -> f64 {
+        let booting: f64 = self
+            .fleet
+            .pool(&pool.name)
+            .iter()
+            .filter(|member| member.boots())
+            .filter_map(|member| buyer.room_of(&member.offer(), &pool.name))
+            .map(|(offer, _)| measure(demand, offer.allocatable.cpu.cores(), to_float(offer.allocatable.memory.0)))
+            .sum();
+        match demand {
+            Demand::Cores(cores) => cores - booting - buyer.bought_capacity(&pool.name).cpu.cores(),
+            Demand::Bytes(bytes) => bytes - booting - to_float(buyer.bought_capacity(&pool.name).memory.0),
+            Demand::Nodes(nodes) => f64::from(*nodes) - f64::from(self.fleet.staying(&pool.name) + buyer.bought(&pool.name)),
+        }
+    }
+
+    fn covering(&self, pool: &PoolSettings) -> Option<Hold> {
+        let launch = self.fleet.pool(&pool.name).iter().find_map(|member| member.launch.filter(|_| member.boots()))?;
+        Some(Hold::Underway { operation: launch.id.clone() })
+    }
+
+    fn report(
+        &self,
+        pool: &PoolSettings,
+        bounds: Bounds,
+        load: &Result<PoolLoad, NoLoad>,
+        findings: Vec<Finding>,
+        bought: u32,
+    ) -> PoolReport {
+        let members = self.fleet.pool(&pool.name);
+        let known = prices(self.offers);
+        let seen = members.iter().filter(|member| member.instance.is_some());
+        PoolReport {
+            pool: pool.name.clone(),
+            owned: count(seen.count()),
+            in_flight: count(members.iter().filter(|member| member.instance.is_none()).count()),
+            ready: count(members.iter().filter(|member| member.serves()).count()),
+            min: bounds.min,
+            max: bounds.max,
+            desired: self.fleet.staying(&pool.name) + bought,
+            price: HourlyPrice(members.iter().filter_map(|member| known.get(&member.offer())).map(|price| price.0).sum()),
+            cpu: load.as_ref().ok().map(|load| load.cpu),
+            memory: load.as_ref().ok().map(|load| load.memory),
+            findings,
+        }
+    }
+
+    /// Tells when every spot offer of a pool that wants spot rests.
+    fn spot_alert(&mut self, memory: &Memory) {
+        for pool in self.settings.pools.iter().filter(|pool| pool.spot_share > 0.0) {
+            let mut spot =
+                self.offers.iter().filter(|offer| offer.pool == pool.name && offer.key.market == crate::model::Market::Spot).peekable();
+            let resting = |offer: &Offer| memory.offers.get(&offer.key).is_some_and(|rest| rest.until.is_none_or(|until| until > self.now));
+            if spot.peek().is_some() && spot.all(resting) {
+                let text = format!("no spot offer of pool {} can be bought; on-demand takes its place", pool.name);
+                self.plan.alerts.push(Alert { name: "spot_exhausted".into(), text });
+            }
+        }
+    }
+
+    fn give_back(&mut self, memory: &mut Memory, verdicts: &Verdicts) {
+        let strays = strays::find(self.settings, self.cluster, self.instances, &self.snapshot.operations, &self.fleet, memory, self.now);
+        if self.snapshot.pause.is_none() {
+            self.plan.actions.extend(strays.into_iter().map(Action::Retire));
+        }
+        for pool in &self.settings.pools {
+            let bounds = pool.bounds(self.now);
+            let kept = memory.pools.get(&pool.name).cloned().unwrap_or_default();
+            let (load, pool_verdicts) = &verdicts[&pool.name];
+            let rule = RuleName::from("scale_down");
+            let decision = self.removal(pool, bounds, load, pool_verdicts, &kept, memory);
+            let finding = match decision {
+                Ok(order) => {
+                    let evidence = order.reason.to_string();
+                    memory.pools.entry(pool.name.clone()).or_default().last_down = Some(self.now);
+                    self.plan.actions.push(Action::Retire(order));
+                    if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
+                        report.desired = report.desired.saturating_sub(1);
+                    }
+                    Finding { rule, evidence, wants: -1, hold: None }
+                }
+                Err((evidence, hold)) => Finding { rule, evidence, wants: 0, hold },
+            };
+            if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
+                report.findings.push(finding);
+            }
+        }
+    }
+
+    /// Decides whether a node of the pool goes, and which. Every condition must agree.
+    fn removal(
+        &self,
+        pool: &PoolSettings,
+        bounds: Bounds,
+        load: &Result<PoolLoad, NoLoad>,
+        verdicts: &[Verdict],
+        kept: &PoolMemory,
+        memory: &Memory,
+    ) -> Result<RetireOrder, (String, Option<Hold>)> {
+        let down = &self.settings.scale_down;
+        let staying = self.fleet.staying(&pool.name);
+        let above_maximum = staying > bounds.max;
+        if !down.enabled {
+            return Err(("scale-down is switched off".into(), None));
+        }
+        let load = match load {
+            Ok(load) => load,
+            Err(NoLoad::NotAsked) => return Err(("not asked in an urgent turn".into(), None)),
+            Err(NoLoad::NoNodes) => return Err(("no node serves".into(), None)),
+            Err(NoLoad::Doubtful(why)) => return Err(("utilisation is not known".into(), Some(Hold::BadData { why: why.clone() }))),
+        };
+        let evidence = format!(
+            "cpu {:.1} % (below {:.1} %), memory {:.1} % (below {:.1} %) for {:?}, {staying} workers stay",
+            load.cpu * 100.0,
+            down.cpu_below * 100.0,
+            load.memory * 100.0,
+            down.memory_below * 100.0,
+            down.sustain
+        );
+        let hold = |hold| Err((evidence.clone(), Some(hold)));
+        if self.snapshot.pause.is_some() {
+            return Err((evidence, None));
+        }
+        let idle = kept.idle.as_ref().is_some_and(|streak| rules::lasted(streak, down.sustain, self.now));
+        if !idle && !above_maximum {
+            return hold(Hold::NotSustained { since: kept.idle.as_ref().map(|streak| streak.since) });
+        }
+        // Nodes that boot do not carry anything yet, so they are no reason that another may go.
+        let carrying = count(self.fleet.pool(&pool.name).iter().filter(|member| member.leaving.is_none() && !member.boots()).count());
+        if carrying <= bounds.min {
+            return hold(Hold::AtMinimum { min: bounds.min });
+        }
+        if self.plan.pending > 0 {
+            return hold(Hold::PodsWaiting { pods: self.plan.pending });
+        }
+        if let Some((unready, total)) = self.too_many_unready() {
+            return hold(Hold::UnreadyNodes { unready, total });
+        }
+        if let Some(verdict) = verdicts.iter().find(|verdict| verdict.vetoes_removal) {
+            return hold(match &verdict.hold {
+                Some(bad @ Hold::BadData { .. }) => bad.clone(),
+                Some(_) | None => Hold::Wanted { rule: verdict.rule.clone() },
+            });
+        }
+        if let Some(operation) = self.underway(pool) {
+            return hold(Hold::Underway { operation });
+        }
+        let until = cooling_down(kept.last_up, down.cooldown, self.now).max(cooling_down(kept.last_down, down.cooldown, self.now));
+        if let Some(until) = until {
+            return hold(Hold::CoolingDown { until });
+        }
+        let chosen = scale_down::candidate(self.settings, self.cluster, &self.fleet, memory, &pool.name, self.now);
+        let (member, node) = match chosen.map(|member| (member.node, member)) {
+            Ok((Some(node), member)) => (member, node),
+            Ok((None, _)) => return hold(Hold::NoCandidate { why: Vec::new() }),
+            Err(why) => return hold(Hold::NoCandidate { why }),
+        };
+        let rest = load.cores - node.allocatable.cpu.cores();
+        let busier = load.cpu * load.cores / rest.max(0.001);
+        let fuller = load.memory * load.bytes / (load.bytes - to_float(node.allocatable.memory.0)).max(1.0);
+        if busier > self.settings.scale_up.cpu_target || fuller > self.settings.scale_up.memory_target {
+            return hold(Hold::NoCandidate {
+                why: vec![format!("without {} cpu would be {:.1} % and memory {:.1} %", node.name, busier * 100.0, fuller * 100.0)],
+            });
+        }
+        Ok(RetireOrder {
+            pool: pool.name.clone(),
+            instance: member.id.clone(),
+            node: Some(NodeRef { name: node.name.clone(), uid: node.uid.clone() }),
+            zone: member.zone.clone(),
+            market: member.market,
+            reason: if above_maximum { RetireReason::AboveMaximum } else { RetireReason::Underused { evidence } },
+            on_timeout: pool.on_drain_timeout,
+        })
+    }
+
+    fn too_many_unready(&self) -> Option<(u32, u32)> {
+        let joined =
+            self.fleet.members().filter(|member| member.launch.is_none() && member.leaving.is_none()).filter_map(|member| member.node);
+        let (unready, total) = joined.fold((0, 0), |(unready, total), node| (unready + u32::from(!node.is_ready()), total + 1));
+        (f64::from(unready) > self.settings.max_unready_share * f64::from(total)).then_some((unready, total))
+    }
+
+    /// Names an operation of the pool that must end before the next removal.
+    fn underway(&self, pool: &PoolSettings) -> Option<crate::model::OperationId> {
+        let bought = self.plan.actions.iter().any(|action| matches!(action, Action::Launch(order) if order.pool == pool.name));
+        let open = self.snapshot.operations.values().find(|operation| !operation.is_over() && *operation.pool() == pool.name);
+        open.map(|operation| operation.id().clone()).or_else(|| bought.then(|| "of this turn".into()))
+    }
+}
+
+/// Keeps the streak of readings in which the pool is idle.
+fn keep_idle(settings: &Settings, load: &Result<PoolLoad, NoLoad>, memory: &mut PoolMemory, now: Timestamp) {
+    let idle = match load {
+        Ok(load) => load.cpu < settings.scale_down.cpu_below && load.memory < settings.scale_down.memory_below,
+        Err(NoLoad::NotAsked) => return,
+        Err(NoLoad::Doubtful(_) | NoLoad::NoNodes) => false,
+    };
+    memory.idle = rules::extend(memory.idle.take(), idle, settings.interval, now);
+}
+
+fn cooling_down(last: Option<Timestamp>, cooldown: Duration, now: Timestamp) -> Option<Timestamp> {
+    let until = last? + SignedDuration::try_from(cooldown).unwrap_or(SignedDuration::MAX);
+    (until > now).then_some(until)
+}
+
+/// Measures a node's capacity in the unit of a demand.
+fn measure(demand: &Demand, cores: f64, bytes: f64) -> f64 {
+    match demand {
+        Demand::Cores(_) => cores,
+        Demand::Bytes(_) => bytes,
+        Demand::Nodes(_) => 1.0,
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "memory beyond 2^53 bytes is beyond any node")]
+fn to_float(bytes: u64) -> f64 {
+    bytes as f64
+}

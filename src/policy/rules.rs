@@ -1,0 +1,260 @@
+//! Rules on utilisation and on applications' metrics: when they fire, and what they want.
+
+use super::fleet::{Member, count};
+use super::settings::{MetricGoal, MetricRule, PoolSettings, Settings};
+use crate::model::memory::{PoolMemory, Streak};
+use crate::model::plan::Hold;
+use crate::model::reading::Utilisation;
+use crate::model::snapshot::{Observed, UtilisationReport};
+use crate::model::{Missing, Reading, RuleName, Snapshot};
+use jiff::{SignedDuration, Timestamp};
+use std::time::Duration;
+
+/// How busy a pool is as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolLoad {
+    /// CPU in use as a share of what the pool's serving nodes can give.
+    pub cpu: f64,
+    /// Memory in use as a share of what the pool's serving nodes can give.
+    pub memory: f64,
+    /// CPU of the serving nodes, in cores.
+    pub cores: f64,
+    /// Memory of the serving nodes, in bytes.
+    pub bytes: f64,
+}
+
+/// Why a pool's load is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoLoad {
+    /// The turn did not ask: nothing follows.
+    NotAsked,
+    /// It is missing or doubtful: streaks break.
+    Doubtful(String),
+    /// The pool has no serving node.
+    NoNodes,
+}
+
+/// Computes a pool's load from its serving nodes, weighed by their size.
+///
+/// # Errors
+/// When too few of the nodes have a usable reading.
+pub fn pool_load(settings: &Settings, members: &[Member<'_>], utilisation: &Observed<UtilisationReport>) -> Result<PoolLoad, NoLoad> {
+    let report = match utilisation {
+        Observed::Known { value, .. } if value.warming_up => return Err(NoLoad::Doubtful("Prometheus has only just started".into())),
+        Observed::Known { value, .. } => value,
+        Observed::Unknown(Missing::NotAsked) => return Err(NoLoad::NotAsked),
+        Observed::Unknown(why) => return Err(NoLoad::Doubtful(why.to_string())),
+    };
+    let nodes: Vec<_> = members.iter().filter(|member| member.serves()).filter_map(|member| member.node).collect();
+    if nodes.is_empty() {
+        return Err(NoLoad::NoNodes);
+    }
+    let (mut known, mut first_gap) = (0_u32, None);
+    let (mut used_cpu, mut used_memory, mut cores, mut bytes) = (0.0, 0.0, 0.0, 0.0);
+    for node in &nodes {
+        let (weight_cpu, weight_memory) = (node.allocatable.cpu.cores(), to_float(node.allocatable.memory.0));
+        match both(report.nodes.get(&node.name)) {
+            Ok((cpu, memory)) => {
+                known += 1;
+                used_cpu += cpu * weight_cpu;
+                used_memory += memory * weight_memory;
+                cores += weight_cpu;
+                bytes += weight_memory;
+            }
+            Err(why) => first_gap = first_gap.or(Some(format!("node {}: {why}", node.name))),
+        }
+    }
+    let total = count(nodes.len());
+    if f64::from(known) < settings.min_coverage * f64::from(total) || known == 0 || cores <= 0.0 || bytes <= 0.0 {
+        let gap = first_gap.unwrap_or_default();
+        return Err(NoLoad::Doubtful(format!("only {known} of {total} nodes have usable metrics ({gap})")));
+    }
+    Ok(PoolLoad { cpu: used_cpu / cores, memory: used_memory / bytes, cores, bytes })
+}
+
+#[expect(clippy::cast_precision_loss, reason = "memory beyond 2^53 bytes is beyond any node")]
+fn to_float(bytes: u64) -> f64 {
+    bytes as f64
+}
+
+fn both(utilisation: Option<&Utilisation>) -> Result<(f64, f64), String> {
+    let value = |reading: &Reading, what: &str| match reading {
+        Reading::Value { value, .. } => Ok(*value),
+        Reading::Missing(why) => Err(format!("{what}: {why}")),
+    };
+    let utilisation = utilisation.ok_or_else(|| "it is not in Prometheus's answer".to_owned())?;
+    Ok((value(&utilisation.cpu, "cpu")?, value(&utilisation.memory, "memory")?))
+}
+
+/// What a rule wants.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Demand {
+    /// So many more cores than the pool has.
+    Cores(f64),
+    /// So many more bytes of memory than the pool has.
+    Bytes(f64),
+    /// So many nodes in all.
+    Nodes(u32),
+}
+
+/// What a rule saw.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// Which rule.
+    pub rule: RuleName,
+    /// What it read, in words.
+    pub evidence: String,
+    /// What it wants, when it has fired.
+    pub demand: Option<Demand>,
+    /// Why it has not fired.
+    pub hold: Option<Hold>,
+    /// It forbids that a node is given back.
+    pub vetoes_removal: bool,
+}
+
+/// Judges CPU and memory.
+pub fn utilisation(settings: &Settings, load: &Result<PoolLoad, NoLoad>, memory: &mut PoolMemory, now: Timestamp) -> Vec<Verdict> {
+    let up = &settings.scale_up;
+    let cpu = Judged { rule: "cpu", above: up.cpu_above, sustain: up.cpu_sustain };
+    let ram = Judged { rule: "memory", above: up.memory_above, sustain: up.memory_sustain };
+    vec![
+        cpu.verdict(settings, load.as_ref().map(|load| load.cpu), memory, now, |share| {
+            load.as_ref().ok().map(|load| Demand::Cores(load.cores * (share / up.cpu_target - 1.0)))
+        }),
+        ram.verdict(settings, load.as_ref().map(|load| load.memory), memory, now, |share| {
+            load.as_ref().ok().map(|load| Demand::Bytes(load.bytes * (share / up.memory_target - 1.0)))
+        }),
+    ]
+}
+
+struct Judged {
+    rule: &'static str,
+    above: f64,
+    sustain: Duration,
+}
+
+impl Judged {
+    fn verdict(
+        &self,
+        settings: &Settings,
+        share: Result<f64, &NoLoad>,
+        memory: &mut PoolMemory,
+        now: Timestamp,
+        demand: impl Fn(f64) -> Option<Demand>,
+    ) -> Verdict {
+        let rule = RuleName::from(self.rule);
+        match share {
+            Ok(share) => {
+                let above = share > self.above;
+                let sustained = sustain(memory, &rule, above, self.sustain, settings.interval, now);
+                Verdict {
+                    evidence: format!("{} {:.1} %, threshold {:.1} % for {:?}", self.rule, share * 100.0, self.above * 100.0, self.sustain),
+                    demand: if sustained { demand(share) } else { None },
+                    hold: (!sustained).then(|| Hold::NotSustained { since: memory.above.get(&rule).map(|streak| streak.since) }),
+                    vetoes_removal: above,
+                    rule,
+                }
+            }
+            Err(NoLoad::NotAsked) => silent(rule, "not asked in an urgent turn", None),
+            Err(NoLoad::NoNodes) => {
+                memory.above.remove(&rule);
+                silent(rule, "no node serves", None)
+            }
+            Err(NoLoad::Doubtful(why)) => {
+                memory.above.remove(&rule);
+                silent(rule, why, Some(Hold::BadData { why: why.clone() }))
+            }
+        }
+    }
+}
+
+fn silent(rule: RuleName, evidence: &str, hold: Option<Hold>) -> Verdict {
+    Verdict { rule, evidence: evidence.to_owned(), demand: None, vetoes_removal: hold.is_some(), hold }
+}
+
+/// Judges the `[[metric]]` rules of a pool. `total` counts its members that stay.
+pub fn metrics(
+    settings: &Settings,
+    pool: &PoolSettings,
+    snapshot: &Snapshot,
+    total: u32,
+    memory: &mut PoolMemory,
+    now: Timestamp,
+) -> Vec<Verdict> {
+    let rules = settings.metrics.iter().filter(|rule| rule.pool == pool.name);
+    rules.map(|rule| metric(settings, rule, snapshot.metrics.get(&rule.name), total, memory, now)).collect()
+}
+
+fn metric(
+    settings: &Settings,
+    rule: &MetricRule,
+    reading: Option<&Reading>,
+    total: u32,
+    memory: &mut PoolMemory,
+    now: Timestamp,
+) -> Verdict {
+    let value = match reading {
+        Some(Reading::Value { value, .. }) => *value,
+        Some(Reading::Missing(Missing::NotAsked)) | None => return silent(rule.name.clone(), "not asked in an urgent turn", None),
+        Some(Reading::Missing(why)) => {
+            memory.above.remove(&rule.name);
+            return silent(rule.name.clone(), &why.to_string(), Some(Hold::BadData { why: why.to_string() }));
+        }
+    };
+    let (wanted, needed_without_one, goal) = match rule.goal {
+        MetricGoal::PerNode(share) => {
+            (nodes(value / share), nodes(value / share) > total.saturating_sub(1), format!("{share} for each node"))
+        }
+        MetricGoal::Threshold(limit) => {
+            let wanted = if value > limit { nodes(f64::from(total) * value / limit).max(total + 1) } else { total };
+            let after = limit * f64::from(total.saturating_sub(1)) / f64::from(total.max(1));
+            (wanted, value > after, format!("threshold {limit}"))
+        }
+    };
+    let above = wanted > total;
+    let sustained = sustain(memory, &rule.name, above, rule.sustain, settings.interval, now);
+    Verdict {
+        rule: rule.name.clone(),
+        evidence: format!("{value}, {goal}, for {:?}", rule.sustain),
+        demand: sustained.then_some(Demand::Nodes(wanted)),
+        hold: (!sustained).then(|| Hold::NotSustained { since: memory.above.get(&rule.name).map(|streak| streak.since) }),
+        vetoes_removal: above || needed_without_one,
+    }
+}
+
+/// Rounds a wish up to whole nodes. An absurd one is cut to what a `u32` holds; the maximum cuts it further.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the value is clamped to the range of u32 first")]
+fn nodes(wish: f64) -> u32 {
+    wish.ceil().clamp(0.0, f64::from(u32::MAX)) as u32
+}
+
+/// Keeps the rule's streak and tells whether its condition has been met by every reading
+/// over the whole of `sustain`, of which there must have been two.
+fn sustain(memory: &mut PoolMemory, rule: &RuleName, met: bool, sustain: Duration, interval: Duration, now: Timestamp) -> bool {
+    let streak = memory.above.remove(rule);
+    let Some(streak) = extend(streak, met, interval, now) else { return false };
+    let sustained = lasted(&streak, sustain, now);
+    memory.above.insert(rule.clone(), streak);
+    sustained
+}
+
+/// Adds a reading to a streak. A hole of three turns ends it: nobody knows what was in between.
+#[must_use]
+pub fn extend(streak: Option<Streak>, met: bool, interval: Duration, now: Timestamp) -> Option<Streak> {
+    let hole = SignedDuration::try_from(interval.saturating_mul(3)).unwrap_or(SignedDuration::MAX);
+    match streak {
+        _ if !met => None,
+        Some(old) if now.duration_since(old.latest) <= hole && now >= old.latest => {
+            let readings = if now == old.latest { old.readings } else { old.readings.saturating_add(1) };
+            Some(Streak { latest: now, readings, ..old })
+        }
+        Some(_) | None => Some(Streak { since: now, latest: now, readings: 1 }),
+    }
+}
+
+/// Tells whether a streak has lasted.
+#[must_use]
+pub fn lasted(streak: &Streak, sustain: Duration, now: Timestamp) -> bool {
+    let needed = SignedDuration::try_from(sustain).unwrap_or(SignedDuration::MAX);
+    streak.readings >= 2 && now.duration_since(streak.since) >= needed
+}
