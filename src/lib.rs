@@ -1,5 +1,61 @@
-//! node-fleet keeps the worker instances of a self-managed K3s cluster on EC2 right.
+//! node-fleet keeps the number, kind, zone and market of the worker instances of a
+//! self-managed K3s cluster on EC2 right: enough for the pods, cheap, and never at the
+//! price of what runs.
+//!
+//! # The way data flows
+//!
+//! One direction, once round a turn:
+//!
+//! ```text
+//! triggers ─► observe ─► Snapshot ─► policy::plan ─► Plan ─► audit ─► execute ─► publish
+//!  tick        prometheus  each part    pure,          names    refuses   journal,  Status,
+//!  pods        kubernetes  knows how    no clock,      exact    a plan    then      measurements
+//!  notice      ec2         old it is    no I/O         nodes,   that      act
+//!  operator    ledger                                  zones,   breaks an
+//!                                                      markets  invariant
+//! ```
+//!
+//! - [`model`] holds the nouns: nodes, pods, offers, snapshots, plans, operations.
+//! - [`policy`] decides: [`policy::plan()`] makes a plan and the next memory from a snapshot
+//!   and a memory; [`policy::audit()`] holds a plan against the invariants; [`policy::learn()`]
+//!   draws conclusions from operations that are over. A refusal to act is a value
+//!   ([`model::Hold`]), so "why not?" is always answerable.
+//! - [`ports`] are the traits through which the world is reached, with errors named by what
+//!   the caller does about them.
+//! - [`control`] is the loop. One task owns all that changes; every call to the world runs
+//!   beside it as a future. Operations are journalled before their first effect and driven by
+//!   repeatable steps, each under the fence of the lease ([`control::lease`]).
+//! - [`adapters`] are the real systems behind the ports (feature `live`): EC2, DynamoDB, SQS,
+//!   Secrets Manager, Prometheus, the clocks and the evaluation's ticks.
+//! - [`config`] reads one TOML file with overrides from the environment and names every
+//!   problem at once; [`cli`] is the command line.
+//!
+//! # Who may know whom
+//!
+//! `tests/architecture.rs` scans the sources for `crate::` paths and holds this table:
+//!
+//! | module | may import |
+//! |---|---|
+//! | model | nothing of ours |
+//! | policy, ports | model |
+//! | control | model, policy, ports |
+//! | adapters | model, ports, config |
+//! | config | model, policy |
+//! | cli | everything |
+//!
+//! # Exactly once, whatever breaks
+//!
+//! The lock in the ledger carries a version that its holder changes with each heartbeat. A
+//! rival takes it after a whole lease without a change, counted on the rival's own monotonic
+//! clock; the holder trusts half a lease, counted from before its last successful heartbeat.
+//! Every write to the journal is one transaction with the condition that the writer still
+//! holds the lock in its epoch, and no request is sent that the lease might not outlast. The
+//! client token of a launch is its operation's id and the request is stored whole, so a
+//! successor repeats identical bytes, and EC2 sees one launch.
 
+#[cfg(feature = "live")]
+pub mod adapters;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod model;

@@ -1,12 +1,15 @@
 //! The configuration: one TOML file, overridden by the environment, validated as a whole.
 
-//LOAD pub mod load;
-//LOAD mod pools;
-//LOAD mod reader;
+mod layers;
+pub mod load;
+mod pools;
+pub mod problem;
+mod reader;
 pub mod secret;
-//LOAD mod sections;
+mod sections;
 
-//LOAD pub use load::{Loaded, Problem, Problems, load, parse};
+pub use load::{load, parse};
+pub use problem::{Origin, Problem, Problems};
 pub use secret::{Secret, SecretRef};
 
 use crate::model::offer::HourlyPrice;
@@ -16,6 +19,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// What must be left of the lease beyond the deadline of a request that is sent.
+pub const REQUEST_MARGIN: Duration = Duration::from_millis(500);
 
 /// Everything an operator has decided.
 #[derive(Clone, Debug, PartialEq)]

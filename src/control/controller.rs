@@ -281,7 +281,7 @@ impl<W: World> Controller<W> {
         match &observation.pause {
             Ok(pause) => self.pause.clone_from(pause),
             // Whether an operator has paused the fleet is not known, so nothing is started.
-            Err(why) => return self.after_turn(trigger, Err(format!("the ledger does not say whether the fleet is paused: {why}"))),
+            Err(why) => return self.after_turn(trigger, &Err(format!("the ledger does not say whether the fleet is paused: {why}"))),
         }
         if let Observed::Known { value, .. } = &observation.instances {
             self.instances.clone_from(value);
@@ -309,13 +309,13 @@ impl<W: World> Controller<W> {
         self.remember(&grant, &plan);
         self.forget_old(&grant);
         let decision = Arc::new(Decision { at: now, trigger, plan, refused, operations: begun });
-        self.after_turn(trigger, Ok(decision));
+        self.after_turn(trigger, &Ok(decision));
     }
 
-    fn after_turn(&mut self, trigger: &'static str, decision: Result<Arc<Decision>, String>) {
+    fn after_turn(&mut self, trigger: &'static str, decision: &Result<Arc<Decision>, String>) {
         self.shown.turns += 1;
         self.shown.last_turn = Some(self.now());
-        match &decision {
+        match decision {
             Ok(decision) => {
                 self.shown.plan = Some(Arc::new(decision.plan.clone()));
                 self.decisions.push_front(Arc::clone(decision));

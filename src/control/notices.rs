@@ -11,7 +11,7 @@ pub const DELIVERIES_WAITING: usize = 64;
 /// The first pause after a failure; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after failures.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Receives until `stop` is set. Only a leader takes messages: a standby would hide them from it.
 pub async fn listen<W: World>(world: Arc<W>, mut leads: watch::Receiver<bool>, deliveries: mpsc::Sender<Delivery>) {

@@ -333,7 +333,9 @@ impl<'a> Buyer<'a> {
     /// Lists the types that could stand in for the chosen one: they hold its pods, at a like price, cheapest first.
     fn alternatives(&self, chosen: &Offer, pods: &[&Pod]) -> Vec<InstanceType> {
         let mut need = Resources::default();
-        pods.iter().for_each(|pod| need.add(&pod.requests));
+        for pod in pods {
+            need.add(&pod.requests);
+        }
         if pods.is_empty() {
             need = Resources { cpu: chosen.allocatable.cpu, memory: chosen.allocatable.memory, ..Resources::default() };
         }

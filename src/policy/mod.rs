@@ -18,3 +18,6 @@ pub use learn::learn;
 pub use plan::plan;
 pub use scale_down::forbids;
 pub use settings::{BoundsSchedule, MetricGoal, MetricRule, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};
+
+#[cfg(test)]
+mod tests;

@@ -44,10 +44,10 @@ impl Outcome {
     /// Says it as the finding of a rule. `bought` counts the pool's new nodes.
     #[must_use]
     pub fn finding(&self, pool: &PoolName, bought: u32) -> Finding {
-        let (held, hold) = self.held.get(pool).map_or((0, None), |(pods, hold)| (*pods, Some(hold.clone())));
+        let (waiting, hold) = self.held.get(pool).map_or((0, None), |(pods, hold)| (*pods, Some(hold.clone())));
         Finding {
             rule: RuleName::from("pending_pods"),
-            evidence: format!("{} pods covered by nodes that exist or boot, {} buy nodes, {held} held", self.covered, self.served),
+            evidence: format!("{} pods covered by nodes that exist or boot, {} buy nodes, {waiting} held", self.covered, self.served),
             wants: i64::from(bought),
             hold,
         }

@@ -16,7 +16,7 @@ use crate::model::{
     Action, ClusterView, Instance, NodeName, Offer, Operation, Plan, Pod, PoolName, PoolReport, RetireOrder, RuleName, Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How many nodes one rule may open in one turn; the maximum bounds them further.
@@ -163,12 +163,12 @@ impl<'a> Turn<'a> {
 
     /// Lists the pods that want room: the unschedulable, and those on nodes that EC2 takes back.
     fn waiting(&self) -> Vec<Waiting<'a>> {
-        let interrupted: BTreeMap<&NodeName, ()> = self.interrupted().map(|node| (node, ())).collect();
+        let interrupted: BTreeSet<&NodeName> = self.interrupted().collect();
         let of_pod = |pod: &'a Pod| {
             if pod.wants_a_node() {
                 return Some(Waiting { pod, leaves: None });
             }
-            let (node, ()) = interrupted.get_key_value(pod.node.as_ref()?)?;
+            let node = interrupted.get(pod.node.as_ref()?)?;
             let moves = pod.holds_resources() && !pod.stays_with_node() && pod.terminating_since.is_none();
             moves.then_some(Waiting { pod, leaves: Some(*node) })
         };

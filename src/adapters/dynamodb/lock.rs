@@ -1,0 +1,157 @@
+//! The lock: taken with a new epoch, kept by heartbeats, given back.
+
+use super::fault::Fault;
+use super::item::{self, EPOCH, Item, LOCK, lock_of, names, number, number_of, text};
+use super::{DynamoDb, HELD, held_by, retried};
+use crate::model::ids::Epoch;
+use crate::ports::{Claim, Grant, LedgerError, LockRecord};
+use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
+use jiff::Timestamp;
+use std::time::Duration;
+
+/// After this long without a heartbeat DynamoDB may remove the lock: a safety valve, no
+/// part of the protocol, since a rival goes by the version alone.
+const TTL_SECONDS: i64 = 300;
+
+impl DynamoDb {
+    pub(super) async fn read_lock(&self, deadline: Duration) -> Result<Option<LockRecord>, LedgerError> {
+        self.get(LOCK, deadline).await?.as_ref().map(lock_of).transpose()
+    }
+
+    /// Takes the lock and raises the epoch.
+    ///
+    /// A third of the time is for reading the epoch, a third for the transaction, and a
+    /// third for finding out whether one without an answer has landed.
+    pub(super) async fn take_lock(&self, claim: &Claim) -> Result<Grant, LedgerError> {
+        let share = self.timeout / 3;
+        let (last, lock) = self.read_epoch(share).await?;
+        if lock.as_ref().is_some_and(|lock| Some(&lock.version) != claim.replaces.as_ref()) {
+            return Err(LedgerError::Conflict);
+        }
+        // The lock's own epoch counts too, should the other record be missing.
+        let highest = last.unwrap_or_default().max(lock.map(|lock| lock.epoch).unwrap_or_default());
+        let epoch = Epoch(highest.0 + 1);
+        let build = |error| self.error("TransactWriteItems", Fault::built(&error));
+        let items = vec![
+            TransactWriteItem::builder().put(self.put_lock(claim, epoch).map_err(build)?).build(),
+            TransactWriteItem::builder().update(self.raise_epoch(last, epoch).map_err(build)?).build(),
+        ];
+        match self.transact(items, share).await {
+            Ok(()) => Ok(Grant { owner: claim.owner.clone(), epoch }),
+            Err(fault) if fault.may_have_landed() => match self.read_lock(share).await? {
+                Some(lock) if lock.version == claim.version && lock.owner == claim.owner => {
+                    Ok(Grant { owner: lock.owner, epoch: lock.epoch })
+                }
+                _ => Err(self.error("TransactWriteItems", fault)),
+            },
+            Err(fault) => Err(self.error("TransactWriteItems", fault)),
+        }
+    }
+
+    /// Reads epoch and lock at once: their keys are neighbours.
+    async fn read_epoch(&self, deadline: Duration) -> Result<(Option<Epoch>, Option<LockRecord>), LedgerError> {
+        let values =
+            Item::from([(":cluster".to_owned(), text(&self.cluster)), (":from".to_owned(), text(EPOCH)), (":to".to_owned(), text(LOCK))]);
+        let call = async || {
+            let request = self.client.query().table_name(&self.table).consistent_read(true);
+            let request = request.key_condition_expression("#cluster_id = :cluster AND #record BETWEEN :from AND :to");
+            let request = request.set_expression_attribute_names(Some(names(&["cluster_id", "record"])));
+            request.set_expression_attribute_values(Some(values.clone())).send().await.map_err(Fault::from)
+        };
+        let answer = retried(deadline, call).await.map_err(|fault| self.error("Query", fault))?;
+        let find = |record: &str| answer.items().iter().find(|found| item::text_of(found, record, "record") == Ok(record));
+        let epoch = find(EPOCH).map(|found| number_of(found, EPOCH, "epoch").map(Epoch)).transpose()?;
+        Ok((epoch, find(LOCK).map(lock_of).transpose()?))
+    }
+
+    fn put_lock(&self, claim: &Claim, epoch: Epoch) -> Result<Put, aws_smithy_types::error::operation::BuildError> {
+        let mut record = self.key(LOCK);
+        record.extend([
+            ("owner".to_owned(), text(&claim.owner)),
+            ("lease_ms".to_owned(), number(claim.duration.as_millis())),
+            ("version".to_owned(), text(&claim.version)),
+            ("epoch".to_owned(), number(epoch)),
+            ("expires_at".to_owned(), number(expires(claim.now))),
+        ]);
+        let put = Put::builder().table_name(&self.table).set_item(Some(record));
+        match &claim.replaces {
+            None => {
+                put.condition_expression("attribute_not_exists(#cluster_id)").set_expression_attribute_names(Some(names(&["cluster_id"])))
+            }
+            Some(version) => put
+                .condition_expression("attribute_not_exists(#cluster_id) OR #version = :replaces")
+                .set_expression_attribute_names(Some(names(&["cluster_id", "version"])))
+                .expression_attribute_values(":replaces", text(version)),
+        }
+        .build()
+    }
+
+    fn raise_epoch(&self, last: Option<Epoch>, epoch: Epoch) -> Result<Update, aws_smithy_types::error::operation::BuildError> {
+        let update = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(self.key(EPOCH)))
+            .update_expression("SET #epoch = :epoch")
+            .set_expression_attribute_names(Some(names(&["epoch"])))
+            .expression_attribute_values(":epoch", number(epoch));
+        match last {
+            None => update.condition_expression("attribute_not_exists(#epoch)"),
+            Some(last) => update.condition_expression("#epoch = :last").expression_attribute_values(":last", number(last)),
+        }
+        .build()
+    }
+
+    /// Changes the lock's version. Half of the time is for finding out what became of a write without an answer.
+    pub(super) async fn beat(&self, grant: &Grant, version: &str, now: Timestamp) -> Result<(), LedgerError> {
+        let mut values = held_by(grant);
+        values.extend([(":version".to_owned(), text(version)), (":expires_at".to_owned(), number(expires(now)))]);
+        let call = async || {
+            let request = self.client.update_item().table_name(&self.table).set_key(Some(self.key(LOCK)));
+            let request = request.update_expression("SET #version = :version, #expires_at = :expires_at").condition_expression(HELD);
+            let request = request.set_expression_attribute_names(Some(names(&["owner", "epoch", "version", "expires_at"])));
+            request.set_expression_attribute_values(Some(values.clone())).send().await.map(|_| ()).map_err(Fault::from)
+        };
+        match retried(self.timeout / 2, call).await {
+            Ok(()) => Ok(()),
+            Err(Fault::Condition { .. }) => Err(LedgerError::LeaseLost),
+            Err(fault) if fault.may_have_landed() => match self.read_lock(self.timeout / 2).await? {
+                Some(lock) if lock.owner != grant.owner || lock.epoch != grant.epoch => Err(LedgerError::LeaseLost),
+                Some(lock) if lock.version == version => Ok(()),
+                Some(_) => Err(self.error("UpdateItem", fault)),
+                None => Err(LedgerError::LeaseLost),
+            },
+            Err(fault) => Err(self.error("UpdateItem", fault)),
+        }
+    }
+
+    /// Deletes the lock. One that is gone already is given back.
+    pub(super) async fn drop_lock(&self, grant: &Grant) -> Result<(), LedgerError> {
+        let call = async || {
+            let request = self.client.delete_item().table_name(&self.table).set_key(Some(self.key(LOCK)));
+            let request = request.condition_expression(format!("attribute_not_exists(#owner) OR ({HELD})"));
+            let request = request.set_expression_attribute_names(Some(names(&["owner", "epoch"])));
+            request.set_expression_attribute_values(Some(held_by(grant))).send().await.map(|_| ()).map_err(Fault::from)
+        };
+        match retried(self.timeout, call).await {
+            Ok(()) => Ok(()),
+            Err(Fault::Condition { .. }) => Err(LedgerError::LeaseLost),
+            Err(fault) => Err(self.error("DeleteItem", fault)),
+        }
+    }
+}
+
+/// Gives the second at which DynamoDB may remove a lock that is forgotten now.
+fn expires(now: Timestamp) -> i64 {
+    now.as_second().saturating_add(TTL_SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forgotten_lock_lives_for_five_minutes() {
+        let now: Timestamp = "2026-03-01T12:00:00.9Z".parse().expect("a time");
+        assert_eq!(expires(now) - now.as_second(), 300);
+        assert_eq!(expires(Timestamp::MAX), Timestamp::MAX.as_second() + 300);
+    }
+}

@@ -1,0 +1,163 @@
+//! EC2: what runs, what can be bought, and the two calls that change it.
+
+mod catalogue;
+mod instances;
+mod launch;
+
+use super::aws::{Failure, Kind};
+use super::retry::{once, retried};
+use crate::config::{Config, PoolLaunch, PricesConfig};
+use crate::model::operation::LaunchRequest;
+use crate::model::{Instance, InstanceId, InstanceState};
+use crate::ports::cloud::Catalogue;
+use crate::ports::{Cloud, CloudError, LaunchError, Launched};
+use aws_config::SdkConfig;
+use aws_sdk_ec2::Client;
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::warn;
+
+/// EC2 as the controller's [`Cloud`].
+///
+/// A launch is sent once within `[operations] request_timeout`: whether to repeat it is
+/// the operation's decision. A termination and each page of a reading are repeated within
+/// that time while their errors may pass.
+#[derive(Clone, Debug)]
+pub struct Ec2 {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    client: Client,
+    cluster: String,
+    region: String,
+    timeout: Duration,
+    pools: Vec<PoolLaunch>,
+    prices: PricesConfig,
+    cache: catalogue::Cache,
+}
+
+impl Ec2 {
+    /// Speaks for the cluster and its pools. Sends nothing yet.
+    #[must_use]
+    pub fn new(sdk: &SdkConfig, config: &Config) -> Self {
+        let inner = Inner {
+            client: Client::new(sdk),
+            cluster: config.cluster.id.clone(),
+            region: config.cluster.region.clone(),
+            timeout: config.operations.request_timeout,
+            pools: config.pools.clone(),
+            prices: config.prices.clone(),
+            cache: catalogue::Cache::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Tells how old the catalogue is that [`Cloud::catalogue`] gives; `None` when there is none.
+    #[must_use]
+    pub fn catalogue_age(&self) -> Option<Duration> {
+        self.inner.cache.age()
+    }
+
+    /// Asks EC2 whether the daemon might launch the request, without launching it.
+    ///
+    /// # Errors
+    /// When it might not.
+    pub async fn dry_run(&self, request: &LaunchRequest) -> Result<(), LaunchError> {
+        launch::check(request)?;
+        let sending = async { launch::fleet(&self.inner.client, request).dry_run(true).send().await.map(|_| ()).map_err(Failure::from) };
+        match once(self.inner.timeout, sending).await {
+            Ok(()) => Ok(()),
+            Err(failure) if failure.code == "DryRunOperation" => Ok(()),
+            Err(failure) => Err(launch::error(failure)),
+        }
+    }
+}
+
+impl Cloud for Ec2 {
+    async fn instances(&self) -> Result<Vec<Instance>, CloudError> {
+        instances::list(&self.inner.client, &self.inner.cluster, self.inner.timeout).await
+    }
+
+    async fn state_of(&self, instance: &InstanceId) -> Result<Option<InstanceState>, CloudError> {
+        const CALL: &str = "DescribeInstances";
+        let inner = &self.inner;
+        let call = async || inner.client.describe_instances().instance_ids(instance.as_str()).send().await.map_err(Failure::from);
+        match retried(inner.timeout, call).await {
+            Ok(answer) => Ok(answer
+                .reservations()
+                .iter()
+                .flat_map(aws_sdk_ec2::types::Reservation::instances)
+                .find_map(|found| instances::state(found).ok().flatten())),
+            Err(failure) if failure.code == "InvalidInstanceID.NotFound" => Ok(None),
+            Err(failure) => Err(cloud_error(CALL, failure)),
+        }
+    }
+
+    async fn catalogue(&self) -> Result<Arc<Catalogue>, CloudError> {
+        let state = self.inner.cache.look();
+        match state {
+            catalogue::Cached::Fresh(catalogue) => Ok(catalogue),
+            // A turn that pods wait for does not wait for a refresh.
+            catalogue::Cached::Due(catalogue) => {
+                let inner = Arc::clone(&self.inner);
+                tokio::spawn(async move {
+                    if let Err(error) = inner.refresh().await {
+                        warn!(%error, age = ?inner.cache.age(), "the catalogue could not be refreshed; the last one stays in use");
+                    }
+                });
+                Ok(catalogue)
+            }
+            catalogue::Cached::Nothing => self.inner.refresh().await,
+        }
+    }
+
+    async fn launch(&self, request: &LaunchRequest) -> Result<Launched, LaunchError> {
+        launch::launch(&self.inner.client, request, self.inner.timeout).await
+    }
+
+    async fn terminate(&self, instance: &InstanceId) -> Result<(), CloudError> {
+        let inner = &self.inner;
+        let call = async || inner.client.terminate_instances().instance_ids(instance.as_str()).send().await.map_err(Failure::from);
+        match retried(inner.timeout, call).await {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.code == "InvalidInstanceID.NotFound" => Ok(()),
+            Err(failure) => Err(cloud_error("TerminateInstances", failure)),
+        }
+    }
+}
+
+impl Inner {
+    async fn refresh(&self) -> Result<Arc<Catalogue>, CloudError> {
+        let source = catalogue::Source { client: &self.client, timeout: self.timeout };
+        self.cache.refresh(async { source.read(&self.pools, &self.prices, &self.region).await }).await
+    }
+}
+
+/// Names a failure by what the controller does about it.
+fn cloud_error(call: &'static str, failure: Failure) -> CloudError {
+    match failure.kind {
+        Kind::NoAnswer | Kind::Fault => CloudError::Unavailable { call, why: failure.why },
+        Kind::Throttled => CloudError::Throttled { call },
+        Kind::Denied => CloudError::Denied { call, why: failure.why },
+        // Termination protection: only an operator can lift it.
+        Kind::Rejected if failure.code == "OperationNotPermitted" => CloudError::Denied { call, why: failure.why },
+        Kind::Rejected => CloudError::Invalid { call, why: failure.why },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_named_by_what_follows() {
+        let error = |code: &str, status| cloud_error("DescribeInstances", Failure::service(code, "words", status));
+        assert_eq!(error("RequestLimitExceeded", 503), CloudError::Throttled { call: "DescribeInstances" });
+        assert!(matches!(error("UnauthorizedOperation", 403), CloudError::Denied { .. }));
+        assert!(matches!(error("OperationNotPermitted", 400), CloudError::Denied { .. }));
+        assert!(matches!(error("InvalidParameterValue", 400), CloudError::Invalid { .. }));
+        assert!(matches!(error("InternalError", 500), CloudError::Unavailable { .. }));
+    }
+}

@@ -1,0 +1,540 @@
+//! What the pools can buy: the configuration joined with what EC2 knows of subnets,
+//! launch templates, instance types and where they are offered.
+
+use super::super::aws::{Failure, Kind};
+use super::super::retry::retried;
+use super::cloud_error;
+use super::launch::is_template_id;
+use crate::config::{PoolLaunch, PricesConfig};
+use crate::model::offer::HourlyPrice;
+use crate::model::scheduling::{ARCH_LABEL, INSTANCE_TYPE_LABEL, Labels, MARKET_LABEL, OS_LABEL, POOL_LABEL, ZONE_LABEL};
+use crate::model::{Bytes, InstanceType, Market, MilliCpu, Offer, OfferKey, PoolName, Resources, SubnetId, Zone};
+use crate::ports::CloudError;
+use crate::ports::cloud::Catalogue;
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::types::{self as ec2, ArchitectureType, Filter, LocationType, UsageClassType};
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use tracing::warn;
+
+/// How long a catalogue is given without asking EC2 again.
+const REFRESH: Duration = Duration::from_mins(10);
+/// How long after a failed refresh the next one is tried.
+const REFRESH_AGAIN: Duration = Duration::from_mins(1);
+/// The most values of a filter in one request; EC2's own limit is 200.
+const VALUES: usize = 100;
+/// The most pages of one reading.
+const PAGES: u32 = 20;
+/// The label that names a node's region.
+const REGION_LABEL: &str = "topology.kubernetes.io/region";
+/// What hypervisor and kernel keep of an instance's nominal memory, in thousandths.
+///
+/// EC2 does not tell; Karpenter takes the same share (`vmMemoryOverheadPercent`, 0.075).
+const MEMORY_OVERHEAD: u64 = 75;
+/// The share of the root volume that pods may fill, in hundredths: the kubelet evicts at
+/// a tenth left (`nodefs.available<10%`), and the file system takes a twentieth.
+const USABLE_STORAGE: u64 = 85;
+/// The local storage of a node whose root volume the launch template does not name. The
+/// image decides it, which EC2 does not tell; so storage never forbids such an offer.
+const UNKNOWN_STORAGE: Bytes = Bytes(u64::MAX / 4);
+/// The root devices of Linux images.
+const ROOT_DEVICES: [&str; 3] = ["/dev/xvda", "/dev/sda1", "/dev/sda"];
+
+/// What is at hand when the catalogue is asked for.
+pub(super) enum Cached {
+    /// One that is good for now.
+    Fresh(Arc<Catalogue>),
+    /// One that is good, and time to ask EC2 again, which the caller is to do.
+    Due(Arc<Catalogue>),
+    /// None.
+    Nothing,
+}
+
+/// Keeps the last good catalogue.
+#[derive(Debug, Default)]
+pub(super) struct Cache {
+    kept: Mutex<Kept>,
+    refreshing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    last: Option<(Arc<Catalogue>, Instant)>,
+    due: Option<Instant>,
+}
+
+impl Cache {
+    /// Tells how old the last good catalogue is.
+    pub(super) fn age(&self) -> Option<Duration> {
+        self.kept().last.as_ref().map(|(_, read)| read.elapsed())
+    }
+
+    /// Looks at what is at hand. Only one of those who ask is told that a refresh is due.
+    pub(super) fn look(&self) -> Cached {
+        let mut kept = self.kept();
+        let Some((catalogue, _)) = &kept.last else { return Cached::Nothing };
+        let catalogue = Arc::clone(catalogue);
+        let now = Instant::now();
+        if kept.due.is_some_and(|due| now < due) {
+            return Cached::Fresh(catalogue);
+        }
+        kept.due = Some(now + REFRESH_AGAIN);
+        Cached::Due(catalogue)
+    }
+
+    /// Keeps what the reading brings. Those who wait for the first reading wait for the same one.
+    pub(super) async fn refresh<F>(&self, reading: F) -> Result<Arc<Catalogue>, CloudError>
+    where
+        F: Future<Output = Result<Catalogue, CloudError>>,
+    {
+        let asked = Instant::now();
+        let _turn = self.refreshing.lock().await;
+        if let Some((catalogue, read)) = &self.kept().last
+            && *read >= asked
+        {
+            return Ok(Arc::clone(catalogue));
+        }
+        let catalogue = Arc::new(Box::pin(reading).await?);
+        let now = Instant::now();
+        *self.kept() = Kept { last: Some((Arc::clone(&catalogue), now)), due: Some(now + REFRESH) };
+        Ok(catalogue)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What EC2 knows of the things that the configuration names.
+#[derive(Debug, Default)]
+struct Facts {
+    zones: BTreeMap<SubnetId, Zone>,
+    templates: BTreeMap<PoolName, Template>,
+    types: BTreeMap<InstanceType, Machine>,
+    offered: BTreeSet<(InstanceType, Zone)>,
+}
+
+/// The version of a launch template that a pool uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Template {
+    version: String,
+    /// The root volume in GiB, where the template names it.
+    root_volume: Option<u64>,
+}
+
+/// An instance type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Machine {
+    cpus: u64,
+    memory_mib: u64,
+    /// As Kubernetes names it.
+    architecture: &'static str,
+    spot: bool,
+}
+
+/// Where facts come from.
+pub(super) struct Source<'a> {
+    pub client: &'a Client,
+    /// The deadline of each request, its repetitions included.
+    pub timeout: Duration,
+}
+
+impl Source<'_> {
+    /// Asks EC2, and builds the catalogue. What EC2 does not know is left out with a warning.
+    pub(super) async fn read(&self, pools: &[PoolLaunch], prices: &PricesConfig, region: &str) -> Result<Catalogue, CloudError> {
+        let types: BTreeSet<InstanceType> = pools.iter().flat_map(|pool| pool.instance_types.iter().cloned()).collect();
+        let (zones, templates, types_known, offered) =
+            tokio::try_join!(self.zones(pools), self.templates(pools), self.types(&types), self.offered(&types))?;
+        let facts = Facts { zones, templates, types: types_known, offered };
+        let (catalogue, doubts) = assemble(pools, prices, region, &facts);
+        for doubt in doubts {
+            warn!(doubt, "an offer is left out of the catalogue");
+        }
+        Ok(catalogue)
+    }
+
+    async fn zones(&self, pools: &[PoolLaunch]) -> Result<BTreeMap<SubnetId, Zone>, CloudError> {
+        const CALL: &str = "DescribeSubnets";
+        let wanted: BTreeSet<&str> = pools.iter().flat_map(|pool| pool.subnets.iter().map(SubnetId::as_str)).collect();
+        let mut zones = BTreeMap::new();
+        for values in chunks(&wanted) {
+            let answers = self
+                .pages(CALL, |next: Option<String>| async {
+                    let request = self.client.describe_subnets().filters(filter("subnet-id", &values)).set_next_token(next);
+                    let answer = request.send().await.map_err(Failure::from)?;
+                    Ok((answer.next_token().map(ToOwned::to_owned), answer))
+                })
+                .await?;
+            let found = answers.iter().flat_map(aws_sdk_ec2::operation::describe_subnets::DescribeSubnetsOutput::subnets);
+            zones.extend(found.filter_map(|it| Some((SubnetId::from(it.subnet_id()?), Zone::from(it.availability_zone()?)))));
+        }
+        Ok(zones)
+    }
+
+    async fn types(&self, wanted: &BTreeSet<InstanceType>) -> Result<BTreeMap<InstanceType, Machine>, CloudError> {
+        const CALL: &str = "DescribeInstanceTypes";
+        let wanted = wanted.iter().map(InstanceType::as_str).collect();
+        let mut types = BTreeMap::new();
+        for values in chunks(&wanted) {
+            // By a filter, since a list of names fails as a whole for one that is unknown.
+            let answers = self
+                .pages(CALL, |next: Option<String>| async {
+                    let request = self.client.describe_instance_types().filters(filter("instance-type", &values)).set_next_token(next);
+                    let answer = request.send().await.map_err(Failure::from)?;
+                    Ok((answer.next_token().map(ToOwned::to_owned), answer))
+                })
+                .await?;
+            types.extend(
+                answers
+                    .iter()
+                    .flat_map(aws_sdk_ec2::operation::describe_instance_types::DescribeInstanceTypesOutput::instance_types)
+                    .filter_map(machine),
+            );
+        }
+        Ok(types)
+    }
+
+    async fn offered(&self, wanted: &BTreeSet<InstanceType>) -> Result<BTreeSet<(InstanceType, Zone)>, CloudError> {
+        const CALL: &str = "DescribeInstanceTypeOfferings";
+        let wanted = wanted.iter().map(InstanceType::as_str).collect();
+        let mut offered = BTreeSet::new();
+        for values in chunks(&wanted) {
+            let answers = self
+                .pages(CALL, |next: Option<String>| async {
+                    let request = self.client.describe_instance_type_offerings().location_type(LocationType::AvailabilityZone);
+                    let request = request.filters(filter("instance-type", &values)).set_next_token(next);
+                    let answer = request.send().await.map_err(Failure::from)?;
+                    Ok((answer.next_token().map(ToOwned::to_owned), answer))
+                })
+                .await?;
+            let found = answers.iter().flat_map(
+                aws_sdk_ec2::operation::describe_instance_type_offerings::DescribeInstanceTypeOfferingsOutput::instance_type_offerings,
+            );
+            offered.extend(found.filter_map(|it| Some((InstanceType::from(it.instance_type()?.as_str()), Zone::from(it.location()?)))));
+        }
+        Ok(offered)
+    }
+
+    async fn templates(&self, pools: &[PoolLaunch]) -> Result<BTreeMap<PoolName, Template>, CloudError> {
+        let mut templates = BTreeMap::new();
+        for pool in pools {
+            match self.template(&pool.launch_template, pool.launch_template_version.as_deref().unwrap_or("$Default")).await {
+                Ok(template) => drop(templates.insert(pool.pool.clone(), template)),
+                // One pool's template must not take the others' offers away.
+                Err(CloudError::Invalid { why, .. }) => warn!(pool = %pool.pool, why, "the pool's launch template cannot be used"),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(templates)
+    }
+
+    /// Resolves the version to its number, since a name would make a repeated request another one.
+    async fn template(&self, template: &str, version: &str) -> Result<Template, CloudError> {
+        const CALL: &str = "DescribeLaunchTemplateVersions";
+        let call = || async {
+            let request = self.client.describe_launch_template_versions().versions(version);
+            let request =
+                if is_template_id(template) { request.launch_template_id(template) } else { request.launch_template_name(template) };
+            request.send().await.map_err(Failure::from)
+        };
+        let answer = retried(self.timeout, call).await.map_err(|failure| cloud_error(CALL, failure))?;
+        let unknown = || CloudError::Invalid { call: CALL, why: format!("the launch template {template} has no version {version}") };
+        let found = answer.launch_template_versions().first().ok_or_else(unknown)?;
+        let number = found.version_number().ok_or_else(unknown)?;
+        Ok(Template { version: number.to_string(), root_volume: found.launch_template_data().and_then(root_volume) })
+    }
+
+    /// Reads page after page, each within the deadline.
+    async fn pages<T, F, Fut>(&self, call: &'static str, page: F) -> Result<Vec<T>, CloudError>
+    where
+        F: Fn(Option<String>) -> Fut,
+        Fut: Future<Output = Result<(Option<String>, T), Failure>>,
+    {
+        let mut read = Vec::new();
+        let mut next: Option<String> = None;
+        for _ in 0..PAGES {
+            let (after, answer) = retried(self.timeout, || page(next.clone())).await.map_err(|failure| cloud_error(call, failure))?;
+            read.push(answer);
+            next = after.filter(|token| !token.is_empty());
+            if next.is_none() {
+                return Ok(read);
+            }
+        }
+        let failure = Failure { kind: Kind::Rejected, code: String::new(), why: format!("the answer has more than {PAGES} pages") };
+        Err(cloud_error(call, failure))
+    }
+}
+
+fn chunks(values: &BTreeSet<&str>) -> Vec<Vec<String>> {
+    let all: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
+    all.chunks(VALUES).map(<[String]>::to_vec).collect()
+}
+
+fn filter(name: &str, values: &[String]) -> Filter {
+    Filter::builder().name(name).set_values(Some(values.to_vec())).build()
+}
+
+/// Reads a type; one without the figures that count is as good as unknown.
+fn machine(info: &ec2::InstanceTypeInfo) -> Option<(InstanceType, Machine)> {
+    let architectures = info.processor_info()?.supported_architectures();
+    let architecture = if architectures.contains(&ArchitectureType::X8664) {
+        "amd64"
+    } else if architectures.contains(&ArchitectureType::Arm64) {
+        "arm64"
+    } else {
+        return None;
+    };
+    let classes = info.supported_usage_classes();
+    let machine = Machine {
+        cpus: u64::try_from(info.v_cpu_info()?.default_v_cpus()?).ok()?,
+        memory_mib: u64::try_from(info.memory_info()?.size_in_mib()?).ok()?,
+        architecture,
+        spot: classes.is_empty() || classes.contains(&UsageClassType::Spot),
+    };
+    Some((InstanceType::from(info.instance_type()?.as_str()), machine))
+}
+
+/// Finds the root volume's size in GiB: that of a known root device, or of the only volume.
+fn root_volume(data: &ec2::ResponseLaunchTemplateData) -> Option<u64> {
+    let mappings = data.block_device_mappings();
+    let root = mappings.iter().find(|it| it.device_name().is_some_and(|name| ROOT_DEVICES.contains(&name)));
+    let root = root.or_else(|| if mappings.len() == 1 { mappings.first() } else { None })?;
+    root.ebs()?.volume_size().and_then(|size| u64::try_from(size).ok()).filter(|size| *size > 0)
+}
+
+/// Joins configuration and facts. Gives, besides the catalogue, what had to be left out and why.
+fn assemble(pools: &[PoolLaunch], prices: &PricesConfig, region: &str, facts: &Facts) -> (Catalogue, Vec<String>) {
+    let mut offers = Vec::new();
+    let mut doubts = BTreeSet::new();
+    let mut known_prices = BTreeMap::new();
+    let mut template_versions = BTreeMap::new();
+    for pool in pools {
+        let name = &pool.pool;
+        let Some(template) = facts.templates.get(name) else {
+            doubts.insert(format!("pool {name}: the launch template {} is not known", pool.launch_template));
+            continue;
+        };
+        template_versions.insert(name.clone(), template.version.clone());
+        for subnet in &pool.subnets {
+            let Some(zone) = facts.zones.get(subnet) else {
+                doubts.insert(format!("pool {name}: the subnet {subnet} is not known"));
+                continue;
+            };
+            for instance_type in &pool.instance_types {
+                match offers_of(pool, instance_type, (subnet, zone), template, prices, region, facts) {
+                    Ok(found) => offers.extend(found),
+                    Err(why) => drop(doubts.insert(format!("pool {name}: {instance_type} {why}"))),
+                }
+            }
+        }
+    }
+    known_prices.extend(offers.iter().map(|offer: &Offer| (offer.key.clone(), offer.price)));
+    (Catalogue { offers: Arc::new(offers), template_versions, prices: known_prices }, doubts.into_iter().collect())
+}
+
+/// Makes the offers of a type in a subnet, on demand and spot.
+fn offers_of(
+    pool: &PoolLaunch,
+    instance_type: &InstanceType,
+    (subnet, zone): (&SubnetId, &Zone),
+    template: &Template,
+    prices: &PricesConfig,
+    region: &str,
+    facts: &Facts,
+) -> Result<Vec<Offer>, String> {
+    let machine = facts.types.get(instance_type).ok_or("is not known, or is no machine that K3s runs on")?;
+    let on_demand = *prices.on_demand.get(instance_type).ok_or("has no price under [prices]")?;
+    if !facts.offered.contains(&(instance_type.clone(), zone.clone())) {
+        return Err(format!("is not offered in {zone}"));
+    }
+    let allocatable = allocatable(pool, machine, template);
+    if allocatable.cpu.0 == 0 || allocatable.memory.0 == 0 {
+        return Err("has nothing left after the reservations".to_owned());
+    }
+    let markets = [(Market::OnDemand, on_demand), (Market::Spot, spot_price(on_demand, prices.spot_ratio))];
+    let bought = markets.into_iter().filter(|(market, _)| machine.spot || *market == Market::OnDemand);
+    let offers = bought.map(|(market, price)| Offer {
+        key: OfferKey { instance_type: instance_type.clone(), zone: zone.clone(), market },
+        pool: pool.pool.clone(),
+        subnet: subnet.clone(),
+        price,
+        allocatable: allocatable.clone(),
+        labels: labels(pool, instance_type, zone, market, machine, region),
+        taints: pool.taints.clone(),
+    });
+    Ok(offers.collect())
+}
+
+/// Reckons what the kubelet will offer.
+///
+/// Pods are limited by the kubelet's `maxPods` alone: K3s' flannel takes no addresses of
+/// the instance's network interfaces, whose limits bind only with the VPC's own CNI.
+fn allocatable(pool: &PoolLaunch, machine: &Machine, template: &Template) -> Resources {
+    let mib = machine.memory_mib.saturating_sub((machine.memory_mib.saturating_mul(MEMORY_OVERHEAD)).div_ceil(1000));
+    let storage = template.root_volume.map(|gib| Bytes(gib.saturating_mul(1 << 30) / 100 * USABLE_STORAGE));
+    Resources {
+        cpu: MilliCpu(machine.cpus.saturating_mul(1000).saturating_sub(pool.reserved_cpu.0)),
+        memory: Bytes(mib.saturating_mul(1 << 20).saturating_sub(pool.reserved_memory.0)),
+        ephemeral_storage: storage.unwrap_or(UNKNOWN_STORAGE),
+        pods: u64::from(pool.max_pods),
+        extended: BTreeMap::new(),
+    }
+}
+
+/// Gives the labels of the node to be: the configured ones, and those that EC2's facts decide.
+fn labels(pool: &PoolLaunch, instance_type: &InstanceType, zone: &Zone, market: Market, machine: &Machine, region: &str) -> Labels {
+    let mut labels = pool.labels.clone();
+    let facts = [
+        (POOL_LABEL, pool.pool.to_string()),
+        (MARKET_LABEL, market.to_string()),
+        (ZONE_LABEL, zone.to_string()),
+        (REGION_LABEL, region.to_owned()),
+        (INSTANCE_TYPE_LABEL, instance_type.to_string()),
+        (ARCH_LABEL, machine.architecture.to_owned()),
+        (OS_LABEL, "linux".to_owned()),
+    ];
+    labels.extend(facts.map(|(key, value)| (key.to_owned(), value)));
+    labels
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "prices are far below 2^53 micro-dollars, and the share is from 0 to 1"
+)]
+fn spot_price(on_demand: HourlyPrice, ratio: f64) -> HourlyPrice {
+    HourlyPrice((on_demand.0 as f64 * ratio.clamp(0.0, 1.0)).round() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> PoolLaunch {
+        PoolLaunch {
+            pool: "general".into(),
+            launch_template: "workers".into(),
+            launch_template_version: None,
+            subnets: vec!["subnet-a".into(), "subnet-b".into()],
+            instance_types: vec!["m5.large".into()],
+            labels: BTreeMap::from([("team".into(), "red".into()), (ZONE_LABEL.into(), "nowhere".into())]),
+            taints: Vec::new(),
+            reserved_cpu: MilliCpu(100),
+            reserved_memory: Bytes(400 << 20),
+            max_pods: 110,
+        }
+    }
+
+    fn prices() -> PricesConfig {
+        PricesConfig { as_of: "2026-01-01".into(), on_demand: BTreeMap::from([("m5.large".into(), HourlyPrice(96_000))]), spot_ratio: 0.4 }
+    }
+
+    fn facts() -> Facts {
+        let (a, b) = (Zone::from("eu-central-1a"), Zone::from("eu-central-1b"));
+        let large = InstanceType::from("m5.large");
+        Facts {
+            zones: BTreeMap::from([("subnet-a".into(), a.clone()), ("subnet-b".into(), b.clone())]),
+            templates: BTreeMap::from([("general".into(), Template { version: "4".into(), root_volume: Some(20) })]),
+            types: BTreeMap::from([(large.clone(), Machine { cpus: 2, memory_mib: 8192, architecture: "amd64", spot: true })]),
+            offered: BTreeSet::from([(large.clone(), a), (large, b)]),
+        }
+    }
+
+    fn offers(pools: &[PoolLaunch], facts: &Facts) -> (Vec<Offer>, Vec<String>) {
+        let (catalogue, doubts) = assemble(pools, &prices(), "eu-central-1", facts);
+        (catalogue.offers.to_vec(), doubts)
+    }
+
+    #[test]
+    fn each_zone_and_market_is_an_offer_with_its_price_and_the_node_it_becomes() {
+        let (catalogue, doubts) = assemble(&[pool()], &prices(), "eu-central-1", &facts());
+        assert_eq!(doubts, Vec::<String>::new());
+        assert_eq!(catalogue.template_versions, BTreeMap::from([("general".into(), "4".to_owned())]));
+        assert_eq!((catalogue.offers.len(), catalogue.prices.len()), (4, 4));
+        let spot = &catalogue.offers[1];
+        assert_eq!((spot.key.market, spot.price), (Market::Spot, HourlyPrice(38_400)));
+        assert_eq!(spot.allocatable.cpu, MilliCpu(1900));
+        // 8192 MiB less 7.5 % (615) less 400.
+        assert_eq!(spot.allocatable.memory, Bytes(7177 << 20));
+        assert_eq!(spot.allocatable.ephemeral_storage, Bytes((20 << 30) / 100 * 85));
+        assert_eq!(spot.labels[ZONE_LABEL], "eu-central-1a", "a fact wins over the configuration");
+        assert_eq!((spot.labels["team"].as_str(), spot.labels[MARKET_LABEL].as_str()), ("red", "spot"));
+    }
+
+    #[test]
+    fn what_ec2_does_not_know_is_left_out_and_the_rest_stays() {
+        let mut without_zone = facts();
+        without_zone.zones.remove("subnet-b");
+        let (left, doubts) = offers(&[pool()], &without_zone);
+        assert_eq!((left.len(), doubts.len()), (2, 1));
+        assert!(doubts[0].contains("subnet-b"), "{doubts:?}");
+        let mut elsewhere = facts();
+        elsewhere.offered.retain(|(_, zone)| zone.as_str() == "eu-central-1a");
+        assert_eq!(offers(&[pool()], &elsewhere).0.len(), 2);
+        let unpriced = PoolLaunch { instance_types: vec!["m5.large".into(), "m9.huge".into()], ..pool() };
+        let (left, doubts) = offers(&[unpriced, PoolLaunch { pool: "other".into(), ..pool() }], &facts());
+        assert_eq!((left.len(), doubts.len()), (4, 2), "{doubts:?}");
+    }
+
+    #[test]
+    fn a_type_without_a_spot_market_is_offered_on_demand_only() {
+        let mut fixed = facts();
+        fixed.types.values_mut().for_each(|machine| machine.spot = false);
+        assert!(offers(&[pool()], &fixed).0.iter().all(|offer| offer.key.market == Market::OnDemand));
+    }
+
+    #[test]
+    fn a_machine_smaller_than_its_reservations_is_no_offer() {
+        let greedy = PoolLaunch { reserved_memory: Bytes(64 << 30), ..pool() };
+        assert!(offers(&[greedy], &facts()).0.is_empty());
+    }
+
+    #[test]
+    fn the_root_volume_is_that_of_the_root_device_or_the_only_one() {
+        let mapping = |name: &str, size| {
+            let ebs = ec2::LaunchTemplateEbsBlockDevice::builder().volume_size(size).build();
+            ec2::LaunchTemplateBlockDeviceMapping::builder().device_name(name).ebs(ebs).build()
+        };
+        let data = |mappings: Vec<_>| ec2::ResponseLaunchTemplateData::builder().set_block_device_mappings(Some(mappings)).build();
+        assert_eq!(root_volume(&data(vec![mapping("/dev/sdb", 500), mapping("/dev/xvda", 30)])), Some(30));
+        assert_eq!(root_volume(&data(vec![mapping("/dev/nvme0", 40)])), Some(40));
+        assert_eq!(root_volume(&data(vec![mapping("/dev/sdb", 1), mapping("/dev/sdc", 2)])), None);
+        assert_eq!(root_volume(&data(vec![])), None);
+    }
+
+    #[test]
+    fn a_type_is_read_only_when_its_figures_are_there() {
+        let processor = ec2::ProcessorInfo::builder().supported_architectures(ArchitectureType::I386);
+        let info = ec2::InstanceTypeInfo::builder()
+            .instance_type("t2.micro".into())
+            .v_cpu_info(ec2::VCpuInfo::builder().default_v_cpus(1).build())
+            .memory_info(ec2::MemoryInfo::builder().size_in_mib(1024).build())
+            .processor_info(processor.supported_architectures(ArchitectureType::X8664).build())
+            .build();
+        let expected = Machine { cpus: 1, memory_mib: 1024, architecture: "amd64", spot: true };
+        assert_eq!(machine(&info), Some(("t2.micro".into(), expected)));
+        let mut info = info;
+        info.memory_info = None;
+        assert_eq!(machine(&info), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_good_catalogue_outlives_a_failed_refresh() {
+        let cache = Cache::default();
+        assert!(matches!(cache.look(), Cached::Nothing));
+        cache.refresh(async { Ok(Catalogue::default()) }).await.expect("the first");
+        assert!(matches!(cache.look(), Cached::Fresh(_)));
+        tokio::time::advance(REFRESH).await;
+        assert!(matches!(cache.look(), Cached::Due(_)));
+        assert!(matches!(cache.look(), Cached::Fresh(_)), "one refresh at a time");
+        cache.refresh(async { Err(CloudError::Throttled { call: "DescribeSubnets" }) }).await.expect_err("throttled");
+        assert!(matches!(cache.look(), Cached::Fresh(_)));
+        tokio::time::advance(REFRESH_AGAIN).await;
+        assert!(matches!(cache.look(), Cached::Due(_)), "and then it is tried again");
+        assert_eq!(cache.age(), Some(REFRESH + REFRESH_AGAIN));
+    }
+}

@@ -1,0 +1,483 @@
+//! What node-fleet reads past its watches, and what it changes.
+//!
+//! Each change is bound to the object's unique id or version, so that a successor of the same
+//! name is never hit, and each can be repeated without harm.
+
+use super::convert_node::node;
+use super::convert_pod::pod;
+use super::errors::{ask, classify, within};
+use super::store::Hub;
+use super::wire::{self, CORDONED_BY, INTERRUPTED, WAS_CORDONED, annotation};
+use crate::model::plan::NodeRef;
+use crate::model::{NodeName, Pod, PodKey};
+use crate::ports::{ClusterError, Cordon, Eviction, NodeState};
+use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::api::policy::v1 as policy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, Preconditions as UidPrecondition};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Status;
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often a change is tried again that someone else's change came before.
+const ATTEMPTS: usize = 3;
+
+/// Pods in one page of a node's list.
+const PAGE: u32 = 250;
+
+/// Requests to the API server, each with a deadline.
+pub(super) struct Requests {
+    pub(super) client: Client,
+    pub(super) deadline: Duration,
+}
+
+impl fmt::Debug for Requests {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Requests").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl Requests {
+    /// Reads a node and its living pods. Without a resource version both are the latest there are.
+    pub(super) async fn read_node(&self, name: &NodeName, hub: &Hub) -> Result<Option<NodeState>, ClusterError> {
+        let Some(object) = self.get_node(name).await? else {
+            return Ok(None);
+        };
+        let read = node(object).map_err(|why| ClusterError::Invalid { call: "get nodes", why })?;
+        Ok(Some(NodeState { node: read, pods: self.pods_of(name, hub).await? }))
+    }
+
+    async fn pods_of(&self, name: &NodeName, hub: &Hub) -> Result<Vec<Pod>, ClusterError> {
+        let call = "list pods";
+        let api: Api<wire::Pod> = Api::all(self.client.clone());
+        let fields = format!("spec.nodeName={name},status.phase!=Succeeded,status.phase!=Failed");
+        let mut params = ListParams::default().fields(&fields).limit(PAGE);
+        let mut pods = Vec::new();
+        loop {
+            let page = ask(self.deadline, call, api.list(&params)).await?;
+            for object in page.items {
+                let name = object.metadata.name.clone().unwrap_or_default();
+                match hub.with_volumes(|volumes, interner| pod(object, volumes, interner)) {
+                    None => {}
+                    Some(Ok(entry)) => pods.push(Arc::unwrap_or_clone(entry.pod)),
+                    Some(Err(why)) => return Err(ClusterError::Invalid { call, why: format!("pod {name}: {why}") }),
+                }
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => break,
+            }
+        }
+        pods.sort_by(|one, other| one.key.cmp(&other.key));
+        Ok(pods)
+    }
+
+    /// Takes a node out of service.
+    pub(super) async fn cordon(&self, node: &NodeRef, cordon: &Cordon) -> Result<(), ClusterError> {
+        self.patch_node(node, |object| cordon_patch(object, cordon)).await
+    }
+
+    /// Takes back what [`Self::cordon`] did. A node that node-fleet has not cordoned stays as it is.
+    pub(super) async fn uncordon(&self, node: &NodeRef) -> Result<(), ClusterError> {
+        self.patch_node(node, uncordon_patch).await
+    }
+
+    /// Asks for the eviction of the pod with this unique id.
+    pub(super) async fn evict(&self, pod: &PodKey, uid: &str) -> Result<Eviction, ClusterError> {
+        let call = "create pods/eviction";
+        let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        // kube's own `evict` writes the field as `delete_options`, which the API server ignores,
+        // and with it the precondition.
+        let eviction = policy::Eviction {
+            metadata: ObjectMeta { name: Some(pod.name.clone()), namespace: Some(pod.namespace.clone()), ..ObjectMeta::default() },
+            delete_options: Some(DeleteOptions {
+                preconditions: Some(UidPrecondition { uid: Some(uid.to_owned()), resource_version: None }),
+                ..DeleteOptions::default()
+            }),
+        };
+        let params = PostParams::default();
+        let answer = within(self.deadline, call, api.create_subresource::<_, Value>("eviction", &pod.name, &params, &eviction)).await?;
+        match answer {
+            Ok(_) => Ok(Eviction::Accepted),
+            Err(kube::Error::Api(status)) => match refused_eviction(&status) {
+                Some(outcome) => Ok(outcome),
+                None => Err(classify(call, &kube::Error::Api(status))),
+            },
+            Err(error) => Err(classify(call, &error)),
+        }
+    }
+
+    /// Deletes a node's object, if it is still the one meant.
+    pub(super) async fn delete_node(&self, node: &NodeRef) -> Result<(), ClusterError> {
+        let call = "delete nodes";
+        let preconditions = Some(Preconditions { uid: Some(node.uid.clone()), resource_version: None });
+        let params = DeleteParams { preconditions, ..DeleteParams::default() };
+        match ask(self.deadline, call, self.nodes().delete(node.name.as_str(), &params)).await {
+            Ok(_) | Err(ClusterError::Gone { .. }) => Ok(()),
+            // Either another node has its name by now, or someone changes it at this moment.
+            Err(conflict @ ClusterError::Conflict { .. }) => match self.get_node(&node.name).await? {
+                Some(object) if object.metadata.uid.as_deref() == Some(node.uid.as_str()) => Err(conflict),
+                Some(_) | None => Ok(()),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads the node, makes a patch from it and sends it, bound to the version that was read.
+    async fn patch_node(&self, node: &NodeRef, make: impl Fn(&wire::Node) -> Option<Value>) -> Result<(), ClusterError> {
+        let call = "patch nodes";
+        for _ in 0..ATTEMPTS {
+            let object = self.get_node(&node.name).await?.ok_or(ClusterError::Gone { call })?;
+            if object.metadata.uid.as_deref() != Some(node.uid.as_str()) {
+                return Err(ClusterError::Gone { call });
+            }
+            let Some(version) = &object.metadata.resource_version else {
+                return Err(ClusterError::Invalid { call, why: "the node has no resource version".to_owned() });
+            };
+            let Some(mut patch) = make(&object) else {
+                return Ok(());
+            };
+            patch["metadata"]["resourceVersion"] = json!(version);
+            patch["metadata"]["uid"] = json!(node.uid);
+            let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+            match ask(self.deadline, call, self.nodes().patch(node.name.as_str(), &params, &patch)).await {
+                Ok(_) => return Ok(()),
+                Err(ClusterError::Conflict { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(ClusterError::Conflict { call })
+    }
+
+    async fn get_node(&self, name: &NodeName) -> Result<Option<wire::Node>, ClusterError> {
+        ask(self.deadline, "get nodes", self.nodes().get_opt(name.as_str())).await
+    }
+
+    fn nodes(&self) -> Api<wire::Node> {
+        Api::all(self.client.clone())
+    }
+}
+
+/// Makes the patch that takes a node out of service; `None` when nothing is left to do.
+fn cordon_patch(object: &wire::Node, cordon: &Cordon) -> Option<Value> {
+    let cordoned_by = annotation(&object.metadata, CORDONED_BY);
+    let cordoned = is_cordoned(object);
+    let taints = taints(object);
+    let add_taint = cordon.taint && !taints.iter().any(is_ours);
+    if cordoned && cordoned_by == Some(cordon.operation.as_str()) && !add_taint {
+        return None;
+    }
+    let mut annotations = json!({ CORDONED_BY: cordon.operation });
+    if !cordoned {
+        annotations[WAS_CORDONED] = Value::Null;
+    } else if cordoned_by.is_none() {
+        // Someone else has cordoned it: it must stay so when node-fleet takes back its own part.
+        annotations[WAS_CORDONED] = json!("true");
+    }
+    let mut patch = json!({"metadata": {"annotations": annotations}, "spec": {"unschedulable": true}});
+    if add_taint {
+        let ours = Taint { key: INTERRUPTED.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+        let all: Vec<&Taint> = taints.iter().chain([&ours]).collect();
+        patch["spec"]["taints"] = json!(all);
+    }
+    Some(patch)
+}
+
+/// Makes the patch that takes back what node-fleet did; `None` when it has done nothing.
+fn uncordon_patch(object: &wire::Node) -> Option<Value> {
+    let taints = taints(object);
+    let tainted = taints.iter().any(is_ours);
+    let cordoned_by_us = annotation(&object.metadata, CORDONED_BY).is_some();
+    if !cordoned_by_us && !tainted {
+        return None;
+    }
+    let mut patch = json!({"metadata": {"annotations": {CORDONED_BY: null, WAS_CORDONED: null}}, "spec": {}});
+    if cordoned_by_us && annotation(&object.metadata, WAS_CORDONED) != Some("true") {
+        patch["spec"]["unschedulable"] = Value::Null;
+    }
+    if tainted {
+        let others: Vec<&Taint> = taints.iter().filter(|taint| !is_ours(taint)).collect();
+        patch["spec"]["taints"] = if others.is_empty() { Value::Null } else { json!(others) };
+    }
+    Some(patch)
+}
+
+fn is_cordoned(object: &wire::Node) -> bool {
+    object.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true))
+}
+
+fn taints(object: &wire::Node) -> &[Taint] {
+    object.spec.as_ref().and_then(|spec| spec.taints.as_deref()).unwrap_or_default()
+}
+
+fn is_ours(taint: &Taint) -> bool {
+    taint.key == INTERRUPTED
+}
+
+/// Tells what a refusal means for an eviction; `None` when it is a failure.
+fn refused_eviction(status: &Status) -> Option<Eviction> {
+    match status.code {
+        404 => Some(Eviction::Gone),
+        // The precondition has failed: another pod has the name by now.
+        409 if status.message.contains("Precondition failed") || status.message.contains("UID in precondition") => Some(Eviction::Gone),
+        // Flow control answers 429 as well, but in plain text and about the caller, not about the pod.
+        429 if status.reason == "TooManyRequests" => Some(Eviction::Blocked),
+        // A pod of two budgets cannot be evicted for as long as it is.
+        500 if status.message.contains("more than one PodDisruptionBudget") => Some(Eviction::Blocked),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod fake {
+    //! An API server that answers from a function and remembers what it was asked.
+
+    use kube::Client;
+    use kube::client::Body;
+    use serde_json::Value;
+    use std::sync::{Arc, Mutex};
+
+    /// An answer that never comes.
+    pub(in super::super) const HANGS: (u16, Value) = (0, Value::Null);
+
+    #[derive(Clone, Debug, PartialEq)]
+    pub(in super::super) struct Request {
+        pub(in super::super) method: String,
+        pub(in super::super) path: String,
+        pub(in super::super) query: String,
+        pub(in super::super) body: Value,
+    }
+
+    type Answer = dyn Fn(&Request) -> (u16, Value) + Send + Sync;
+
+    #[derive(Clone)]
+    pub(in super::super) struct ApiServer {
+        answer: Arc<Answer>,
+        asked: Arc<Mutex<Vec<Request>>>,
+    }
+
+    impl ApiServer {
+        pub(in super::super) fn new(answer: impl Fn(&Request) -> (u16, Value) + Send + Sync + 'static) -> Self {
+            Self { answer: Arc::new(answer), asked: Arc::default() }
+        }
+
+        pub(in super::super) fn client(&self) -> Client {
+            let server = self.clone();
+            let service = tower::service_fn(move |request: hyper::Request<Body>| {
+                let server = server.clone();
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let body = body.collect_bytes().await?;
+                    let request = Request {
+                        method: parts.method.to_string(),
+                        path: parts.uri.path().to_owned(),
+                        query: parts.uri.query().unwrap_or_default().to_owned(),
+                        body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+                    };
+                    let (code, answer) = (server.answer)(&request);
+                    server.asked.lock().expect("no panic").push(request);
+                    if code == 0 {
+                        std::future::pending::<()>().await;
+                    }
+                    let response = hyper::Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()));
+                    Ok::<_, tower::BoxError>(response.expect("a response"))
+                }
+            });
+            Client::new(service, "default")
+        }
+
+        pub(in super::super) fn asked(&self) -> Vec<Request> {
+            self.asked.lock().expect("no panic").clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fake::ApiServer;
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    fn requests(server: &ApiServer) -> Requests {
+        Requests { client: server.client(), deadline: Duration::from_secs(5) }
+    }
+
+    fn meant() -> NodeRef {
+        NodeRef { name: "w1".into(), uid: "u1".into() }
+    }
+
+    fn cordon(taint: bool) -> Cordon {
+        Cordon { operation: "op-1".into(), taint }
+    }
+
+    fn node_json(spec: &Value, annotations: &Value) -> Value {
+        json!({"metadata": {"name": "w1", "uid": "u1", "resourceVersion": "7", "annotations": annotations}, "spec": spec})
+    }
+
+    fn object(spec: &Value, annotations: &Value) -> wire::Node {
+        serde_json::from_value(node_json(spec, annotations)).expect("a node")
+    }
+
+    fn status(code: u16, reason: &str, message: &str) -> Value {
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message})
+    }
+
+    #[test]
+    fn a_cordon_keeps_the_taints_of_others() {
+        let theirs = json!({"key": "team", "value": "red", "effect": "NoSchedule", "timeAdded": "2026-01-01T00:00:00Z"});
+        let patch = cordon_patch(&object(&json!({"taints": [theirs]}), &json!({})), &cordon(true)).expect("a patch");
+        assert_eq!(patch["spec"]["taints"], json!([theirs, {"key": INTERRUPTED, "effect": "NoSchedule"}]));
+        assert_eq!(patch["spec"]["unschedulable"], json!(true));
+        assert_eq!(patch["metadata"]["annotations"][CORDONED_BY], json!("op-1"));
+        let patch = cordon_patch(&object(&json!({"taints": [theirs]}), &json!({})), &cordon(false)).expect("a patch");
+        assert!(patch["spec"].get("taints").is_none());
+    }
+
+    #[test]
+    fn cordoning_twice_changes_nothing_and_a_taint_can_follow() {
+        let ours = json!({ CORDONED_BY: "op-1" });
+        let cordoned = json!({"unschedulable": true});
+        assert_eq!(cordon_patch(&object(&cordoned, &ours), &cordon(false)), None);
+        assert!(cordon_patch(&object(&cordoned, &ours), &cordon(true)).is_some());
+        assert!(cordon_patch(&object(&json!({}), &ours), &cordon(false)).is_some(), "someone has uncordoned it");
+        let tainted = json!({"unschedulable": true, "taints": [{"key": INTERRUPTED, "effect": "NoSchedule"}]});
+        assert_eq!(cordon_patch(&object(&tainted, &ours), &cordon(true)), None);
+    }
+
+    #[test]
+    fn uncordoning_takes_back_only_what_is_ours() {
+        let cordoned =
+            json!({"unschedulable": true, "taints": [{"key": "a", "effect": "NoExecute"}, {"key": INTERRUPTED, "effect": "NoSchedule"}]});
+        let patch = uncordon_patch(&object(&cordoned, &json!({ CORDONED_BY: "op-1" }))).expect("a patch");
+        assert_eq!(patch["spec"], json!({"unschedulable": null, "taints": [{"key": "a", "effect": "NoExecute"}]}));
+        assert_eq!(patch["metadata"]["annotations"], json!({CORDONED_BY: null, WAS_CORDONED: null}));
+        assert_eq!(uncordon_patch(&object(&json!({"unschedulable": true}), &json!({}))), None);
+    }
+
+    #[test]
+    fn a_node_that_someone_else_had_cordoned_stays_so() {
+        let patch = cordon_patch(&object(&json!({"unschedulable": true}), &json!({})), &cordon(false)).expect("a patch");
+        assert_eq!(patch["metadata"]["annotations"][WAS_CORDONED], json!("true"));
+        let both = json!({CORDONED_BY: "op-1", WAS_CORDONED: "true"});
+        let patch = uncordon_patch(&object(&json!({"unschedulable": true}), &both)).expect("a patch");
+        assert_eq!(patch["spec"], json!({}));
+    }
+
+    #[tokio::test]
+    async fn a_conflict_is_tried_again_from_the_latest_version() {
+        let attempts = AtomicUsize::new(0);
+        let server = ApiServer::new(move |request| match request.method.as_str() {
+            "PATCH" if attempts.fetch_add(1, Ordering::Relaxed) == 0 => (409, status(409, "Conflict", "changed")),
+            _ => (200, node_json(&json!({}), &json!({}))),
+        });
+        assert_eq!(requests(&server).cordon(&meant(), &cordon(false)).await, Ok(()));
+        let methods: Vec<_> = server.asked().iter().map(|request| request.method.clone()).collect();
+        assert_eq!(methods, ["GET", "PATCH", "GET", "PATCH"]);
+        let body = &server.asked()[1].body;
+        assert_eq!((&body["metadata"]["resourceVersion"], &body["metadata"]["uid"]), (&json!("7"), &json!("u1")));
+    }
+
+    #[tokio::test]
+    async fn a_conflict_without_end_is_reported() {
+        let server = ApiServer::new(|request| match request.method.as_str() {
+            "PATCH" => (409, status(409, "Conflict", "changed")),
+            _ => (200, node_json(&json!({}), &json!({}))),
+        });
+        let outcome = requests(&server).cordon(&meant(), &cordon(false)).await;
+        assert_eq!(outcome, Err(ClusterError::Conflict { call: "patch nodes" }));
+        assert_eq!(server.asked().len(), 2 * ATTEMPTS);
+    }
+
+    #[tokio::test]
+    async fn a_node_of_the_same_name_is_not_hit() {
+        let server = ApiServer::new(|_| (200, json!({"metadata": {"name": "w1", "uid": "another", "resourceVersion": "9"}})));
+        let requests = requests(&server);
+        let gone = Err(ClusterError::Gone { call: "patch nodes" });
+        assert_eq!(requests.cordon(&meant(), &cordon(true)).await, gone);
+        assert_eq!(requests.uncordon(&meant()).await, gone);
+        assert!(server.asked().iter().all(|request| request.method == "GET"));
+    }
+
+    #[tokio::test]
+    async fn an_eviction_names_the_pods_unique_id_where_the_api_server_looks_for_it() {
+        let server = ApiServer::new(|_| (201, json!({"kind": "Status", "status": "Success"})));
+        let pod = PodKey { namespace: "n".into(), name: "a".into() };
+        assert_eq!(requests(&server).evict(&pod, "u1").await, Ok(Eviction::Accepted));
+        let asked = &server.asked()[0];
+        assert_eq!((asked.method.as_str(), asked.path.as_str()), ("POST", "/api/v1/namespaces/n/pods/a/eviction"));
+        assert_eq!(asked.body["apiVersion"], json!("policy/v1"));
+        assert_eq!(asked.body["deleteOptions"]["preconditions"], json!({"uid": "u1"}));
+    }
+
+    #[tokio::test]
+    async fn every_refusal_of_an_eviction_means_something() {
+        let pod = PodKey { namespace: "n".into(), name: "a".into() };
+        let budget = "Cannot evict pod as it would violate the pod's disruption budget.";
+        for (code, answer, expected) in [
+            (429, status(429, "TooManyRequests", budget), Ok(Eviction::Blocked)),
+            (404, status(404, "NotFound", "pods \"a\" not found"), Ok(Eviction::Gone)),
+            (409, status(409, "Conflict", "Precondition failed: UID in precondition: u1, UID in object meta: u2"), Ok(Eviction::Gone)),
+            (
+                500,
+                status(
+                    500,
+                    "InternalError",
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                ),
+                Ok(Eviction::Blocked),
+            ),
+            (409, status(409, "Conflict", "the object has been modified"), Err("Conflict")),
+            (429, json!("Too many requests, please try again later."), Err("Unavailable")),
+            (403, status(403, "Forbidden", "no"), Err("Denied")),
+            (500, status(500, "InternalError", "no"), Err("Unavailable")),
+        ] {
+            let server = ApiServer::new(move |_| (code, answer.clone()));
+            let outcome = requests(&server).evict(&pod, "u1").await;
+            match (&outcome, expected) {
+                (Ok(outcome), Ok(expected)) => assert_eq!(*outcome, expected, "{code}"),
+                (Err(error), Err(expected)) => assert!(format!("{error:?}").starts_with(expected), "{error:?}"),
+                (outcome, expected) => panic!("{code}: {outcome:?} instead of {expected:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn deleting_a_node_that_is_gone_is_a_success() {
+        for (code, now) in [(404, None), (409, Some("another")), (409, None)] {
+            let server = ApiServer::new(move |request| match (request.method.as_str(), now) {
+                ("GET", Some(uid)) => (200, json!({"metadata": {"name": "w1", "uid": uid}})),
+                ("GET", None) => (404, status(404, "NotFound", "no")),
+                _ => (code, status(code, "", "no")),
+            });
+            assert_eq!(requests(&server).delete_node(&meant()).await, Ok(()), "{code} {now:?}");
+            assert_eq!(server.asked()[0].body["preconditions"], json!({"uid": "u1"}));
+        }
+        let server = ApiServer::new(|request| match request.method.as_str() {
+            "GET" => (200, node_json(&json!({}), &json!({}))),
+            _ => (409, status(409, "Conflict", "no")),
+        });
+        assert_eq!(requests(&server).delete_node(&meant()).await, Err(ClusterError::Conflict { call: "delete nodes" }));
+    }
+
+    #[tokio::test]
+    async fn reads_a_node_with_all_pages_of_its_pods() {
+        let server = ApiServer::new(|request| match (request.path.as_str(), request.query.contains("continue=more")) {
+            ("/api/v1/nodes/w1", _) => (200, node_json(&json!({}), &json!({}))),
+            ("/api/v1/pods", more) => {
+                let name = if more { "a" } else { "b" };
+                let next = if more { "" } else { "more" };
+                let pod = json!({"metadata": {"namespace": "n", "name": name}, "spec": {"nodeName": "w1"}});
+                (200, json!({"metadata": {"resourceVersion": "1", "continue": next}, "items": [pod]}))
+            }
+            _ => (404, status(404, "NotFound", "no")),
+        });
+        let requests = requests(&server);
+        let state = requests.read_node(&"w1".into(), &Hub::default()).await.expect("an answer").expect("a node");
+        assert_eq!(state.pods.iter().map(|pod| pod.key.name.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert!(server.asked().iter().all(|request| !request.query.contains("resourceVersion")), "past every cache");
+        assert_eq!(requests.read_node(&"w2".into(), &Hub::default()).await, Ok(None));
+    }
+}

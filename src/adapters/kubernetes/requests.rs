@@ -1,0 +1,179 @@
+//! What a pod requests, as the scheduler reckons it.
+
+use super::wire::{Container, PodSpec};
+use crate::model::{Resources, quantity};
+use k8s_openapi::api::core::v1::ResourceRequirements;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use std::collections::BTreeMap;
+
+/// Reckons what a pod requests of its node.
+///
+/// Containers and sidecars run together; an init container runs beside the sidecars that were
+/// started before it. The larger of the two, and the pod's overhead on top.
+///
+/// # Errors
+/// When an amount is no quantity, is negative or is too large.
+pub(super) fn pod_requests(spec: &PodSpec) -> Result<Resources, String> {
+    let mut running = Resources::default();
+    for container in spec.containers.iter().flatten() {
+        running.add(&container_requests(container)?);
+    }
+    let mut sidecars = Resources::default();
+    let mut starting = Resources::default();
+    for container in spec.init_containers.iter().flatten() {
+        let mut moment = container_requests(container)?;
+        if is_sidecar(container) {
+            running.add(&moment);
+            sidecars.add(&moment);
+            starting.raise_to(&sidecars);
+        } else {
+            moment.add(&sidecars);
+            starting.raise_to(&moment);
+        }
+    }
+    running.raise_to(&starting);
+    if let Some(pod_level) = &spec.resources {
+        override_with(&mut running, pod_level)?;
+    }
+    if let Some(overhead) = &spec.overhead {
+        running.add(&resources(overhead.iter()).map_err(|error| format!("overhead: {error}"))?);
+    }
+    running.pods = 1;
+    Ok(running)
+}
+
+/// Tells whether an init container keeps running beside the containers.
+pub(super) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+/// Reads a map of amounts. Those that are zero are left out of the extended resources.
+///
+/// # Errors
+/// When an amount is no quantity, is negative or is too large.
+pub(super) fn resources<'a>(amounts: impl Iterator<Item = (&'a String, &'a Quantity)>) -> Result<Resources, String> {
+    let mut sum = Resources::default();
+    for (name, Quantity(amount)) in amounts {
+        let units = || quantity::bytes(amount).map_err(|error| format!("{name}: {error}"));
+        match name.as_str() {
+            "cpu" => sum.cpu = quantity::cpu(amount).map_err(|error| format!("{name}: {error}"))?,
+            "memory" => sum.memory = units()?,
+            "ephemeral-storage" => sum.ephemeral_storage = units()?,
+            "pods" => sum.pods = units()?.0,
+            _ => {
+                let units = units()?.0;
+                if units > 0 {
+                    sum.extended.insert(name.clone(), units);
+                }
+            }
+        }
+    }
+    Ok(sum)
+}
+
+fn container_requests(container: &Container) -> Result<Resources, String> {
+    let Some(requirements) = &container.resources else {
+        return Ok(Resources::default());
+    };
+    resources(requested(requirements).into_iter())
+        .map_err(|error| format!("container `{}`: {error}", container.name.as_deref().unwrap_or_default()))
+}
+
+/// Gives the requests, and the limits where no request is stated: the API server fills them in so
+/// when it makes a pod, but not in the template of a daemon set.
+fn requested(requirements: &ResourceRequirements) -> BTreeMap<&String, &Quantity> {
+    requirements.limits.iter().flatten().chain(requirements.requests.iter().flatten()).collect()
+}
+
+/// Puts requests of the pod as a whole in the place of its containers' sums.
+fn override_with(sum: &mut Resources, pod_level: &ResourceRequirements) -> Result<(), String> {
+    let stated = requested(pod_level);
+    let amounts = resources(stated.clone().into_iter()).map_err(|error| format!("resources of the pod: {error}"))?;
+    for name in stated.into_keys() {
+        match name.as_str() {
+            "cpu" => sum.cpu = amounts.cpu,
+            "memory" => sum.memory = amounts.memory,
+            huge if huge.starts_with("hugepages-") => {
+                sum.extended.insert(huge.to_owned(), amounts.extended.get(huge).copied().unwrap_or(0));
+            }
+            // The API server allows no others at this level.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Bytes, MilliCpu};
+    use serde_json::{Value, json};
+
+    fn requests(spec: Value) -> Result<Resources, String> {
+        pod_requests(&serde_json::from_value(spec).expect("a pod spec"))
+    }
+
+    fn cpu(milli: &str) -> Value {
+        json!({"requests": {"cpu": milli}})
+    }
+
+    #[test]
+    fn sums_containers_and_counts_one_pod() {
+        let sum = requests(json!({"containers": [
+            {"name": "a", "resources": {"requests": {"cpu": "250m", "memory": "1Gi", "nvidia.com/gpu": "1", "hugepages-2Mi": "0"}}},
+            {"name": "b", "resources": {"requests": {"cpu": "1", "ephemeral-storage": "1k"}}},
+            {"name": "c"},
+        ]}))
+        .expect("quantities");
+        assert_eq!(sum.cpu, MilliCpu(1250));
+        assert_eq!(sum.memory, Bytes(1 << 30));
+        assert_eq!(sum.ephemeral_storage, Bytes(1000));
+        assert_eq!(sum.extended, BTreeMap::from([("nvidia.com/gpu".to_owned(), 1)]));
+        assert_eq!(sum.pods, 1);
+    }
+
+    #[test]
+    fn an_init_container_runs_beside_the_sidecars_before_it() {
+        let spec = |init: Value| requests(json!({"containers": [{"resources": cpu("500m")}], "initContainers": init}));
+        let sidecar = |milli: &str| json!({"restartPolicy": "Always", "resources": cpu(milli)});
+        let init = |milli: &str| json!({"resources": cpu(milli)});
+        for (containers, expected) in [
+            (json!([]), 500),
+            (json!([init("400m")]), 500),
+            (json!([init("800m"), init("600m")]), 800),
+            (json!([sidecar("200m")]), 700),
+            (json!([sidecar("200m"), init("600m")]), 800),
+            (json!([init("600m"), sidecar("200m")]), 700),
+            (json!([sidecar("100m"), sidecar("100m"), init("500m"), sidecar("50m")]), 750),
+        ] {
+            assert_eq!(spec(containers.clone()).expect("quantities").cpu, MilliCpu(expected), "{containers}");
+        }
+    }
+
+    #[test]
+    fn adds_the_overhead_after_everything_else() {
+        let sum = requests(json!({
+            "containers": [{"resources": cpu("500m")}],
+            "resources": {"requests": {"cpu": "300m"}},
+            "overhead": {"cpu": "10m", "memory": "5"},
+        }))
+        .expect("quantities");
+        assert_eq!(sum.cpu, MilliCpu(310));
+        assert_eq!(sum.memory, Bytes(5));
+    }
+
+    #[test]
+    fn a_limit_stands_in_for_a_missing_request() {
+        let sum = requests(json!({"containers": [{"resources": {"limits": {"cpu": "2", "memory": "7"}, "requests": {"cpu": "1"}}}]}));
+        let sum = sum.expect("quantities");
+        assert_eq!((sum.cpu, sum.memory), (MilliCpu(1000), Bytes(7)));
+    }
+
+    #[test]
+    fn refuses_an_amount_that_makes_no_sense_and_says_where() {
+        for amount in ["-1", "much", "", "1.2.3", "99999999999999999999Ei"] {
+            let error = requests(json!({"containers": [{"name": "web", "resources": cpu(amount)}]})).expect_err(amount);
+            assert!(error.contains("container `web`: cpu"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! The real systems behind the ports, one file each.
+//!
+//! An adapter turns a port's call into requests and every answer, however odd, into the
+//! port's types. Each call has one deadline, retries included; what may be repeated is
+//! repeated with full jitter inside that deadline, and nothing else is.
+
+pub mod aws;
+pub mod cron;
+pub mod dynamodb;
+pub mod ec2;
+pub mod kubernetes;
+pub mod prometheus;
+mod retry;
+pub mod secrets_manager;
+pub mod sqs;
+pub mod system_clock;
+
+/// The longest text of another system that an error or a log line of ours carries, in characters.
+const QUOTED: usize = 300;
+
+/// Shortens another system's words to what an error may carry, on one line.
+pub(crate) fn quoted(text: &str) -> String {
+    let mut words: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(QUOTED).collect();
+    if text.chars().nth(QUOTED).is_some() {
+        words.push('…');
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_others_are_bounded_and_stay_on_one_line() {
+        assert_eq!(quoted("a\nb\u{1b}[31m"), "a b [31m");
+        assert_eq!(quoted(&"ü".repeat(QUOTED)), "ü".repeat(QUOTED));
+        assert_eq!(quoted(&"ü".repeat(QUOTED + 1)), format!("{}…", "ü".repeat(QUOTED)));
+    }
+}

@@ -1,0 +1,270 @@
+//! SQS: EventBridge's announcements, long polled.
+
+use super::aws::{Failure, Kind};
+use super::quoted;
+use super::retry::{once, retried};
+use crate::config::Config;
+use crate::model::InstanceId;
+use crate::ports::{Delivery, Notice, NoticeError, Notices};
+use aws_config::SdkConfig;
+use aws_sdk_sqs::Client;
+use jiff::Timestamp;
+use serde::Deserialize;
+use std::time::Duration;
+
+/// The longest poll that SQS allows.
+const LONGEST_WAIT: Duration = Duration::from_secs(20);
+/// What a poll may take beyond its wait.
+const GRACE: Duration = Duration::from_secs(5);
+/// The deadline of a deletion.
+const DELETE_TIMEOUT: Duration = Duration::from_secs(5);
+/// The most messages that SQS gives at once.
+const BATCH: i32 = 10;
+/// EventBridge's own limit of an event.
+const LARGEST: usize = 256 * 1024;
+/// The names that EC2 has for an instance's states.
+const STATES: [&str; 6] = ["pending", "running", "shutting-down", "terminated", "stopping", "stopped"];
+
+/// SQS as the controller's [`Notices`].
+#[derive(Clone, Debug)]
+pub struct Sqs {
+    client: Client,
+    queue_url: Option<String>,
+    region: String,
+    wait: Duration,
+}
+
+impl Sqs {
+    /// Listens to the queue of `[notices]`, for events of the cluster's region.
+    #[must_use]
+    pub fn new(sdk: &SdkConfig, config: &Config) -> Self {
+        Self {
+            client: Client::new(sdk),
+            queue_url: config.notices.queue_url.clone(),
+            region: config.cluster.region.clone(),
+            wait: config.notices.wait.min(LONGEST_WAIT),
+        }
+    }
+
+    /// Asks for the queue's own attributes, which shows that it is there and may be read.
+    ///
+    /// # Errors
+    /// When it is not, or the daemon may not.
+    pub async fn probe(&self) -> Result<(), NoticeError> {
+        let Some(queue) = &self.queue_url else { return Ok(()) };
+        let call = async || self.client.get_queue_attributes().queue_url(queue).send().await.map_err(Failure::from);
+        retried(DELETE_TIMEOUT, call).await.map(|_| ()).map_err(|failure| error("GetQueueAttributes", failure))
+    }
+}
+
+impl Notices for Sqs {
+    async fn receive(&self) -> Result<Vec<Delivery>, NoticeError> {
+        let Some(queue) = &self.queue_url else { return std::future::pending().await };
+        let wait = i32::try_from(self.wait.as_secs()).unwrap_or_default();
+        let call = async {
+            let request = self.client.receive_message().queue_url(queue).wait_time_seconds(wait).max_number_of_messages(BATCH);
+            request.send().await.map_err(Failure::from)
+        };
+        let answer = once(self.wait + GRACE, call).await.map_err(|failure| error("ReceiveMessage", failure))?;
+        let deliveries = answer.messages().iter().filter_map(|message| {
+            let handle = message.receipt_handle()?.to_owned();
+            let notice = message.body().ok_or_else(|| "the message has no body".to_owned()).and_then(|body| parse(body, &self.region));
+            Some(Delivery { handle, notice })
+        });
+        Ok(deliveries.collect())
+    }
+
+    async fn delete(&self, handle: &str) -> Result<(), NoticeError> {
+        let Some(queue) = &self.queue_url else { return Ok(()) };
+        let call = async || self.client.delete_message().queue_url(queue).receipt_handle(handle).send().await.map_err(Failure::from);
+        retried(DELETE_TIMEOUT, call).await.map(|_| ()).map_err(|failure| error("DeleteMessage", failure))
+    }
+}
+
+fn error(call: &'static str, failure: Failure) -> NoticeError {
+    match failure.kind {
+        Kind::NoAnswer | Kind::Fault | Kind::Throttled => NoticeError::Unavailable { call, why: failure.why },
+        Kind::Denied | Kind::Rejected => NoticeError::Denied { call, why: failure.why },
+    }
+}
+
+/// EventBridge's envelope.
+#[derive(Deserialize)]
+struct Event {
+    source: String,
+    region: String,
+    #[serde(rename = "detail-type")]
+    detail_type: String,
+    time: String,
+    detail: serde_json::Value,
+}
+
+/// The detail of EC2's own events.
+#[derive(Deserialize)]
+struct InstanceDetail {
+    #[serde(rename = "instance-id")]
+    instance: String,
+    state: Option<String>,
+}
+
+/// The detail of an AWS Health event.
+#[derive(Deserialize)]
+struct HealthDetail {
+    service: String,
+    #[serde(rename = "eventTypeCategory")]
+    category: String,
+    #[serde(rename = "affectedEntities", default)]
+    entities: Vec<HealthEntity>,
+}
+
+#[derive(Deserialize)]
+struct HealthEntity {
+    #[serde(rename = "entityValue")]
+    value: String,
+}
+
+/// Reads one message. `Err` says why it makes no sense; it quotes the message only in short pieces.
+fn parse(body: &str, region: &str) -> Result<Notice, String> {
+    if body.len() > LARGEST {
+        return Err(format!("the message has {} bytes, more than {LARGEST}", body.len()));
+    }
+    let event: Event = serde_json::from_str(body).map_err(|error| quoted(&format!("the message is no EventBridge event: {error}")))?;
+    if event.region != region {
+        return Err(quoted(&format!("the event is from region `{}`, not {region}", event.region)));
+    }
+    match (event.source.as_str(), event.detail_type.as_str()) {
+        ("aws.ec2", "EC2 Spot Instance Interruption Warning") => {
+            let at = event.time.parse::<Timestamp>().map_err(|_| quoted(&format!("`{}` is no time", event.time)))?;
+            Ok(Notice::SpotInterruption { instance: detail(event.detail)?.0, at })
+        }
+        ("aws.ec2", "EC2 Instance Rebalance Recommendation") => Ok(Notice::RebalanceRecommendation { instance: detail(event.detail)?.0 }),
+        ("aws.ec2", "EC2 Instance State-change Notification") => {
+            let (instance, state) = detail(event.detail)?;
+            let state = state.ok_or("the event names no state")?;
+            if !STATES.contains(&state.as_str()) {
+                return Err(quoted(&format!("`{state}` is no state of an instance")));
+            }
+            Ok(Notice::StateChange { instance, state })
+        }
+        ("aws.health", "AWS Health Event") => scheduled_change(event.detail),
+        (source, kind) => Err(quoted(&format!("`{kind}` of `{source}` is no event that is listened to"))),
+    }
+}
+
+fn detail(detail: serde_json::Value) -> Result<(InstanceId, Option<String>), String> {
+    let detail: InstanceDetail =
+        serde_json::from_value(detail).map_err(|error| quoted(&format!("the event's detail is malformed: {error}")))?;
+    Ok((instance_id(&detail.instance)?, detail.state))
+}
+
+fn scheduled_change(detail: serde_json::Value) -> Result<Notice, String> {
+    let detail: HealthDetail =
+        serde_json::from_value(detail).map_err(|error| quoted(&format!("the event's detail is malformed: {error}")))?;
+    if detail.service != "EC2" || detail.category != "scheduledChange" {
+        return Err(quoted(&format!("`{}` of `{}` is no scheduled change of EC2", detail.category, detail.service)));
+    }
+    let instances = detail.entities.iter().map(|entity| instance_id(&entity.value)).collect::<Result<Vec<_>, _>>()?;
+    if instances.is_empty() {
+        Err("the scheduled change affects no instance".to_owned())
+    } else {
+        Ok(Notice::ScheduledChange { instances })
+    }
+}
+
+/// Accepts `i-` with 8 or 17 lower-case hexadecimal digits, or any number between.
+fn instance_id(text: &str) -> Result<InstanceId, String> {
+    let digits = text.strip_prefix("i-").unwrap_or_default();
+    let hexadecimal = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if (8..=17).contains(&digits.len()) && hexadecimal {
+        Ok(InstanceId::from(text))
+    } else {
+        Err(quoted(&format!("`{text}` is no instance id")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    const REGION: &str = "eu-central-1";
+    const ID: &str = "i-0123456789abcdef0";
+
+    fn event(source: &str, kind: &str, detail: &serde_json::Value) -> String {
+        json!({
+            "version": "0", "id": "1", "detail-type": kind, "source": source, "account": "123456789012",
+            "time": "2026-03-01T12:00:00Z", "region": REGION, "resources": [], "detail": detail,
+        })
+        .to_string()
+    }
+
+    #[test]
+    fn every_kind_of_event_is_read() {
+        let spot = event("aws.ec2", "EC2 Spot Instance Interruption Warning", &json!({"instance-id": ID, "instance-action": "terminate"}));
+        let at = "2026-03-01T12:00:00Z".parse().expect("a time");
+        assert_eq!(parse(&spot, REGION), Ok(Notice::SpotInterruption { instance: ID.into(), at }));
+        let rebalance = event("aws.ec2", "EC2 Instance Rebalance Recommendation", &json!({"instance-id": ID}));
+        assert_eq!(parse(&rebalance, REGION), Ok(Notice::RebalanceRecommendation { instance: ID.into() }));
+        let state = event("aws.ec2", "EC2 Instance State-change Notification", &json!({"instance-id": ID, "state": "stopping"}));
+        assert_eq!(parse(&state, REGION), Ok(Notice::StateChange { instance: ID.into(), state: "stopping".into() }));
+        let health = json!({"service": "EC2", "eventTypeCategory": "scheduledChange", "affectedEntities": [{"entityValue": ID}]});
+        assert_eq!(
+            parse(&event("aws.health", "AWS Health Event", &health), REGION),
+            Ok(Notice::ScheduledChange { instances: vec![ID.into()] })
+        );
+    }
+
+    #[test]
+    fn forged_foreign_and_malformed_events_say_why_in_few_words() {
+        let warning = "EC2 Spot Instance Interruption Warning";
+        let good = json!({"instance-id": ID});
+        let rows = [
+            String::new(),
+            "{}".to_owned(),
+            "[1,2]".to_owned(),
+            event("aws.ec2", warning, &json!({})),
+            event("aws.ec2", warning, &json!({"instance-id": "i-XYZ"})),
+            event("aws.ec2", warning, &json!({"instance-id": "i-0123456789abcdef01"})),
+            event("aws.ec2", warning, &json!({"instance-id": 7})),
+            event("custom.app", warning, &good),
+            event("aws.health", warning, &good),
+            event("aws.ec2", &"x".repeat(9000), &good),
+            event("aws.ec2", warning, &good).replace(REGION, "us-east-1"),
+            event("aws.ec2", warning, &good).replace("2026-03", "yesterday"),
+            event("aws.ec2", "EC2 Instance State-change Notification", &json!({"instance-id": ID, "state": "gone"})),
+            event("aws.ec2", "EC2 Instance State-change Notification", &good),
+            event("aws.health", "AWS Health Event", &json!({"service": "RDS", "eventTypeCategory": "scheduledChange"})),
+            event("aws.health", "AWS Health Event", &json!({"service": "EC2", "eventTypeCategory": "scheduledChange"})),
+            event("aws.ec2", warning, &json!({"instance-id": ID, "padding": "x".repeat(LARGEST)})),
+        ];
+        for row in rows {
+            let why = parse(&row, REGION).expect_err(&row);
+            assert!(!why.is_empty() && why.chars().count() <= 301, "{why}");
+        }
+    }
+
+    #[test]
+    fn a_queue_that_does_not_exist_is_for_the_operator_to_mend() {
+        let failure = Failure::service("AWS.SimpleQueueService.NonExistentQueue", "no such queue", 400);
+        assert!(matches!(error("ReceiveMessage", failure), NoticeError::Denied { .. }));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,400}") {
+            let _ = parse(&text, REGION);
+        }
+
+        #[test]
+        fn no_detail_makes_it_panic(kind in 0..4_usize, key in "(instance-id|state|service|affectedEntities|.{0,8})", value in ".{0,40}") {
+            let (source, name) = [
+                ("aws.ec2", "EC2 Spot Instance Interruption Warning"),
+                ("aws.ec2", "EC2 Instance Rebalance Recommendation"),
+                ("aws.ec2", "EC2 Instance State-change Notification"),
+                ("aws.health", "AWS Health Event"),
+            ][kind];
+            let _ = parse(&event(source, name, &json!({ key: value })), REGION);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Reads `[[pool]]` and `[[metric]]`.
+
+use super::reader::{Rule, Section, as_text, is_label};
+use super::sections::SPAN;
+use super::{PoolLaunch, PricesConfig};
+use crate::model::plan::OnDrainTimeout;
+use crate::model::scheduling::{Taint, TaintEffect};
+use crate::model::{PoolName, RuleName, SubnetId, quantity};
+use crate::policy::schedule::{Schedule, ScheduleError};
+use crate::policy::{BoundsSchedule, MetricGoal, MetricRule, PoolSettings};
+use std::collections::BTreeMap;
+
+const LABEL: Rule = ("must be lower-case letters, digits, `-` and `_`, at most 63", is_label);
+/// More workers than this are another program's.
+const MOST_WORKERS: u32 = 10_000;
+
+/// Reads all pools: the policy's part and what a launch needs.
+pub(super) fn pools(root: &Section<'_>, prices: &PricesConfig) -> (Vec<PoolSettings>, Vec<PoolLaunch>) {
+    let sections = root.tables("pool");
+    if sections.is_empty() {
+        root.problem("pool", "is missing; at least one [[pool]] is needed".into());
+    }
+    let (mut settings, mut launches): (Vec<PoolSettings>, Vec<PoolLaunch>) = (Vec::new(), Vec::new());
+    for section in sections {
+        let name = PoolName::new(section.text("name", LABEL));
+        if settings.iter().any(|other| other.name == name) {
+            section.problem("name", "is the name of another pool".into());
+        }
+        settings.push(policy_part(&section, name.clone()));
+        launches.push(launch_part(&section, name, prices));
+        section.finish();
+    }
+    (settings, launches)
+}
+
+fn policy_part(section: &Section<'_>, name: PoolName) -> PoolSettings {
+    let (min, max) = (section.count("min", 0..=MOST_WORKERS), section.count("max", 1..=MOST_WORKERS));
+    if min > max {
+        section.contradiction("min", &["max"], format!("must not be above {} ({max})", section.path_of("max")));
+    }
+    PoolSettings {
+        name,
+        min,
+        max,
+        schedules: section.tables("schedule").iter().filter_map(|entry| schedule(entry, max, &section.path_of("max"))).collect(),
+        on_demand_base: section.count("on_demand_base", 0..=MOST_WORKERS),
+        spot_share: section.share_or_none("spot_share"),
+        on_drain_timeout: section.choice("on_drain_timeout", &[("roll-back", OnDrainTimeout::RollBack), ("force", OnDrainTimeout::Force)]),
+    }
+}
+
+fn schedule(section: &Section<'_>, pool_max: u32, pool_max_key: &str) -> Option<BoundsSchedule> {
+    const CRON: Rule = ("must be a cron pattern of five fields like \"0 21 * * *\"", |text| {
+        !matches!(Schedule::new(text, "0 0 * * *", "UTC"), Err(ScheduleError::Pattern { .. }))
+    });
+    const ZONE: Rule = ("must be an IANA time zone like \"Europe/Berlin\"", |text| {
+        !matches!(Schedule::new("0 0 * * *", "0 0 * * *", text), Err(ScheduleError::Zone { .. }))
+    });
+    let (start, end, zone) = (section.text("start", CRON), section.text("end", CRON), section.text("timezone", ZONE));
+    let (min, max) = (section.count("min", 0..=MOST_WORKERS), section.count("max", 0..=MOST_WORKERS));
+    if min > max {
+        section.contradiction("min", &["max"], format!("must not be above {} ({max})", section.path_of("max")));
+    }
+    if max > pool_max {
+        section.report().contradiction(&section.path_of("max"), &[pool_max_key], format!("must not be above {pool_max_key} ({pool_max})"));
+    }
+    section.finish_ref();
+    Schedule::new(&start, &end, &zone).ok().map(|schedule| BoundsSchedule { schedule, min, max })
+}
+
+fn launch_part(section: &Section<'_>, pool: PoolName, prices: &PricesConfig) -> PoolLaunch {
+    const TEMPLATE: Rule =
+        ("must be a launch template's id (lt-…) or name", |text| !text.is_empty() && !text.contains(char::is_whitespace));
+    const SUBNET: Rule = ("must be a subnet's id like \"subnet-0123456789abcdef0\"", |text| text.starts_with("subnet-"));
+    const TYPE: Rule = ("must be an instance type like \"m5.large\"", |text| {
+        text.split_once('.').is_some_and(|(family, size)| !family.is_empty() && !size.is_empty())
+    });
+    let subnets = section.texts("subnets", SUBNET);
+    if subnets.is_empty() && section.has("subnets") {
+        section.problem("subnets", "must name at least one subnet".into());
+    }
+    let types = section.texts("instance_types", TYPE);
+    if types.is_empty() && section.has("instance_types") {
+        section.problem("instance_types", "must name at least one instance type".into());
+    }
+    if let Some(unpriced) = types.iter().find(|name| !prices.on_demand.contains_key(name.as_str())) {
+        section.problem("instance_types", format!("{unpriced} has no price; set prices.on_demand.\"{unpriced}\""));
+    }
+    let version = section.has("launch_template_version").then(|| section.count("launch_template_version", 1..=u32::MAX).to_string());
+    PoolLaunch {
+        pool,
+        launch_template: section.text("launch_template", TEMPLATE),
+        launch_template_version: version,
+        subnets: subnets.into_iter().map(SubnetId::new).collect(),
+        instance_types: types.into_iter().map(crate::model::InstanceType::new).collect(),
+        labels: labels(section),
+        taints: taints(section),
+        reserved_cpu: section
+            .parsed("reserved_cpu", "must be an amount of CPU like \"100m\"", |text| quantity::cpu(text).ok())
+            .unwrap_or_default(),
+        reserved_memory: section
+            .parsed("reserved_memory", "must be an amount of memory like \"512Mi\"", |text| quantity::bytes(text).ok())
+            .unwrap_or_default(),
+        max_pods: section.count("max_pods", 1..=1000),
+    }
+}
+
+fn labels(section: &Section<'_>) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    for (name, value) in section.free("labels") {
+        match as_text(value) {
+            Some(text) => {
+                labels.insert(name.to_owned(), text.to_owned());
+            }
+            None => section.entry_problem("labels", name, value, "must be a text"),
+        }
+    }
+    labels
+}
+
+fn taints(section: &Section<'_>) -> Vec<Taint> {
+    const TAINT: Rule = ("must be a taint like \"dedicated=web:NoSchedule\"", |text| taint(text).is_some());
+    if !section.has("taints") {
+        return Vec::new();
+    }
+    section.texts("taints", TAINT).iter().filter_map(|text| taint(text)).collect()
+}
+
+fn taint(text: &str) -> Option<Taint> {
+    let (left, effect) = text.rsplit_once(':')?;
+    let (key, value) = left.split_once('=').unwrap_or((left, ""));
+    let effect = match effect {
+        "NoSchedule" => TaintEffect::NoSchedule,
+        "PreferNoSchedule" => TaintEffect::PreferNoSchedule,
+        "NoExecute" => TaintEffect::NoExecute,
+        _ => return None,
+    };
+    (!key.is_empty()).then(|| Taint { key: key.to_owned(), value: value.to_owned(), effect })
+}
+
+/// Reads the rules on applications' metrics.
+pub(super) fn metrics(root: &Section<'_>, pools: &[PoolSettings]) -> Vec<MetricRule> {
+    const QUERY: Rule = ("must be a PromQL query that gives one value", |text| !text.trim().is_empty());
+    const POSITIVE: (&str, fn(f64) -> bool) = ("must be a number above 0", |number| number > 0.0 && number.is_finite());
+    let mut rules: Vec<MetricRule> = Vec::new();
+    for section in root.tables("metric") {
+        let name = RuleName::new(section.text("name", LABEL));
+        if rules.iter().any(|other| other.name == name)
+            || ["cpu", "memory", "bounds", "pending_pods", "scale_down"].contains(&name.as_str())
+        {
+            section.problem("name", "is the name of another rule".into());
+        }
+        let pool = PoolName::new(section.text("pool", LABEL));
+        if !pools.iter().any(|known| known.name == pool) {
+            section.contradiction("pool", &[], "names no [[pool]]".into());
+        }
+        let query = section.text("query", QUERY);
+        let goal = match (section.has("per_node"), section.has("threshold")) {
+            (true, false) => MetricGoal::PerNode(section.number("per_node", POSITIVE)),
+            (false, true) => MetricGoal::Threshold(section.number("threshold", POSITIVE)),
+            (true, true) | (false, false) => {
+                section.problem("threshold", "exactly one of per_node and threshold must be set".into());
+                MetricGoal::Threshold(1.0)
+            }
+        };
+        rules.push(MetricRule { name, pool, query, goal, sustain: section.duration("sustain", SPAN) });
+        section.finish();
+    }
+    rules
+}

@@ -1,0 +1,250 @@
+//! Reads the sections, one function each.
+
+use super::reader::{Rule, Section, as_number};
+use super::{
+    ClusterConfig, HttpConfig, KubernetesConfig, LedgerConfig, LogConfig, LogFormat, NoticesConfig, OperationsConfig, PricesConfig,
+    PrometheusAuth, PrometheusConfig,
+};
+use crate::model::InstanceType;
+use crate::model::offer::HourlyPrice;
+use crate::policy::{OfferRest, ScaleDown, ScaleUp};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+const NAME: Rule = ("must be a name without spaces", |text| !text.is_empty() && text.len() <= 255 && !text.contains(char::is_whitespace));
+const PATH: Rule = ("must be an absolute path", |text| text.starts_with('/'));
+const QUERY: Rule = ("must be a PromQL query", |text| !text.trim().is_empty());
+const URL: Rule = ("must be a URL like \"http://127.0.0.1:9090\"", |text| {
+    text.strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"))
+        .is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace))
+});
+/// Deadlines and intervals that are shorter than this make no sense over a network.
+const REQUEST: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(1);
+/// Spans over which the fleet is watched or waited for.
+pub(super) const SPAN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
+const MAY_BE_NONE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
+
+pub(super) fn cluster(root: &Section<'_>) -> ClusterConfig {
+    const ID: Rule = ("must be 1 to 63 letters, digits, `-`, `_` or `.`", |text| {
+        (1..=63).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    });
+    const REGION: Rule = ("must be an AWS region like \"eu-central-1\"", |text| {
+        text.split('-').count() >= 3 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    });
+    let section = root.table("cluster");
+    let config = ClusterConfig { id: section.text("id", ID), region: section.text("region", REGION) };
+    section.finish();
+    config
+}
+
+pub(super) fn kubernetes(root: &Section<'_>) -> KubernetesConfig {
+    let section = root.table("kubernetes");
+    let config = KubernetesConfig {
+        kubeconfig: section.has("kubeconfig").then(|| section.text("kubeconfig", PATH).into()),
+        timeout: section.duration("timeout", REQUEST),
+    };
+    section.finish();
+    config
+}
+
+pub(super) fn prometheus(root: &Section<'_>) -> PrometheusConfig {
+    const LABEL: Rule = ("must be a Prometheus label name", |text| {
+        !text.is_empty()
+            && !text.starts_with(|c: char| c.is_ascii_digit())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    });
+    let section = root.table("prometheus");
+    let endpoints = section.texts("endpoints", URL);
+    if endpoints.is_empty() && section.has("endpoints") {
+        section.problem("endpoints", "must name at least one URL".into());
+    }
+    let config = PrometheusConfig {
+        endpoints,
+        auth: prometheus_auth(&section),
+        ca_file: section.has("ca_file").then(|| section.text("ca_file", PATH).into()),
+        timeout: section.duration("timeout", REQUEST),
+        max_response_bytes: section.count("max_response_bytes", 1024..=1 << 30) as usize,
+        max_sample_age: section.duration("max_sample_age", SPAN),
+        max_clock_skew: section.duration("max_clock_skew", MAY_BE_NONE),
+        rate_window: section.duration("rate_window", SPAN),
+        node_label: section.text("node_label", LABEL),
+        cpu_query: section.has("cpu_query").then(|| section.text("cpu_query", QUERY)),
+        memory_query: section.has("memory_query").then(|| section.text("memory_query", QUERY)),
+    };
+    section.finish();
+    config
+}
+
+fn prometheus_auth(section: &Section<'_>) -> Option<PrometheusAuth> {
+    if !section.has("auth") {
+        return None;
+    }
+    let auth = section.table("auth");
+    let found = if auth.has("token") {
+        auth.secret("token").map(|token| PrometheusAuth::Bearer { token })
+    } else {
+        let username = auth.text("username", NAME);
+        auth.secret("password").map(|password| PrometheusAuth::Basic { username, password })
+    };
+    auth.finish();
+    found
+}
+
+pub(super) fn ledger(root: &Section<'_>) -> LedgerConfig {
+    let section = root.table("ledger");
+    let config = LedgerConfig {
+        table: section.text("table", NAME),
+        // A rival takes over after a whole lease, and the lock's own TTL is five minutes.
+        lease: section.duration("lease", Duration::from_secs(2)..=Duration::from_mins(2)),
+        heartbeat: section.duration("heartbeat", Duration::from_millis(100)..=Duration::from_mins(1)),
+        timeout: section.duration("timeout", REQUEST),
+    };
+    section.finish();
+    config
+}
+
+pub(super) fn notices(root: &Section<'_>) -> NoticesConfig {
+    let section = root.table("notices");
+    let config = NoticesConfig {
+        queue_url: section.has("queue_url").then(|| section.text("queue_url", URL)),
+        wait: section.duration("wait", Duration::ZERO..=Duration::from_secs(20)),
+    };
+    section.finish();
+    config
+}
+
+pub(super) fn operations(root: &Section<'_>) -> OperationsConfig {
+    let section = root.table("operations");
+    let config = OperationsConfig {
+        request_timeout: section.duration("request_timeout", REQUEST),
+        join_timeout: section.duration("join_timeout", SPAN),
+        drain_timeout: section.duration("drain_timeout", SPAN),
+        retry: section.duration("retry", Duration::from_millis(100)..=Duration::from_mins(1)),
+        interruption_margin: section.duration("interruption_margin", Duration::ZERO..=Duration::from_secs(110)),
+    };
+    section.finish();
+    config
+}
+
+pub(super) fn http(root: &Section<'_>) -> HttpConfig {
+    const SOCKET: Rule = ("must be an absolute path, or \"\" for none", |text| text.is_empty() || text.starts_with('/'));
+    let section = root.table("http");
+    let listen = section.parsed("listen", "must be an address with a port like \"127.0.0.1:9477\"", |text| text.parse().ok());
+    let socket = section.text("socket", SOCKET);
+    let config = HttpConfig {
+        listen: listen.unwrap_or_else(|| SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+        socket: (!socket.is_empty()).then(|| socket.into()),
+        token: if section.has("token") { section.secret("token") } else { None },
+    };
+    section.finish();
+    config
+}
+
+pub(super) fn log(root: &Section<'_>) -> LogConfig {
+    let section = root.table("log");
+    let filter = |text: &str| text.parse::<tracing_subscriber::filter::Targets>().ok().map(|_| text.to_owned());
+    let formats = [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
+    let config = LogConfig {
+        level: section.parsed("level", "must be a filter like \"info\" or \"node_fleet=debug,info\"", filter).unwrap_or_default(),
+        format: section.choice("format", &formats),
+    };
+    section.finish();
+    config
+}
+
+/// `[evaluation]`, which becomes a part of the policy's settings.
+pub(super) struct Evaluation {
+    pub(super) interval: Duration,
+    pub(super) min_coverage: f64,
+    pub(super) max_unready_share: f64,
+    pub(super) price_ceiling: Option<HourlyPrice>,
+    pub(super) replace_interrupted_while_paused: bool,
+    pub(super) stray_grace: Duration,
+    pub(super) critical_priority: i32,
+    pub(super) expendable_below: i32,
+}
+
+pub(super) fn evaluation(root: &Section<'_>) -> Evaluation {
+    let section = root.table("evaluation");
+    let priority = |key| i32::try_from(section.integer(key, i64::from(i32::MIN)..=i64::from(i32::MAX))).unwrap_or_default();
+    let ceiling = || section.number("price_ceiling", ("must be dollars per hour above 0", |price| price > 0.0 && price < 1e6));
+    let config = Evaluation {
+        interval: section.duration("interval", Duration::from_secs(1)..=Duration::from_hours(1)),
+        min_coverage: section.share("min_coverage"),
+        max_unready_share: section.share_or_none("max_unready_share"),
+        price_ceiling: section.has("price_ceiling").then(|| micro_dollars(ceiling())),
+        replace_interrupted_while_paused: section.flag("replace_interrupted_while_paused"),
+        stray_grace: section.duration("stray_grace", SPAN),
+        critical_priority: priority("critical_priority"),
+        expendable_below: priority("expendable_below"),
+    };
+    section.finish();
+    config
+}
+
+pub(super) fn scale_up(root: &Section<'_>) -> ScaleUp {
+    let section = root.table("scale_up");
+    let config = ScaleUp {
+        cpu_above: section.share("cpu_above"),
+        cpu_target: section.share("cpu_target"),
+        cpu_sustain: section.duration("cpu_sustain", SPAN),
+        memory_above: section.share("memory_above"),
+        memory_target: section.share("memory_target"),
+        memory_sustain: section.duration("memory_sustain", SPAN),
+        cooldown: section.duration("cooldown", SPAN),
+    };
+    section.finish();
+    config
+}
+
+pub(super) fn scale_down(root: &Section<'_>) -> ScaleDown {
+    let section = root.table("scale_down");
+    let config = ScaleDown {
+        enabled: section.flag("enabled"),
+        cpu_below: section.share("cpu_below"),
+        memory_below: section.share("memory_below"),
+        sustain: section.duration("sustain", SPAN),
+        cooldown: section.duration("cooldown", SPAN),
+        min_node_age: section.duration("min_node_age", MAY_BE_NONE),
+    };
+    section.finish();
+    config
+}
+
+pub(super) fn rest(root: &Section<'_>) -> OfferRest {
+    let section = root.table("rest");
+    let config = OfferRest {
+        first: section.duration("first", SPAN),
+        longest: section.duration("longest", SPAN),
+        stop_after_never_joined: section.count("stop_after_never_joined", 1..=100),
+        node: section.duration("node", SPAN),
+    };
+    section.finish();
+    config
+}
+
+pub(super) fn prices(root: &Section<'_>) -> PricesConfig {
+    const EXPECTED: &str = "must be dollars per hour above 0";
+    let section = root.table("prices");
+    let as_of = section.day("as_of");
+    let spot_ratio = section.share("spot_ratio");
+    let mut on_demand = BTreeMap::new();
+    for (name, value) in section.free("on_demand") {
+        match as_number(value).filter(|price| *price > 0.0 && *price < 10_000.0) {
+            Some(price) => {
+                on_demand.insert(InstanceType::from(name), micro_dollars(price));
+            }
+            None => section.entry_problem("on_demand", name, value, EXPECTED),
+        }
+    }
+    section.finish();
+    PricesConfig { as_of, on_demand, spot_ratio }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "prices are above 0 and below a million dollars")]
+fn micro_dollars(dollars: f64) -> HourlyPrice {
+    HourlyPrice((dollars * 1e6).round() as u64)
+}

@@ -1,0 +1,301 @@
+//! When a node goes, and which.
+
+use super::*;
+use crate::model::memory::Rest;
+use crate::model::operation::LaunchFailure;
+use crate::model::plan::{Hold, RetireReason};
+use crate::model::scheduling::Selector;
+use crate::model::snapshot::{DisruptionBudget, Pause};
+use crate::model::{Missing, Operation};
+use crate::policy::BoundsSchedule;
+use crate::policy::learn;
+use crate::policy::schedule::Schedule;
+
+/// Three idle nodes; n2 carries the least.
+fn idle() -> Scene {
+    let pods = [running("a", 900, "n0"), running("b", 600, "n1"), running("c", 100, "n2")];
+    Scene::with_nodes(3).pods(pods).busy(0.1, 0.1)
+}
+
+fn hold(plan: &Plan) -> Option<Hold> {
+    plan.pools[0].findings.iter().find(|finding| finding.rule.as_str() == "scale_down").and_then(|finding| finding.hold.clone())
+}
+
+fn first(plan: &Plan) -> Option<&str> {
+    retirements(plan).first().and_then(|order| order.node.as_ref()).map(|node| node.name.as_str())
+}
+
+#[test]
+fn gives_the_least_loaded_node_back_after_ten_idle_minutes() {
+    let mut scene = idle();
+    assert_eq!(retirements(&scene.turns(0, 8)).len(), 0);
+    let plan = scene.turn(after(10));
+    assert_eq!(first(&plan), Some("n2"));
+    assert!(matches!(retirements(&plan)[0].reason, RetireReason::Underused { .. }));
+}
+
+#[test]
+fn never_goes_below_the_minimum() {
+    let plan = Scene::with_nodes(2).busy(0.01, 0.01).turns(0, 120);
+    assert_eq!(retirements(&plan).len(), 0);
+    assert_eq!(hold(&plan), Some(Hold::AtMinimum { min: 2 }));
+}
+
+#[test]
+fn whatever_is_missing_or_doubtful_keeps_every_node() {
+    type Change = fn(&mut Scene, &mut Snapshot);
+    let rows: [(&str, Change); 6] = [
+        ("Prometheus down", |_, snapshot| snapshot.utilisation = Observed::Unknown(Missing::Unreachable { why: "refused".into() })),
+        ("empty answer", |_, snapshot| {
+            snapshot.utilisation = Observed::Known { value: UtilisationReport { nodes: BTreeMap::new(), warming_up: false }, at: start() }
+        }),
+        ("one node missing", |scene, snapshot| {
+            let mut nodes = scene.load.clone();
+            nodes.remove("n1");
+            snapshot.utilisation = Observed::Known { value: UtilisationReport { nodes, warming_up: false }, at: start() };
+        }),
+        ("stale memory", |scene, snapshot| {
+            let mut nodes = scene.load.clone();
+            nodes.get_mut("n1").expect("the node").memory = Reading::Missing(Missing::Stale { sampled: start() });
+            snapshot.utilisation = Observed::Known { value: UtilisationReport { nodes, warming_up: false }, at: start() };
+        }),
+        ("Prometheus restarted", |scene, snapshot| {
+            snapshot.utilisation =
+                Observed::Known { value: UtilisationReport { nodes: scene.load.clone(), warming_up: true }, at: start() };
+        }),
+        ("Kubernetes down", |_, snapshot| snapshot.cluster = Observed::Unknown(Missing::Unreachable { why: "refused".into() })),
+    ];
+    for (what, change) in rows {
+        let mut scene = idle();
+        scene.turns(0, 8);
+        let mut snapshot = scene.observed(after(10));
+        change(&mut scene, &mut snapshot);
+        assert_eq!(retirements(&scene.turn_with(&snapshot, after(10))).len(), 0, "{what}");
+    }
+    assert_eq!(retirements(&idle().turns(0, 10)).len(), 1, "and with everything in order one goes");
+}
+
+#[test]
+fn a_node_that_must_not_go_stays_and_says_why() {
+    type Change = fn(&mut Scene);
+    let rows: [(&str, Change, &str); 9] = [
+        (
+            "annotated",
+            |scene| scene.view.nodes.get_mut("n2").expect("the node").keep = Some("node-fleet.io/do-not-remove".into()),
+            "do-not-remove",
+        ),
+        ("young", |scene| scene.view.nodes.get_mut("n2").expect("the node").created = after(5), "younger"),
+        ("a server", |scene| scene.view.nodes.get_mut("n2").expect("the node").control_plane = true, "server"),
+        ("cordoned by hand", |scene| scene.view.nodes.get_mut("n2").expect("the node").cordoned = true, "cordoned"),
+        ("critical pod", |scene| change_pod(scene, |pod| pod.priority = 2_000_000_000), "critical"),
+        ("not safe to evict", |scene| change_pod(scene, |pod| pod.safe_to_evict = Some(false)), "safe-to-evict"),
+        ("do not disrupt", |scene| change_pod(scene, |pod| pod.do_not_disrupt = true), "do-not-disrupt"),
+        ("no controller", |scene| change_pod(scene, |pod| pod.owner = Owner::Nobody), "no controller"),
+        ("kube-system without a budget", |scene| change_pod(scene, |pod| pod.key.namespace = "kube-system".into()), "kube-system"),
+    ];
+    for (what, change, word) in rows {
+        let mut scene = idle();
+        change(&mut scene);
+        scene.turns(0, 8);
+        let plan = scene.turn(after(10));
+        assert_ne!(first(&plan), Some("n2"), "{what}");
+        for other in ["n0", "n1"] {
+            scene.view.nodes.get_mut(other).expect("the node").keep = Some("node-fleet.io/do-not-remove".into());
+        }
+        scene.memory.pools.get_mut("workers").expect("the pool").last_down = None;
+        let Some(Hold::NoCandidate { why }) = hold(&scene.turn(after(12))) else { panic!("{what}: somebody goes") };
+        assert!(why.iter().any(|line| line.starts_with("n2") && line.contains(word)), "{what}: {why:?}");
+    }
+}
+
+fn change_pod(scene: &mut Scene, change: impl Fn(&mut Pod)) {
+    for pod in &mut scene.view.pods {
+        if pod.node == Some("n2".into()) {
+            change(Arc::make_mut(pod));
+        }
+    }
+}
+
+#[test]
+fn a_budget_that_allows_nothing_now_forbids() {
+    let mut scene = idle();
+    let budget = |allowed| DisruptionBudget { namespace: "default".into(), name: "b".into(), selector: Some(Selector::default()), allowed };
+    scene.view.budgets = vec![budget(0)];
+    assert!(matches!(hold(&scene.clone().turns(0, 10)), Some(Hold::NoCandidate { .. })));
+    scene.view.budgets = vec![budget(1)];
+    assert_eq!(first(&scene.turns(0, 10)), Some("n2"));
+}
+
+#[test]
+fn a_node_whose_pods_fit_nowhere_else_stays() {
+    let pods = [running("a", 1800, "n0"), running("b", 1800, "n1"), running("c", 1800, "n2")];
+    let plan = Scene::with_nodes(3).pods(pods).busy(0.1, 0.1).turns(0, 10);
+    assert!(matches!(hold(&plan), Some(Hold::NoCandidate { why }) if why.iter().all(|line| line.contains("find no place"))));
+}
+
+#[test]
+fn pods_that_wait_keep_every_node() {
+    let plan = idle().pods([pending("w", 64_000)]).turns(0, 10);
+    assert_eq!(hold(&plan), Some(Hold::PodsWaiting { pods: 1 }));
+}
+
+#[test]
+fn more_than_a_fifth_unready_halts_scale_down() {
+    let mut scene = Scene::with_nodes(4).busy(0.1, 0.1);
+    scene.view.nodes.get_mut("n3").expect("the node").readiness = Readiness::NotReady { since: start() };
+    assert_eq!(hold(&scene.turns(0, 10)), Some(Hold::UnreadyNodes { unready: 1, total: 4 }));
+}
+
+#[test]
+fn cooldowns_run_after_additions_and_removals() {
+    for change in [
+        |memory: &mut crate::model::memory::PoolMemory| memory.last_up = Some(after(5)),
+        |memory: &mut crate::model::memory::PoolMemory| memory.last_down = Some(after(5)),
+    ] {
+        let mut scene = idle();
+        scene.turns(0, 8);
+        change(scene.memory.pools.get_mut("workers").expect("the pool"));
+        assert_eq!(hold(&scene.turn(after(10))), Some(Hold::CoolingDown { until: after(15) }));
+    }
+}
+
+#[test]
+fn nothing_goes_while_paused() {
+    let mut scene = idle();
+    scene.turns(0, 8);
+    scene.snapshot.pause = Some(Pause { since: start(), by: "ada".into(), reason: "maintenance".into() });
+    assert_eq!(scene.turn(after(10)).actions, []);
+}
+
+#[test]
+fn off_peak_shrinks_to_the_minimum_whatever_the_load() {
+    let mut scene = idle().busy(0.3, 0.2);
+    let schedule = Schedule::new("0 12 * * *", "0 20 * * *", "UTC").expect("a schedule");
+    scene.settings.pools[0].schedules.push(BoundsSchedule { schedule, min: 2, max: 2 });
+    let plan = scene.turn(after(2));
+    assert_eq!(retirements(&plan)[0].reason, RetireReason::AboveMaximum);
+    assert!(scene.memory.pools["workers"].last_down.is_some());
+}
+
+#[test]
+fn a_removal_that_would_empty_a_zone_comes_last() {
+    // Two nodes in zone a, two in b; the least loaded is in a, and after it the next is in b.
+    let mut scene = Scene::with_nodes(4).busy(0.1, 0.1);
+    let plan = scene.turns(0, 10);
+    assert_eq!(first(&plan), Some("n0"), "ties are broken by name");
+    scene.view.nodes.remove("n0");
+    scene.instances.retain(|instance| instance.id.as_str() != "i-n0");
+    let mut scene = scene.busy(0.1, 0.1);
+    let plan = scene.turns(12, 20);
+    assert_eq!(first(&plan), Some("n1"), "n2 is alone in its zone");
+}
+
+#[test]
+fn an_instance_that_nobody_knows_is_reaped_after_its_grace() {
+    let mut scene = Scene::with_nodes(2);
+    scene.instances.push(instance("lost", "a", Market::Spot));
+    assert_eq!(retirements(&scene.turns(0, 8)).len(), 0);
+    let plan = scene.turn(after(10));
+    assert_eq!(retirements(&plan)[0].reason, RetireReason::Leaked);
+    assert_eq!(retirements(&plan)[0].instance, Some("i-lost".into()));
+}
+
+#[test]
+fn a_node_without_an_instance_goes_after_its_grace_but_only_if_it_is_silent() {
+    let mut scene = Scene::with_nodes(3);
+    scene.instances.retain(|instance| instance.id.as_str() != "i-n2");
+    assert_eq!(retirements(&scene.clone().turns(0, 20)).len(), 0, "a Ready node has an instance, whatever EC2's list says");
+    scene.view.nodes.get_mut("n2").expect("the node").readiness = Readiness::NotReady { since: start() };
+    let plan = scene.turns(0, 10);
+    assert_eq!(retirements(&plan)[0].reason, RetireReason::InstanceGone);
+    assert_eq!(retirements(&plan)[0].instance, None);
+}
+
+#[test]
+fn foreign_nodes_are_never_named() {
+    let mut scene = idle();
+    let mut foreign = node("foreign", "a");
+    foreign.labels.remove(POOL_LABEL);
+    foreign.readiness = Readiness::NotReady { since: start() };
+    scene.view.nodes.insert("foreign".into(), foreign);
+    let plan = scene.turns(0, 60);
+    assert!(retirements(&plan).iter().all(|order| order.node.as_ref().is_none_or(|node| node.name.as_str() != "foreign")));
+}
+
+#[test]
+fn an_offer_rests_longer_each_time_and_recovers_with_a_success() {
+    let (settings, mut memory) = (settings(), Memory::default());
+    let key = OfferKey { instance_type: "m5.large".into(), zone: "a".into(), market: Market::Spot };
+    let mut pauses = Vec::new();
+    for _ in 0..7 {
+        memory = learn(&settings, memory, &failed(LaunchFailure::InsufficientCapacity), &[], start());
+        pauses.push(memory.offers[&key].until.expect("a rest").duration_since(start()).as_mins());
+    }
+    assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
+    let joined =
+        vec![crate::model::operation::LaunchedInstance { id: "i-1".into(), instance_type: "m5.large".into(), node: Some("n".into()) }];
+    memory =
+        learn(&settings, memory, &ended(crate::model::operation::LaunchState::Done { joined, never_joined: Vec::new() }), &[], start());
+    assert!(memory.offers.is_empty());
+}
+
+#[test]
+fn three_launches_in_a_row_that_never_join_stop_the_offer() {
+    let (settings, mut memory) = (settings(), Memory::default());
+    let key = OfferKey { instance_type: "m5.large".into(), zone: "a".into(), market: Market::Spot };
+    for failures in 1..=3 {
+        let never = crate::model::operation::LaunchState::Done { joined: Vec::new(), never_joined: vec!["i-1".into()] };
+        memory = learn(&settings, memory, &ended(never), &[], start());
+        assert_eq!(memory.offers[&key].until.is_none(), failures == 3);
+    }
+    let mut scene = Scene::with_nodes(2);
+    scene.memory = memory;
+    assert!(scene.turn(start()).alerts.iter().any(|alert| alert.name == "offer_stopped"));
+}
+
+#[test]
+fn the_memory_survives_the_ledger() {
+    let mut scene = idle();
+    scene.turns(0, 8);
+    let key = OfferKey { instance_type: "m5.large".into(), zone: "a".into(), market: Market::Spot };
+    scene.memory.offers.insert(key, Rest { until: None, failures: 3, why: "never joined".into() });
+    let text = serde_json::to_string(&scene.memory).expect("it is written");
+    assert_eq!(serde_json::from_str::<Memory>(&text).expect("it is read"), scene.memory);
+}
+
+fn failed(failure: LaunchFailure) -> Operation {
+    ended(crate::model::operation::LaunchState::Failed { failure })
+}
+
+fn ended(state: crate::model::operation::LaunchState) -> Operation {
+    let order = LaunchOrder {
+        pool: "workers".into(),
+        zone: "a".into(),
+        subnet: "subnet-a".into(),
+        market: Market::Spot,
+        instance_types: vec!["m5.large".into()],
+        count: 1,
+        price: HourlyPrice(1),
+        reason: crate::model::plan::LaunchReason::BelowMinimum,
+        pods: Vec::new(),
+    };
+    let request = crate::model::LaunchRequest {
+        token: "op".into(),
+        launch_template: "lt".into(),
+        launch_template_version: "1".into(),
+        subnet: "subnet-a".into(),
+        market: Market::Spot,
+        instance_types: vec!["m5.large".into()],
+        count: 1,
+        tags: BTreeMap::new(),
+    };
+    Operation::Launch(crate::model::Launch {
+        id: "op".into(),
+        epoch: crate::model::ids::Epoch(1),
+        created: start(),
+        updated: start(),
+        order,
+        request,
+        state,
+    })
+}
