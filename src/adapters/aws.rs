@@ -1,7 +1,7 @@
 //! What all AWS clients share: credentials, region, connections, and how errors are read.
 
-use super::quoted;
 use super::retry::Transient;
+use super::{chain, quoted};
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -9,7 +9,6 @@ use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use std::time::Duration;
 
@@ -99,11 +98,9 @@ where
                 let code = service.err().code().unwrap_or("no code");
                 Self::service(code, service.err().message().unwrap_or_default(), status)
             }
-            SdkError::ConstructionFailure(_) => {
-                Self { kind: Kind::Rejected, code: String::new(), why: quoted(&DisplayErrorContext(&error).to_string()) }
-            }
+            SdkError::ConstructionFailure(_) => Self { kind: Kind::Rejected, code: String::new(), why: chain(&error) },
             // Everything else has no readable answer.
-            _ => Self { kind: Kind::NoAnswer, code: String::new(), why: quoted(&DisplayErrorContext(&error).to_string()) },
+            _ => Self { kind: Kind::NoAnswer, code: String::new(), why: chain(&error) },
         }
     }
 }

@@ -85,11 +85,11 @@ impl Cloud for Ec2 {
         let inner = &self.inner;
         let call = async || inner.client.describe_instances().instance_ids(instance.as_str()).send().await.map_err(Failure::from);
         match retried(inner.timeout, call).await {
-            Ok(answer) => Ok(answer
-                .reservations()
-                .iter()
-                .flat_map(aws_sdk_ec2::types::Reservation::instances)
-                .find_map(|found| instances::state(found).ok().flatten())),
+            // A state that cannot be read is an error: "gone" would take the node's object away.
+            Ok(answer) => match answer.reservations().iter().flat_map(aws_sdk_ec2::types::Reservation::instances).next() {
+                Some(found) => instances::state(found).map_err(|why| CloudError::Invalid { call: CALL, why: why.to_owned() }),
+                None => Ok(None),
+            },
             Err(failure) if failure.code == "InvalidInstanceID.NotFound" => Ok(None),
             Err(failure) => Err(cloud_error(CALL, failure)),
         }

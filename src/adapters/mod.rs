@@ -27,9 +27,39 @@ pub(crate) fn quoted(text: &str) -> String {
     words
 }
 
+/// Writes an error with its causes, which libraries leave to the caller, on one line.
+///
+/// A cause that the error's own text repeats is not said twice.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let words = error.to_string();
+        if !text.ends_with(&words) {
+            text = format!("{text}: {words}");
+        }
+        cause = error.source();
+    }
+    quoted(&text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outer: {0}")]
+    struct Outer(#[source] std::fmt::Error);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("outermost")]
+    struct Outermost(#[source] Outer);
+
+    #[test]
+    fn an_error_is_written_with_its_causes_each_once() {
+        let inner = std::fmt::Error.to_string();
+        assert_eq!(chain(&Outermost(Outer(std::fmt::Error))), format!("outermost: outer: {inner}"));
+    }
 
     #[test]
     fn words_of_others_are_bounded_and_stay_on_one_line() {

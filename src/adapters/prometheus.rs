@@ -3,9 +3,9 @@
 mod answer;
 mod query;
 
-use super::quoted;
 use super::secrets_manager::Secrets;
 use super::system_clock::SystemClock;
+use super::{chain, quoted};
 use crate::config::{PrometheusAuth, PrometheusConfig, SecretRef};
 use crate::model::reading::Utilisation;
 use crate::model::snapshot::{Observed, UtilisationReport};
@@ -415,17 +415,6 @@ fn client(config: &PrometheusConfig, endpoints: &[Url]) -> Result<Client, Promet
         None => builder,
     };
     builder.build().map_err(|error| PrometheusError::Client { why: chain(&error) })
-}
-
-/// Writes an error with its causes, which reqwest leaves to the caller.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    quoted(&text)
 }
 
 #[cfg(test)]

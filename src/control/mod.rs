@@ -13,3 +13,6 @@ pub mod status;
 pub use controller::{Controller, Inputs};
 pub use lease::Leadership;
 pub use settings::Settings;
+
+#[cfg(test)]
+mod tests;

@@ -22,8 +22,9 @@ const PAGES: u32 = 20;
 
 /// Lists the instances that carry all of the cluster's tags.
 ///
-/// Terminated ones, which EC2 shows for about an hour, are left out. Each page has the
-/// deadline to itself.
+/// Terminated ones, which EC2 shows for about an hour, are among them: the policy tells by
+/// that that an instance is gone, and not merely not shown yet. Each page has the deadline
+/// to itself.
 pub(super) async fn list(client: &Client, cluster: &str, deadline: Duration) -> Result<Vec<Instance>, CloudError> {
     let filters = filters(cluster);
     let mut found = Vec::new();
@@ -50,17 +51,14 @@ fn filters(cluster: &str) -> Vec<Filter> {
     tags.map(|(key, value)| Filter::builder().name(format!("tag:{key}")).values(value).build()).collect()
 }
 
-/// Reads an instance; leaves out one that is terminated, foreign or makes no sense, the last with a warning.
+/// Reads an instance; leaves out, with a warning, one that is foreign or makes no sense.
 fn sound(instance: &ec2::Instance, cluster: &str) -> Option<Instance> {
-    read(instance, cluster).unwrap_or_else(|why| {
-        warn!(instance = instance.instance_id().unwrap_or("without an id"), why, "an instance is left out");
-        None
-    })
+    let doubt = |why: &&str| warn!(instance = instance.instance_id().unwrap_or("without an id"), why, "an instance is left out");
+    read(instance, cluster).inspect_err(doubt).ok()
 }
 
-/// Reads an instance. `Ok(None)` when it is terminated.
-fn read(instance: &ec2::Instance, cluster: &str) -> Result<Option<Instance>, &'static str> {
-    let Some(state) = state(instance)? else { return Ok(None) };
+fn read(instance: &ec2::Instance, cluster: &str) -> Result<Instance, &'static str> {
+    let state = state(instance)?.unwrap_or(InstanceState::Ending);
     let tag = |name: &str| instance.tags().iter().find(|tag| tag.key() == Some(name)).and_then(|tag| tag.value());
     // The filters have asked for it; what must never be touched is looked at twice.
     let ours = FIXED_TAGS.into_iter().chain([(CLUSTER_TAG, cluster)]).all(|(key, value)| tag(key) == Some(value));
@@ -69,7 +67,7 @@ fn read(instance: &ec2::Instance, cluster: &str) -> Result<Option<Instance>, &'s
     }
     let launched = instance.launch_time().ok_or("it has no launch time")?;
     let launched = i32::try_from(launched.subsec_nanos()).ok().and_then(|nanos| Timestamp::new(launched.secs(), nanos).ok());
-    Ok(Some(Instance {
+    Ok(Instance {
         id: instance.instance_id().filter(|id| id.starts_with("i-")).map(InstanceId::from).ok_or("it has no id")?,
         instance_type: instance.instance_type().map(|it| InstanceType::from(it.as_str())).ok_or("it has no type")?,
         zone: instance.placement().and_then(|it| it.availability_zone()).map(Zone::from).ok_or("it has no zone")?,
@@ -84,7 +82,7 @@ fn read(instance: &ec2::Instance, cluster: &str) -> Result<Option<Instance>, &'s
         pool: tag(POOL_LABEL).map(PoolName::from),
         operation: tag(OPERATION_TAG).map(OperationId::from),
         epoch: tag(EPOCH_TAG).and_then(|epoch| epoch.parse().ok()).map(Epoch),
-    }))
+    })
 }
 
 /// Reads an instance's state. `Ok(None)` when it is terminated.
@@ -128,7 +126,7 @@ mod tests {
 
     #[test]
     fn an_instance_is_read_with_what_its_tags_say() {
-        let read = read(&instance(InstanceStateName::Running, ours()), "prod").expect("sound").expect("alive");
+        let read = read(&instance(InstanceStateName::Running, ours()), "prod").expect("sound");
         assert_eq!((read.market, read.state, read.epoch), (Market::Spot, InstanceState::Running, Some(Epoch(7))));
         assert_eq!((read.pool, read.operation), (Some("general".into()), Some("op-1".into())));
         assert_eq!(read.launched.as_second(), 1_700_000_000);
@@ -141,6 +139,12 @@ mod tests {
         assert_eq!(state(InstanceStateName::Stopping), Ok(Some(InstanceState::Stopped)));
         assert_eq!(state(InstanceStateName::Terminated), Ok(None));
         assert!(state(InstanceStateName::from("melting")).is_err());
+    }
+
+    #[test]
+    fn a_terminated_instance_is_listed_as_at_its_end() {
+        let read = read(&instance(InstanceStateName::Terminated, ours()), "prod").expect("sound");
+        assert_eq!((read.state, read.counts()), (InstanceState::Ending, false));
     }
 
     #[test]

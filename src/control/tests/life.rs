@@ -1,0 +1,114 @@
+//! One controller, from a pod that waits to a node that goes.
+
+use super::*;
+use crate::model::LaunchState;
+use tokio::sync::oneshot;
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_cannot_be_scheduled_gets_a_node_within_a_second() {
+    let shared = shared(2);
+    let daemon = Daemon::start(&shared, "one");
+    seconds(5).await;
+    pending_pod(&shared, "big", 1900);
+    pending_pod(&shared, "bigger", 1950);
+    pending_pod(&shared, "biggest", 1990);
+    daemon.urge();
+    seconds(1).await;
+    assert_eq!(shared.truth().launched.len(), 1, "two pods fit the nodes that exist");
+    seconds(60).await;
+    let truth = shared.truth();
+    assert_eq!(truth.view.nodes.len(), 3);
+    let done = truth
+        .journal
+        .values()
+        .all(|operation| matches!(operation, Operation::Launch(launch) if matches!(launch.state, LaunchState::Done { .. })));
+    assert!(done, "{:?}", truth.journal);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_fleet_shrinks_to_the_minimum_one_node_at_a_time() {
+    let shared = shared(4);
+    let _daemon = Daemon::start(&shared, "one");
+    seconds(13 * 60).await;
+    assert_eq!(shared.truth().terminated.len(), 1);
+    seconds(3600).await;
+    let truth = shared.truth();
+    assert_eq!((truth.terminated.len(), truth.view.nodes.len(), truth.instances.len()), (2, 2, 2));
+    let zones: BTreeSet<_> = truth.view.nodes.values().filter_map(Node::zone).collect();
+    assert_eq!(zones.len(), 2, "a node stays in each zone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_lost_brings_one_instance_and_no_second() {
+    let shared = shared(1);
+    let daemon = Daemon::start(&shared, "one");
+    daemon.world.answers_lost.store(true, Ordering::SeqCst);
+    seconds(30).await;
+    daemon.world.answers_lost.store(false, Ordering::SeqCst);
+    seconds(120).await;
+    let truth = shared.truth();
+    assert_eq!(truth.launched.len(), 1);
+    assert!(truth.requests.values().all(|times| *times > 1), "the request was repeated");
+    assert_eq!(truth.instances.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_never_join_are_given_back_and_their_offers_stop() {
+    let shared = shared(1);
+    shared.truth().never_joins = true;
+    let _daemon = Daemon::start(&shared, "one");
+    seconds(6 * 60).await;
+    assert!(!shared.truth().terminated.is_empty());
+    seconds(24 * 3600).await;
+    let truth = shared.truth();
+    assert_eq!(truth.instances.len(), 1, "nothing leaks");
+    // On-demand in two zones and spot in two zones, three launches each.
+    assert_eq!(truth.launched.len(), 12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_finishes_what_is_in_flight_and_starts_nothing() {
+    let shared = shared(1);
+    let daemon = Daemon::start(&shared, "one");
+    seconds(10).await;
+    assert_eq!(shared.truth().launched.len(), 1);
+    let (done, told) = oneshot::channel();
+    let command = Command::Pause { by: "ada".into(), reason: "maintenance".into(), done };
+    daemon.handle.commands.send(command).await.expect("the controller listens");
+    told.await.expect("an answer").expect("the pause holds");
+    pending_pod(&shared, "a", 1900);
+    pending_pod(&shared, "b", 1900);
+    pending_pod(&shared, "c", 1900);
+    daemon.urge();
+    seconds(600).await;
+    {
+        let truth = shared.truth();
+        assert_eq!((truth.launched.len(), truth.view.nodes.len()), (1, 2));
+    }
+    assert!(daemon.handle.status.borrow().pause.is_some());
+    let (done, told) = oneshot::channel();
+    daemon.handle.commands.send(Command::Resume { by: "ada".into(), done }).await.expect("the controller listens");
+    told.await.expect("an answer").expect("it goes on");
+    seconds(120).await;
+    assert_eq!(shared.truth().view.nodes.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn foreign_instances_and_nodes_live_through_everything() {
+    let shared = shared(4);
+    {
+        let mut truth = shared.truth();
+        let mut foreign = node("foreign", "a");
+        foreign.labels.remove(POOL_LABEL);
+        foreign.readiness = Readiness::NotReady { since: foreign.created };
+        let mut server = node("server", "a");
+        server.control_plane = true;
+        truth.view.nodes.insert("foreign".into(), foreign);
+        truth.view.nodes.insert("server".into(), server);
+    }
+    let _daemon = Daemon::start(&shared, "one");
+    seconds(4 * 3600).await;
+    let truth = shared.truth();
+    assert!(truth.view.nodes.contains_key("foreign") && truth.view.nodes.contains_key("server"));
+    assert_eq!(truth.instances.len(), 2);
+}
