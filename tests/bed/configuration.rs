@@ -1,0 +1,117 @@
+//! The daemon's configuration in the bed: the shipped defaults, with a clock that runs 24 times as fast.
+
+use crate::bed::Bed;
+use crate::offers::{INSTANCE_TYPES, InstanceType, REGION};
+
+/// A configuration in the making; its fields are the settings that scenarios change.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    pub min: u32,
+    pub max: u32,
+    pub on_demand_base: u32,
+    pub spot_share: f64,
+    /// `roll-back` or `force`.
+    pub on_drain_timeout: String,
+    pub instance_types: Vec<String>,
+    pub interval: String,
+    /// How long a threshold must be exceeded: 4 minutes become 10 s.
+    pub up_sustain: String,
+    pub down_sustain: String,
+    pub up_cooldown: String,
+    pub down_cooldown: String,
+    pub min_node_age: String,
+    pub join_timeout: String,
+    pub drain_timeout: String,
+    pub lease: String,
+    pub heartbeat: String,
+    pub scale_down: bool,
+    /// More tables, as TOML: `[[metric]]`, `[[pool.schedule]]`.
+    pub more: String,
+}
+
+impl Default for Configuration {
+    fn default() -> Self {
+        let text = str::to_owned;
+        Self {
+            min: 2,
+            max: 10,
+            on_demand_base: 1,
+            spot_share: 0.7,
+            on_drain_timeout: text("roll-back"),
+            instance_types: vec![text("t3.medium"), text("t3.large"), text("m5.large")],
+            interval: text("5s"),
+            up_sustain: text("10s"),
+            down_sustain: text("25s"),
+            up_cooldown: text("12s"),
+            down_cooldown: text("25s"),
+            min_node_age: text("10s"),
+            join_timeout: text("20s"),
+            drain_timeout: text("15s"),
+            lease: text("6s"),
+            heartbeat: text("1s"),
+            scale_down: true,
+            more: String::new(),
+        }
+    }
+}
+
+impl Configuration {
+    /// The file for a daemon in this bed.
+    pub fn toml(&self, bed: &Bed) -> String {
+        let list = |items: &mut dyn Iterator<Item = &String>| items.map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ");
+        let price = |(name, kind): (&String, &InstanceType)| format!("\"{name}\" = {}", kind.on_demand);
+        let prices = INSTANCE_TYPES.iter().map(price).collect::<Vec<_>>().join("\n");
+        let [world, rules] = [self.world(bed), self.rules()];
+        format!(
+            "{world}{rules}\
+             [[pool]]\nname = \"workers\"\nlaunch_template = \"{}\"\nsubnets = [{}]\ninstance_types = [{}]\n\
+             min = {}\nmax = {}\non_demand_base = {}\nspot_share = {:?}\non_drain_timeout = \"{}\"\n\
+             reserved_cpu = \"100m\"\nreserved_memory = \"600Mi\"\nmax_pods = 110\n{}\n\
+             [prices]\nas_of = \"2025-06-01\"\nspot_ratio = 0.35\n[prices.on_demand]\n{prices}",
+            bed.account.launch_template_name,
+            list(&mut bed.account.subnets.values()),
+            list(&mut self.instance_types.iter()),
+            self.min,
+            self.max,
+            self.on_demand_base,
+            self.spot_share,
+            self.on_drain_timeout,
+            self.more,
+        )
+    }
+
+    fn world(&self, bed: &Bed) -> String {
+        format!(
+            "[cluster]\nid = \"{}\"\nregion = \"{REGION}\"\n[kubernetes]\ntimeout = \"5s\"\n\
+             [prometheus]\nendpoints = [\"{}\"]\ntimeout = \"2s\"\nmax_sample_age = \"5s\"\nrate_window = \"10s\"\nnode_label = \"node\"\n\
+             [ledger]\ntable = \"node-fleet\"\nlease = \"{}\"\nheartbeat = \"{}\"\ntimeout = \"1s\"\n\
+             [notices]\nqueue_url = \"{}\"\nwait = \"5s\"\n\
+             [operations]\nrequest_timeout = \"2s\"\njoin_timeout = \"{}\"\ndrain_timeout = \"{}\"\nretry = \"500ms\"\n\
+             interruption_margin = \"5s\"\n[log]\nlevel = \"info\"\nformat = \"text\"\n",
+            bed.cluster_id,
+            bed.prometheus.url(),
+            self.lease,
+            self.heartbeat,
+            bed.account.queue_url,
+            self.join_timeout,
+            self.drain_timeout,
+        )
+    }
+
+    fn rules(&self) -> String {
+        format!(
+            "[evaluation]\ninterval = \"{}\"\nstray_grace = \"5s\"\n\
+             [scale_up]\ncpu_sustain = \"{}\"\nmemory_sustain = \"{}\"\ncooldown = \"{}\"\n\
+             [scale_down]\nenabled = {}\nsustain = \"{}\"\ncooldown = \"{}\"\nmin_node_age = \"{}\"\n\
+             [rest]\nfirst = \"10s\"\nlongest = \"1m\"\nnode = \"15s\"\n",
+            self.interval,
+            self.up_sustain,
+            self.up_sustain,
+            self.up_cooldown,
+            self.scale_down,
+            self.down_sustain,
+            self.down_cooldown,
+            self.min_node_age,
+        )
+    }
+}

@@ -1,0 +1,98 @@
+//! A real Prometheus that scrapes the bed's exporter every second.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::processes::{Process, free_port};
+use crate::tools::Tools;
+use crate::wait::{Seen, until};
+
+/// The server; it can be stopped and started again on the same port.
+pub struct Prometheus {
+    program: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    process: Option<Process>,
+    client: reqwest::Client,
+}
+
+impl Prometheus {
+    /// Writes the configuration and starts the server.
+    pub fn start(tools: &Tools, folder: &Path, exporter: &str, client: &reqwest::Client) -> Result<Self> {
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("prometheus.yml"), configuration(exporter))?;
+        let port = free_port()?;
+        let mut server = Self { program: tools.prometheus.clone(), folder: folder.to_owned(), port, process: None, client: client.clone() };
+        server.restart()?;
+        Ok(server)
+    }
+
+    /// `http://127.0.0.1:PORT`
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Its process, for signals; none while it is stopped.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
+    /// Kills the server: connections are refused from now on.
+    pub fn stop(&mut self) {
+        self.process = None;
+    }
+
+    /// Starts the server again with the data that it had.
+    pub fn restart(&mut self) -> Result<()> {
+        self.stop();
+        let arguments = [
+            format!("--config.file={}", self.folder.join("prometheus.yml").display()),
+            format!("--storage.tsdb.path={}", self.folder.join("data").display()),
+            format!("--web.listen-address=127.0.0.1:{}", self.port),
+            "--log.level=warn".to_owned(),
+        ];
+        self.process = Some(Process::start("prometheus", &self.program, &arguments, &[], &self.folder.join("prometheus.log"))?);
+        Ok(())
+    }
+
+    /// Waits until it answers queries.
+    pub async fn ready(&mut self) -> Result<()> {
+        let url = format!("{}/-/ready", self.url());
+        let Self { process, client, .. } = self;
+        until("Prometheus to be ready", Duration::from_secs(30), async || {
+            process.as_mut().context("it is stopped")?.must_run()?;
+            let status = client.get(&url).send().await?.status();
+            Ok(if status.is_success() { Seen::Done(()) } else { Seen::NotYet(status.to_string()) })
+        })
+        .await
+    }
+
+    /// Runs an instant query and gives `data.result`.
+    pub async fn query(&self, expression: &str) -> Result<Vec<Value>> {
+        let answer = self.client.get(format!("{}/api/v1/query", self.url())).query(&[("query", expression)]).send().await?;
+        let mut body: Value = answer.json().await?;
+        ensure!(body["status"] == "success", "query {expression}: {body}");
+        Ok(body["data"]["result"].as_array_mut().map(std::mem::take).unwrap_or_default())
+    }
+
+    /// The value of the series of one node, when the query has one.
+    pub async fn value_of_node(&self, expression: &str, node: &str) -> Result<Option<f64>> {
+        let result = self.query(expression).await?;
+        let sample = result.iter().find(|series| series["metric"]["node"] == node);
+        Ok(sample.and_then(|series| series["value"][1].as_str()).and_then(|text| text.parse().ok()))
+    }
+}
+
+fn configuration(exporter: &str) -> String {
+    format!(
+        "global:\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  evaluation_interval: 1s\n\
+         scrape_configs:\n\
+         - job_name: node\n  http_sd_configs:\n  - url: {exporter}/targets\n    refresh_interval: 1s\n\
+         - job_name: application\n  metrics_path: /application\n  static_configs:\n  - targets: ['{}']\n",
+        exporter.trim_start_matches("http://")
+    )
+}

@@ -1,0 +1,53 @@
+//! Where the servers of the bed are on this machine: the environment says so.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// The programs that the bed starts.
+pub struct Tools {
+    /// etcd, API server, scheduler and controllers in one binary.
+    pub control_plane: PathBuf,
+    /// The kubelet of nodes that do not exist.
+    pub kwok: PathBuf,
+    /// The folder with DynamoDB Local and what it needs.
+    pub dynamodb: PathBuf,
+    /// `moto_server`.
+    pub moto: PathBuf,
+    /// The Prometheus server.
+    pub prometheus: PathBuf,
+    /// Its checking tool.
+    pub promtool: PathBuf,
+}
+
+impl Tools {
+    /// Reads the environment that `tests/run` sets, and names all that is missing.
+    pub fn from_environment() -> Result<Self> {
+        let mut missing = Vec::new();
+        let mut find = |variable: &str| {
+            let path = env::var_os(variable).map(PathBuf::from).unwrap_or_default();
+            if !path.exists() {
+                missing.push(format!("{variable}={}", path.display()));
+            }
+            path
+        };
+        let tools = Self {
+            control_plane: find("NODE_FLEET_BED_CONTROL_PLANE"),
+            kwok: find("NODE_FLEET_BED_KWOK"),
+            dynamodb: find("NODE_FLEET_BED_DYNAMODB"),
+            moto: find("NODE_FLEET_BED_MOTO"),
+            prometheus: find("NODE_FLEET_BED_PROMETHEUS"),
+            promtool: find("NODE_FLEET_BED_PROMTOOL"),
+        };
+        if missing.is_empty() {
+            return Ok(tools);
+        }
+        bail!("the bed needs servers that are not there ({}); set these variables to where they are", missing.join(", "))
+    }
+}
+
+/// A file of this repository.
+pub fn in_repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
