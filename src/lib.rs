@@ -29,6 +29,8 @@
 //!   Secrets Manager, Prometheus, the clocks and the evaluation's ticks.
 //! - [`config`] reads one TOML file with overrides from the environment and names every
 //!   problem at once; [`cli`] is the command line.
+//! - [`http`] sees one value, the controller's status, and can send it commands;
+//!   [`observability`] holds the log, the metrics and their catalogue.
 //!
 //! # Who may know whom
 //!
@@ -41,6 +43,8 @@
 //! | control | model, policy, ports |
 //! | adapters | model, ports, config |
 //! | config | model, policy |
+//! | http | model, control::status |
+//! | observability | model, ports, config, control::status |
 //! | cli | everything |
 //!
 //! # Exactly once, whatever breaks
@@ -58,6 +62,8 @@ pub mod adapters;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod http;
 pub mod model;
+pub mod observability;
 pub mod policy;
 pub mod ports;

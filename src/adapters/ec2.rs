@@ -13,7 +13,7 @@ use crate::ports::cloud::Catalogue;
 use crate::ports::{Cloud, CloudError, LaunchError, Launched};
 use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tracing::warn;
 
@@ -22,9 +22,9 @@ use tracing::warn;
 /// A launch is sent once within `[operations] request_timeout`: whether to repeat it is
 /// the operation's decision. A termination and each page of a reading are repeated within
 /// that time while their errors may pass.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Ec2 {
-    inner: Arc<Inner>,
+    inner: RwLock<Arc<Inner>>,
 }
 
 #[derive(Debug)]
@@ -42,22 +42,24 @@ impl Ec2 {
     /// Speaks for the cluster and its pools. Sends nothing yet.
     #[must_use]
     pub fn new(sdk: &SdkConfig, config: &Config) -> Self {
-        let inner = Inner {
-            client: Client::new(sdk),
-            cluster: config.cluster.id.clone(),
-            region: config.cluster.region.clone(),
-            timeout: config.operations.request_timeout,
-            pools: config.pools.clone(),
-            prices: config.prices.clone(),
-            cache: catalogue::Cache::default(),
-        };
-        Self { inner: Arc::new(inner) }
+        Self { inner: RwLock::new(Inner::new(Client::new(sdk), config)) }
+    }
+
+    /// Takes the pools, prices and deadlines of another configuration. Calls under way end with the old
+    /// ones; the next catalogue is read anew.
+    pub fn reconfigure(&self, config: &Config) {
+        let client = self.inner().client.clone();
+        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = Inner::new(client, config);
+    }
+
+    fn inner(&self) -> Arc<Inner> {
+        Arc::clone(&self.inner.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Tells how old the catalogue is that [`Cloud::catalogue`] gives; `None` when there is none.
     #[must_use]
     pub fn catalogue_age(&self) -> Option<Duration> {
-        self.inner.cache.age()
+        self.inner().cache.age()
     }
 
     /// Asks EC2 whether the daemon might launch the request, without launching it.
@@ -66,8 +68,9 @@ impl Ec2 {
     /// When it might not.
     pub async fn dry_run(&self, request: &LaunchRequest) -> Result<(), LaunchError> {
         launch::check(request)?;
-        let sending = async { launch::fleet(&self.inner.client, request).dry_run(true).send().await.map(|_| ()).map_err(Failure::from) };
-        match once(self.inner.timeout, sending).await {
+        let inner = self.inner();
+        let sending = async { launch::fleet(&inner.client, request).dry_run(true).send().await.map(|_| ()).map_err(Failure::from) };
+        match once(inner.timeout, sending).await {
             Ok(()) => Ok(()),
             Err(failure) if failure.code == "DryRunOperation" => Ok(()),
             Err(failure) => Err(launch::error(failure)),
@@ -77,12 +80,13 @@ impl Ec2 {
 
 impl Cloud for Ec2 {
     async fn instances(&self) -> Result<Vec<Instance>, CloudError> {
-        instances::list(&self.inner.client, &self.inner.cluster, self.inner.timeout).await
+        let inner = self.inner();
+        instances::list(&inner.client, &inner.cluster, inner.timeout).await
     }
 
     async fn state_of(&self, instance: &InstanceId) -> Result<Option<InstanceState>, CloudError> {
         const CALL: &str = "DescribeInstances";
-        let inner = &self.inner;
+        let inner = self.inner();
         let call = async || inner.client.describe_instances().instance_ids(instance.as_str()).send().await.map_err(Failure::from);
         match retried(inner.timeout, call).await {
             // A state that cannot be read is an error: "gone" would take the node's object away.
@@ -96,12 +100,12 @@ impl Cloud for Ec2 {
     }
 
     async fn catalogue(&self) -> Result<Arc<Catalogue>, CloudError> {
-        let state = self.inner.cache.look();
+        let inner = self.inner();
+        let state = inner.cache.look();
         match state {
             catalogue::Cached::Fresh(catalogue) => Ok(catalogue),
             // A turn that pods wait for does not wait for a refresh.
             catalogue::Cached::Due(catalogue) => {
-                let inner = Arc::clone(&self.inner);
                 tokio::spawn(async move {
                     if let Err(error) = inner.refresh().await {
                         warn!(%error, age = ?inner.cache.age(), "the catalogue could not be refreshed; the last one stays in use");
@@ -109,16 +113,17 @@ impl Cloud for Ec2 {
                 });
                 Ok(catalogue)
             }
-            catalogue::Cached::Nothing => self.inner.refresh().await,
+            catalogue::Cached::Nothing => inner.refresh().await,
         }
     }
 
     async fn launch(&self, request: &LaunchRequest) -> Result<Launched, LaunchError> {
-        launch::launch(&self.inner.client, request, self.inner.timeout).await
+        let inner = self.inner();
+        launch::launch(&inner.client, request, inner.timeout).await
     }
 
     async fn terminate(&self, instance: &InstanceId) -> Result<(), CloudError> {
-        let inner = &self.inner;
+        let inner = self.inner();
         let call = async || inner.client.terminate_instances().instance_ids(instance.as_str()).send().await.map_err(Failure::from);
         match retried(inner.timeout, call).await {
             Ok(_) => Ok(()),
@@ -129,6 +134,18 @@ impl Cloud for Ec2 {
 }
 
 impl Inner {
+    fn new(client: Client, config: &Config) -> Arc<Self> {
+        Arc::new(Self {
+            client,
+            cluster: config.cluster.id.clone(),
+            region: config.cluster.region.clone(),
+            timeout: config.operations.request_timeout,
+            pools: config.pools.clone(),
+            prices: config.prices.clone(),
+            cache: catalogue::Cache::default(),
+        })
+    }
+
     async fn refresh(&self) -> Result<Arc<Catalogue>, CloudError> {
         let source = catalogue::Source { client: &self.client, timeout: self.timeout };
         self.cache.refresh(async { source.read(&self.pools, &self.prices, &self.region).await }).await

@@ -9,6 +9,7 @@ pub mod cron;
 pub mod dynamodb;
 pub mod ec2;
 pub mod kubernetes;
+pub mod live;
 pub mod prometheus;
 mod retry;
 pub mod secrets_manager;

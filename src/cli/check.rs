@@ -1,26 +1,66 @@
-//! `node-fleet check`: what is wrong with a configuration, or what it says.
+//! `node-fleet check`: what is wrong with a configuration, or what it says, and whether the world agrees.
 
-use crate::config::{Config, load};
+#[cfg(feature = "live")]
+mod live;
+
+use super::read;
+use crate::config::Config;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+/// What to check.
+#[derive(Debug, clap::Args)]
+pub(super) struct Check {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = super::CONFIG)]
+    config: PathBuf,
+    /// Asks Kubernetes, Prometheus, DynamoDB, EC2, SQS and Secrets Manager as well, by reads and dry runs.
+    #[cfg(feature = "live")]
+    #[arg(long)]
+    live: bool,
+    /// Makes the DynamoDB table, unless it is there.
+    #[cfg(feature = "live")]
+    #[arg(long)]
+    create_table: bool,
+}
+
 /// Checks the file under the environment of this process.
-pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
-    let env = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    match load(path, env) {
-        Ok(config) => {
-            write!(std::io::stdout().lock(), "{}", summary(path, &config))?;
-            Ok(ExitCode::SUCCESS)
+pub(super) fn run(check: &Check) -> anyhow::Result<ExitCode> {
+    let path = &check.config;
+    let config = match read(path)? {
+        Ok(config) => config,
+        Err(code) => return Ok(code),
+    };
+    write!(std::io::stdout().lock(), "{}", summary(path, &config))?;
+    #[cfg(feature = "live")]
+    {
+        if check.create_table {
+            live::create_table(&config)?;
+            writeln!(std::io::stdout().lock(), "  table {} is there", config.ledger.table)?;
         }
-        Err(problems) => {
-            let mut out = std::io::stderr().lock();
-            writeln!(out, "{problems}")?;
-            let number = problems.0.len();
-            writeln!(out, "{number} problem{}", if number == 1 { "" } else { "s" })?;
-            Ok(ExitCode::FAILURE)
+        if check.live {
+            return world(&config);
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a line for each thing that was asked for.
+#[cfg(feature = "live")]
+fn world(config: &Config) -> anyhow::Result<ExitCode> {
+    let findings = live::probe(config)?;
+    let mut out = std::io::stdout().lock();
+    for finding in &findings {
+        match &finding.outcome {
+            Ok(None) => writeln!(out, "  ok    {}", finding.what)?,
+            Ok(Some(remark)) => writeln!(out, "  ok    {}; {remark}", finding.what)?,
+            Err(why) => writeln!(out, "  FAIL  {}: {why}", finding.what)?,
+        }
+    }
+    let failed = findings.iter().filter(|finding| finding.outcome.is_err()).count();
+    writeln!(out, "{} of {} checks passed", findings.len() - failed, findings.len())?;
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn summary(path: &Path, config: &Config) -> String {

@@ -1,10 +1,18 @@
 //! The command line.
 
 mod check;
+mod client;
+#[cfg(feature = "live")]
+mod run;
 
+use crate::config::{Config, load};
 use clap::{Parser, Subcommand};
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+
+/// Where the package puts the configuration.
+const CONFIG: &str = "/etc/node-fleet/node-fleet.toml";
 
 /// Keeps the worker instances of a K3s cluster on EC2 right.
 #[derive(Debug, Parser)]
@@ -16,12 +24,29 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Reads a configuration and names everything that is wrong with it at once.
-    Check {
+    /// Runs the daemon until SIGTERM; SIGHUP makes it read its configuration again.
+    #[cfg(feature = "live")]
+    Run {
         /// The configuration file.
-        #[arg(long, value_name = "FILE", default_value = "/etc/node-fleet/node-fleet.toml")]
+        #[arg(long, value_name = "FILE", default_value = CONFIG)]
         config: PathBuf,
     },
+    /// Reads a configuration and names everything that is wrong with it at once.
+    Check(check::Check),
+    /// Shows what the running daemon sees and does.
+    Status(client::Socket),
+    /// Stops the running daemon from starting anything; what is in flight finishes.
+    Pause {
+        /// Why, for those who wonder later.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+        #[command(flatten)]
+        socket: client::Socket,
+    },
+    /// Lets the running daemon start things again.
+    Resume(client::Socket),
+    /// Makes the running daemon decide now, and shows what it decided.
+    Evaluate(client::Socket),
 }
 
 impl Cli {
@@ -31,7 +56,32 @@ impl Cli {
     /// When it could not be done.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Check { config } => check::run(&config),
+            #[cfg(feature = "live")]
+            Command::Run { config } => run::run(&config),
+            Command::Check(check) => check::run(&check),
+            Command::Status(socket) => client::status(&socket),
+            Command::Pause { reason, socket } => client::pause(&socket, reason.as_deref()),
+            Command::Resume(socket) => client::resume(&socket),
+            Command::Evaluate(socket) => client::evaluate(&socket),
         }
     }
+}
+
+/// Reads the file under the environment of this process; what is wrong with it goes to stderr, and the exit code comes back.
+fn read(path: &Path) -> anyhow::Result<Result<Config, ExitCode>> {
+    match load(path, environment()) {
+        Ok(config) => Ok(Ok(config)),
+        Err(problems) => {
+            let mut out = std::io::stderr().lock();
+            writeln!(out, "{problems}")?;
+            let number = problems.0.len();
+            writeln!(out, "{number} problem{}", if number == 1 { "" } else { "s" })?;
+            Ok(Err(ExitCode::FAILURE))
+        }
+    }
+}
+
+/// The variables of this process that are text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }

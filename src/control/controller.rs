@@ -10,10 +10,9 @@ use super::observe::{Observation, observe};
 use super::settings::Settings;
 use super::status::{Command, Decision, Role, SourceStatus, Status};
 use crate::model::ids::Epoch;
-use crate::model::instance::{CLUSTER_TAG, EPOCH_TAG, FIXED_TAGS, OPERATION_TAG};
+use crate::model::instance::tags;
 use crate::model::operation::{LaunchState, RetireState};
 use crate::model::plan::{NodeRef, OnDrainTimeout, RetireReason};
-use crate::model::scheduling::POOL_LABEL;
 use crate::model::snapshot::{Observed, Pause};
 use crate::model::{
     Action, Instance, InstanceId, Launch, LaunchOrder, LaunchRequest, Memory, Operation, OperationId, Plan, Retire, RetireOrder, Snapshot,
@@ -411,11 +410,6 @@ impl<W: World> Controller<W> {
             return None;
         };
         let id = self.context.world.entropy().operation_id();
-        let mut tags: BTreeMap<String, String> = FIXED_TAGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
-        tags.insert(CLUSTER_TAG.into(), self.context.settings.cluster.clone());
-        tags.insert(POOL_LABEL.into(), order.pool.to_string());
-        tags.insert(OPERATION_TAG.into(), id.to_string());
-        tags.insert(EPOCH_TAG.into(), grant.epoch.to_string());
         let request = LaunchRequest {
             token: id.clone(),
             launch_template: template.template.clone(),
@@ -424,7 +418,7 @@ impl<W: World> Controller<W> {
             market: order.market,
             instance_types: order.instance_types.clone(),
             count: order.count,
-            tags,
+            tags: tags(&self.context.settings.cluster, &order.pool, &id, grant.epoch),
         };
         info!(operation = %id, pool = %order.pool, zone = %order.zone, market = %order.market, count = order.count, reason = %order.reason, "scaling up");
         self.measure_urgency(order, snapshot);

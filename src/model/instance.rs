@@ -1,8 +1,10 @@
 //! EC2 instances and who they belong to.
 
 use super::ids::{Epoch, InstanceId, InstanceType, OperationId, PoolName, SubnetId, Zone};
+use super::scheduling::POOL_LABEL;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The tag that names the cluster an instance belongs to.
@@ -82,4 +84,17 @@ impl Instance {
             InstanceState::Ending => false,
         }
     }
+}
+
+/// Makes the tags that an instance of ours gets at its creation: all that tells it from others'.
+#[must_use]
+pub fn tags(cluster: &str, pool: &PoolName, operation: &OperationId, epoch: Epoch) -> BTreeMap<String, String> {
+    let own = [
+        (CLUSTER_TAG, cluster.to_owned()),
+        (POOL_LABEL, pool.to_string()),
+        (OPERATION_TAG, operation.to_string()),
+        (EPOCH_TAG, epoch.to_string()),
+    ];
+    let fixed = FIXED_TAGS.iter().map(|(key, value)| (*key, (*value).to_owned()));
+    fixed.chain(own).map(|(key, value)| (key.to_owned(), value)).collect()
 }

@@ -1,0 +1,267 @@
+use super::*;
+use crate::control::status::{Command, Decision, Role, Status};
+use crate::model::Plan;
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::Path;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::{mpsc, watch};
+
+/// A standby's status, before anything has happened.
+pub(super) fn status() -> Status {
+    Status {
+        version: "0.0.0",
+        cluster: "c".into(),
+        owner: "me".into(),
+        role: Role::Standby { leader: None },
+        started: jiff::Timestamp::UNIX_EPOCH,
+        last_turn: None,
+        turns: 0,
+        pause: None,
+        plan: None,
+        operations: Vec::new(),
+        sources: BTreeMap::new(),
+        reload_error: None,
+        decisions: VecDeque::new(),
+    }
+}
+
+struct Bed {
+    address: SocketAddr,
+    folder: tempfile::TempDir,
+    stop: watch::Sender<bool>,
+    status: watch::Sender<Arc<Status>>,
+    commands: Option<mpsc::Receiver<Command>>,
+    served: tokio::task::JoinHandle<()>,
+}
+
+impl Bed {
+    async fn start(token: Option<&str>, limits: Limits) -> Self {
+        let (status, shown) = watch::channel(Arc::new(status()));
+        let (sender, commands) = mpsc::channel(2);
+        let surface = Surface {
+            handle: Handle { status: shown, commands: sender },
+            pulse: Pulse::new(Duration::from_mins(2)),
+            render: Arc::new(|| "# EOF\n".to_owned()),
+            token: token.and_then(Token::new).map(Arc::new),
+        };
+        let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = tcp.local_addr().expect("an address");
+        let folder = tempfile::tempdir().expect("a folder");
+        let admin = AdminSocket::bind(&folder.path().join("run/admin.sock")).await.expect("a socket");
+        let (stop, stopped) = watch::channel(false);
+        let served = tokio::spawn(serve(surface, limits, tcp, Some(admin), stopped));
+        Self { address, folder, stop, status, commands: Some(commands), served }
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.folder.path().join("run/admin.sock")
+    }
+
+    /// Answers each command as a controller would.
+    fn obey(&mut self) {
+        let mut commands = self.commands.take().expect("nobody obeys yet");
+        tokio::spawn(async move {
+            while let Some(command) = commands.recv().await {
+                match command {
+                    Command::Pause { reason, done, .. } if reason == "ledger" => drop(done.send(Err("the ledger does not answer".into()))),
+                    Command::Pause { done, .. } | Command::Resume { done, .. } => drop(done.send(Ok(()))),
+                    Command::Evaluate { done } => drop(done.send(Ok(decision()))),
+                }
+            }
+        });
+    }
+
+    async fn tcp(&self, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, serde_json::Value) {
+        let stream = TcpStream::connect(self.address).await.expect("a connection");
+        ask(stream, method, path, token, body).await
+    }
+
+    async fn unix(&self, method: &str, path: &str, body: &str) -> (u16, serde_json::Value) {
+        let stream = UnixStream::connect(self.socket()).await.expect("a connection");
+        ask(stream, method, path, None, body).await
+    }
+}
+
+fn decision() -> Arc<Decision> {
+    Arc::new(Decision {
+        at: jiff::Timestamp::UNIX_EPOCH,
+        trigger: "operator",
+        plan: Plan::default(),
+        refused: Vec::new(),
+        operations: Vec::new(),
+    })
+}
+
+async fn ask<S>(stream: S, method: &str, path: &str, token: Option<&str>, body: &str) -> (u16, serde_json::Value)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
+    tokio::spawn(connection);
+    let mut request = hyper::Request::builder().method(method).uri(path).header("host", "node-fleet");
+    if let Some(token) = token {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let response = sender.send_request(request.body(body.to_owned()).expect("a request")).await.expect("an answer");
+    let code = response.status().as_u16();
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into()))
+}
+
+#[tokio::test]
+async fn reads_are_answered_and_every_failure_is_json() {
+    let bed = Bed::start(None, Limits::default()).await;
+    let mut shown = status();
+    shown.decisions = std::iter::repeat_with(decision).take(30).collect();
+    bed.status.send_replace(Arc::new(shown));
+    assert_eq!(bed.tcp("GET", "/metrics", None, "").await, (200, "# EOF\n".into()));
+    assert_eq!(bed.tcp("GET", "/healthz", None, "").await.0, 200);
+    assert_eq!(bed.tcp("GET", "/readyz", None, "").await.0, 503);
+    let (code, shown) = bed.tcp("GET", "/api/v1/status", None, "").await;
+    assert_eq!((code, shown["cluster"].as_str(), shown.get("decisions")), (200, Some("c"), None));
+    for (query, number) in [("", 20), ("?limit=3", 3), ("?limit=200", 30)] {
+        let (code, page) = bed.tcp("GET", &format!("/api/v1/decisions{query}"), None, "").await;
+        assert_eq!((code, page["decisions"].as_array().map(Vec::len)), (200, Some(number)), "{query}");
+    }
+    for (method, path, code) in [
+        ("GET", "/", 404),
+        ("GET", "/api/v2/status", 404),
+        ("POST", "/metrics", 405),
+        ("GET", "/api/v1/pause", 405),
+        ("GET", "/api/v1/decisions?limit=0", 400),
+        ("GET", "/api/v1/decisions?limit=x", 400),
+        ("GET", "/api/v1/decisions?page=2", 400),
+    ] {
+        let (found, body) = bed.tcp(method, path, None, "").await;
+        assert_eq!(found, code, "{method} {path}");
+        assert!(body["error"].is_string(), "{method} {path}: {body}");
+    }
+}
+
+#[tokio::test]
+async fn the_socket_takes_changes_from_its_own_user() {
+    let mut bed = Bed::start(None, Limits::default()).await;
+    bed.obey();
+    let (code, answer) = bed.unix("POST", "/api/v1/pause", r#"{"reason":"maintenance"}"#).await;
+    assert_eq!((code, answer["paused"].as_bool(), answer["reason"].as_str()), (200, Some(true), Some("maintenance")));
+    assert_eq!(bed.unix("POST", "/api/v1/pause", "").await.1["reason"], "no reason given");
+    assert_eq!(bed.unix("POST", "/api/v1/resume", "").await, (200, json!({ "paused": false })));
+    assert_eq!(bed.unix("POST", "/api/v1/evaluate", "{}").await.1["trigger"], "operator");
+    for (body, code) in [
+        ("{", 400),
+        (r#"{"resaon":"x"}"#, 400),
+        (r#"{"reason":7}"#, 400),
+        (&format!(r#"{{"reason":"{}"}}"#, "x".repeat(501)), 400),
+        (r#"{"reason":"ledger"}"#, 503),
+        (&"x".repeat(17 << 10), 413),
+    ] {
+        let (found, answer) = bed.unix("POST", "/api/v1/pause", body).await;
+        assert_eq!(found, code, "{answer}");
+        assert!(answer["error"].is_string(), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn tcp_takes_changes_with_the_token_only() {
+    let mut closed = Bed::start(None, Limits::default()).await;
+    closed.obey();
+    let (code, answer) = closed.tcp("POST", "/api/v1/pause", Some("canary"), "").await;
+    assert_eq!(code, 403);
+    assert!(answer["error"].as_str().is_some_and(|text| text.contains("http.token")), "{answer}");
+    let mut open = Bed::start(Some("canary"), Limits::default()).await;
+    open.obey();
+    assert_eq!(open.tcp("POST", "/api/v1/resume", None, "").await.0, 401);
+    assert_eq!(open.tcp("POST", "/api/v1/resume", Some("canari"), "").await.0, 401);
+    assert_eq!(open.tcp("POST", "/api/v1/resume", Some("canary"), "").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_controller_that_is_busy_or_gone_is_told_of() {
+    let mut bed = Bed::start(None, Limits { request: Duration::from_millis(200), ..Limits::default() }).await;
+    // Two commands fit; nobody takes them.
+    for _ in 0..2 {
+        assert_eq!(bed.unix("POST", "/api/v1/resume", "").await.0, 504);
+    }
+    let (code, answer) = bed.unix("POST", "/api/v1/resume", "").await;
+    assert_eq!(code, 503);
+    assert!(answer["error"].as_str().is_some_and(|text| text.contains("wait already")), "{answer}");
+    bed.commands = None;
+    assert_eq!(bed.unix("POST", "/api/v1/resume", "").await.1["error"], "the daemon is stopping");
+}
+
+#[tokio::test]
+async fn a_slow_client_is_cut_off() {
+    let limits = Limits { head_time: Duration::from_millis(100), request: Duration::from_millis(200), ..Limits::default() };
+    let mut bed = Bed::start(None, limits).await;
+    bed.obey();
+    let mut idle = TcpStream::connect(bed.address).await.expect("a connection");
+    let mut slow_head = TcpStream::connect(bed.address).await.expect("a connection");
+    slow_head.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.expect("it is sent");
+    let mut slow_body = UnixStream::connect(bed.socket()).await.expect("a connection");
+    slow_body.write_all(b"POST /api/v1/pause HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{").await.expect("it is sent");
+    for stream in [&mut idle, &mut slow_head] {
+        let mut rest = Vec::new();
+        tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest))
+            .await
+            .expect("it is closed in time")
+            .expect("it is read");
+    }
+    let mut answer = Vec::new();
+    tokio::time::timeout(Duration::from_secs(5), slow_body.read_to_end(&mut answer)).await.expect("in time").expect("it is read");
+    assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 504"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn a_flood_on_tcp_leaves_the_socket_free_and_passes() {
+    let limits = Limits { connections: 2, head_time: Duration::from_millis(300), ..Limits::default() };
+    let bed = Bed::start(None, limits).await;
+    let mut flood = Vec::new();
+    for _ in 0..10 {
+        flood.push(TcpStream::connect(bed.address).await.expect("a connection"));
+    }
+    assert_eq!(bed.unix("GET", "/healthz", "").await.0, 200);
+    let answer = tokio::time::timeout(Duration::from_secs(10), bed.tcp("GET", "/healthz", None, "")).await;
+    assert_eq!(answer.expect("idle connections are closed, so its turn comes").0, 200);
+}
+
+#[tokio::test]
+async fn an_oversized_head_is_refused() {
+    let bed = Bed::start(None, Limits::default()).await;
+    let mut stream = TcpStream::connect(bed.address).await.expect("a connection");
+    let head = format!("GET /healthz HTTP/1.1\r\nHost: x\r\nX-Filler: {}\r\n\r\n", "x".repeat(32 << 10));
+    // The server may close before it has taken everything.
+    let _ = stream.write_all(head.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut answer)).await.expect("it is closed in time");
+    assert!(!String::from_utf8_lossy(&answer).contains("HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn a_stale_socket_is_replaced_and_a_living_one_is_not() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("admin.sock");
+    let mode = |path: &Path| std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).expect("a file").permissions()) & 0o777;
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a socket"));
+    let living = AdminSocket::bind(&path).await.expect("the stale one makes room");
+    assert_eq!(mode(&path), 0o660);
+    assert!(matches!(AdminSocket::bind(&path).await, Err(SocketError::InUse { .. })));
+    drop(living);
+    assert!(!path.exists(), "the file goes with the socket");
+    std::fs::write(&path, "precious").expect("a file");
+    assert!(matches!(AdminSocket::bind(&path).await, Err(SocketError::NotASocket { .. })));
+    assert_eq!(std::fs::read_to_string(&path).expect("it is still there"), "precious");
+}
+
+#[tokio::test]
+async fn it_ends_when_it_is_told_to() {
+    let bed = Bed::start(None, Limits::default()).await;
+    let idle = TcpStream::connect(bed.address).await.expect("a connection");
+    bed.stop.send_replace(true);
+    tokio::time::timeout(Duration::from_secs(5), bed.served).await.expect("it ends").expect("it ends well");
+    assert!(!bed.folder.path().join("run/admin.sock").exists());
+    drop(idle);
+}

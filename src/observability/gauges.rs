@@ -1,0 +1,227 @@
+//! Shows the controller's latest status as gauges, at the moment somebody asks.
+
+use super::catalogue::{self, Entry, Kind};
+use crate::control::status::{Role, Status};
+use crate::model::{Hold, Operation, Plan, PoolReport};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::metrics::info::Info;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Alerts that are shown as 0 while they are silent, so that a rule on them has something to see.
+const KNOWN_ALERTS: [&str; 3] = ["offer_stopped", "scheduler_disagrees", "spot_exhausted"];
+
+type Labels<'a> = Vec<(&'static str, &'a str)>;
+type Sample<'a> = (Labels<'a>, f64);
+
+/// Reads the status when it is asked.
+#[derive(Debug)]
+pub(super) struct Gauges {
+    status: watch::Receiver<Arc<Status>>,
+}
+
+impl Gauges {
+    pub(super) fn new(status: watch::Receiver<Arc<Status>>) -> Self {
+        Self { status }
+    }
+}
+
+impl Collector for Gauges {
+    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+        let status = self.status.borrow().clone();
+        let mut page = Page(encoder);
+        if let Some(plan) = &status.plan {
+            pools(&mut page, plan)?;
+            fleet(&mut page, plan)?;
+        }
+        operations(&mut page, &status.operations)?;
+        daemon(&mut page, &status)
+    }
+}
+
+/// Writes families one after the other.
+struct Page<'a>(DescriptorEncoder<'a>);
+
+impl Page<'_> {
+    fn family(&mut self, entry: &Entry, samples: &[Sample<'_>]) -> fmt::Result {
+        debug_assert_eq!(entry.kind, Kind::Gauge);
+        if samples.is_empty() {
+            return Ok(());
+        }
+        let mut family = self.0.encode_descriptor(entry.name, entry.help, None, MetricType::Gauge)?;
+        if let [(labels, value)] = samples
+            && labels.is_empty()
+        {
+            return ConstGauge::new(*value).encode(family);
+        }
+        for (labels, value) in samples {
+            ConstGauge::new(*value).encode(family.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, entry: &Entry, value: f64) -> fmt::Result {
+        self.family(entry, &[(Vec::new(), value)])
+    }
+}
+
+fn pools(page: &mut Page<'_>, plan: &Plan) -> fmt::Result {
+    let by_pool = |value: fn(&PoolReport) -> Option<f64>| -> Vec<Sample<'_>> {
+        plan.pools.iter().filter_map(|report| Some((vec![("pool", report.pool.as_str())], value(report)?))).collect()
+    };
+    let nodes: Vec<Sample<'_>> = plan
+        .pools
+        .iter()
+        .flat_map(|report| {
+            let missing = report.owned.saturating_sub(report.ready);
+            let states = [("ready", report.ready), ("not_ready", missing), ("launching", report.in_flight)];
+            states.map(|(state, number)| (vec![("pool", report.pool.as_str()), ("state", state)], f64::from(number)))
+        })
+        .collect();
+    page.family(&catalogue::NODES, &nodes)?;
+    page.family(&catalogue::NODES_DESIRED, &by_pool(|report| Some(f64::from(report.desired))))?;
+    page.family(&catalogue::NODES_MIN, &by_pool(|report| Some(f64::from(report.min))))?;
+    page.family(&catalogue::NODES_MAX, &by_pool(|report| Some(f64::from(report.max))))?;
+    page.family(&catalogue::CPU_UTILISATION, &by_pool(|report| report.cpu))?;
+    page.family(&catalogue::MEMORY_UTILISATION, &by_pool(|report| report.memory))?;
+    page.family(&catalogue::COST, &by_pool(|report| Some(report.price.dollars())))
+}
+
+fn fleet(page: &mut Page<'_>, plan: &Plan) -> fmt::Result {
+    page.one(&catalogue::PENDING_PODS, f64::from(plan.pending))?;
+    page.one(&catalogue::UNPLACEABLE_PODS, number(plan.unplaceable.len()))?;
+    let mut holds: BTreeMap<Labels<'_>, usize> = BTreeMap::new();
+    for report in &plan.pools {
+        for (finding, hold) in report.findings.iter().filter_map(|finding| Some((finding, finding.hold.as_ref()?))) {
+            let labels = vec![("pool", report.pool.as_str()), ("rule", finding.rule.as_str()), ("hold", hold_name(hold))];
+            *holds.entry(labels).or_default() += 1;
+        }
+    }
+    for hold in &plan.holds {
+        *holds.entry(vec![("pool", ""), ("rule", ""), ("hold", hold_name(hold))]).or_default() += 1;
+    }
+    let holds: Vec<Sample<'_>> = holds.into_iter().map(|(labels, count)| (labels, number(count))).collect();
+    page.family(&catalogue::HOLDS, &holds)?;
+    let mut alerts: BTreeMap<&str, f64> = KNOWN_ALERTS.into_iter().map(|name| (name, 0.0)).collect();
+    alerts.extend(plan.alerts.iter().map(|alert| (alert.name.as_str(), 1.0)));
+    let alerts: Vec<Sample<'_>> = alerts.into_iter().map(|(name, value)| (vec![("name", name)], value)).collect();
+    page.family(&catalogue::ALERT, &alerts)
+}
+
+fn operations(page: &mut Page<'_>, operations: &[Operation]) -> fmt::Result {
+    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    for operation in operations.iter().filter(|operation| !operation.is_over()) {
+        let kind = match operation {
+            Operation::Launch(_) => "launch",
+            Operation::Retire(_) => "retire",
+        };
+        *counts.entry((kind, operation.state_name())).or_default() += 1;
+    }
+    let sample = |((kind, state), count)| (vec![("kind", kind), ("state", state)], number(count));
+    page.family(&catalogue::OPERATIONS, &counts.into_iter().map(sample).collect::<Vec<_>>())
+}
+
+fn daemon(page: &mut Page<'_>, status: &Status) -> fmt::Result {
+    let flag = |flag: bool| f64::from(u8::from(flag));
+    match &status.role {
+        Role::Leader { epoch } => {
+            page.one(&catalogue::LEADER, 1.0)?;
+            #[expect(clippy::cast_precision_loss, reason = "2^53 changes of leader take longer than any cluster lives")]
+            page.one(&catalogue::EPOCH, epoch.0 as f64)?;
+        }
+        Role::Standby { .. } => page.one(&catalogue::LEADER, 0.0)?,
+    }
+    page.one(&catalogue::PAUSED, flag(status.pause.is_some()))?;
+    let sources: Vec<Sample<'_>> = status.sources.iter().map(|(name, source)| (vec![("source", *name)], flag(source.ok))).collect();
+    page.family(&catalogue::SOURCE_UP, &sources)?;
+    if let Some(at) = status.last_turn {
+        page.one(&catalogue::LAST_TURN, seconds(at))?;
+    }
+    page.one(&catalogue::RELOAD_FAILED, flag(status.reload_error.is_some()))?;
+    let build = &catalogue::BUILD;
+    Info::new(vec![("version", status.version)]).encode(page.0.encode_descriptor(build.family(), build.help, None, MetricType::Info)?)?;
+    if let Some(bytes) = resident_memory() {
+        page.one(&catalogue::RESIDENT_MEMORY, bytes)?;
+    }
+    page.one(&catalogue::START_TIME, seconds(status.started))
+}
+
+/// Names a hold, as its JSON does.
+fn hold_name(hold: &Hold) -> &'static str {
+    match hold {
+        Hold::Paused { .. } => "paused",
+        Hold::Blind { .. } => "blind",
+        Hold::BadData { .. } => "bad_data",
+        Hold::CoolingDown { .. } => "cooling_down",
+        Hold::AtMaximum { .. } => "at_maximum",
+        Hold::AtMinimum { .. } => "at_minimum",
+        Hold::Underway { .. } => "underway",
+        Hold::NotSustained { .. } => "not_sustained",
+        Hold::UnreadyNodes { .. } => "unready_nodes",
+        Hold::PodsWaiting { .. } => "pods_waiting",
+        Hold::Wanted { .. } => "wanted",
+        Hold::NoOffer { .. } => "no_offer",
+        Hold::NoCandidate { .. } => "no_candidate",
+    }
+}
+
+/// Reads the resident memory in bytes; `None` where the kernel does not tell.
+fn resident_memory() -> Option<f64> {
+    resident_of(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+fn resident_of(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: f64 = line.trim().strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024.0)
+}
+
+fn seconds(at: jiff::Timestamp) -> f64 {
+    at.as_duration().as_secs_f64()
+}
+
+#[expect(clippy::cast_precision_loss, reason = "what is counted here fits into memory many times")]
+fn number(count: usize) -> f64 {
+    count as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_resident_memory_from_the_kernels_words() {
+        assert_eq!(resident_of("Name:\tx\nVmRSS:\t   12345 kB\nThreads:\t4\n"), Some(12_641_280.0));
+        for odd in ["", "VmRSS:\t12345", "VmRSS:\tmuch kB"] {
+            assert_eq!(resident_of(odd), None, "{odd}");
+        }
+    }
+
+    #[test]
+    fn a_hold_has_the_name_that_its_json_has() {
+        let until = jiff::Timestamp::UNIX_EPOCH;
+        for hold in [
+            Hold::Paused { reason: String::new() },
+            Hold::Blind { why: String::new() },
+            Hold::BadData { why: String::new() },
+            Hold::CoolingDown { until },
+            Hold::AtMaximum { max: 1 },
+            Hold::AtMinimum { min: 1 },
+            Hold::Underway { operation: "o".into() },
+            Hold::NotSustained { since: None },
+            Hold::UnreadyNodes { unready: 1, total: 2 },
+            Hold::PodsWaiting { pods: 1 },
+            Hold::Wanted { rule: "cpu".into() },
+            Hold::NoOffer { why: String::new() },
+            Hold::NoCandidate { why: Vec::new() },
+        ] {
+            let json = serde_json::to_value(&hold).expect("it is plain data");
+            assert_eq!(json["hold"], hold_name(&hold));
+        }
+    }
+}

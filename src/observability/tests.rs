@@ -1,0 +1,173 @@
+use super::catalogue::{Kind, METRICS};
+use super::*;
+use crate::control::status::{Role, SourceStatus};
+use crate::model::ids::Epoch;
+use crate::model::offer::HourlyPrice;
+use crate::model::plan::{Alert, Finding, OnDrainTimeout, RetireReason};
+use crate::model::{Hold, Market, Operation, Plan, PoolReport, Retire, RetireOrder, RetireState};
+use crate::ports::{Measurement, Telemetry};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+const AT: jiff::Timestamp = jiff::Timestamp::UNIX_EPOCH;
+
+fn plan() -> Plan {
+    let hold = Some(Hold::CoolingDown { until: AT });
+    Plan {
+        pools: vec![PoolReport {
+            pool: "workers".into(),
+            owned: 3,
+            in_flight: 1,
+            ready: 2,
+            min: 2,
+            max: 10,
+            desired: 4,
+            price: HourlyPrice(288_000),
+            cpu: Some(0.71),
+            memory: Some(0.5),
+            findings: vec![Finding { rule: "cpu".into(), evidence: String::new(), wants: 1, hold }],
+        }],
+        holds: vec![Hold::Paused { reason: "x".into() }],
+        pending: 5,
+        alerts: vec![Alert { name: "spot_exhausted".into(), text: String::new() }],
+        ..Plan::default()
+    }
+}
+
+fn retirement() -> Operation {
+    Operation::Retire(Retire {
+        id: "r-1".into(),
+        epoch: Epoch(7),
+        created: AT,
+        updated: AT,
+        order: RetireOrder {
+            pool: "workers".into(),
+            instance: None,
+            node: None,
+            zone: "a".into(),
+            market: Market::Spot,
+            reason: RetireReason::Leaked,
+            on_timeout: OnDrainTimeout::Force,
+        },
+        state: RetireState::Draining { since: AT },
+    })
+}
+
+/// A status in which every gauge has something to show.
+fn status() -> Status {
+    Status {
+        version: "1.2.3",
+        cluster: "c".into(),
+        owner: "me".into(),
+        role: Role::Leader { epoch: Epoch(7) },
+        started: AT,
+        last_turn: Some(AT),
+        turns: 1,
+        pause: None,
+        plan: Some(Arc::new(plan())),
+        operations: vec![retirement()],
+        sources: BTreeMap::from([("ec2", SourceStatus { ok: true, why: None, last_ok: Some(AT) })]),
+        reload_error: None,
+        decisions: VecDeque::new(),
+    }
+}
+
+fn every_measurement() -> [Measurement; 12] {
+    let took = Duration::from_millis(40);
+    let pool = || "workers".to_owned();
+    [
+        Measurement::Turn { trigger: "tick", took },
+        Measurement::Planned { took },
+        Measurement::AuditRefused { invariant: "bounds" },
+        Measurement::UnschedulableToLaunch { took },
+        Measurement::Joined { took },
+        Measurement::ScaledUp { pool: pool(), market: Market::OnDemand, instances: 3 },
+        Measurement::ScaledDown { pool: pool(), reason: "underused" },
+        Measurement::OperationFailed { kind: "launch", failure: "quota" },
+        Measurement::RolledBack { pool: pool() },
+        Measurement::NoticeReceived { kind: "foreign" },
+        Measurement::NoticeToCordon { took },
+        Measurement::PortFailed { port: "ec2", class: "throttled" },
+    ]
+}
+
+fn rendered(status: Status) -> String {
+    let (sender, receiver) = watch::channel(Arc::new(status));
+    let (instruments, render) = metrics(receiver);
+    every_measurement().into_iter().for_each(|measurement| instruments.record(measurement));
+    let text = render();
+    drop(sender);
+    text
+}
+
+#[test]
+fn the_registry_has_what_the_catalogue_says_and_nothing_else() {
+    let text = rendered(status());
+    let shown: BTreeSet<(String, String)> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter_map(|line| line.split_once(' ').map(|(name, kind)| (name.to_owned(), kind.to_owned())))
+        .collect();
+    let expected: BTreeSet<(String, String)> =
+        METRICS.iter().map(|entry| (entry.family().to_owned(), entry.kind.name().to_owned())).collect();
+    assert_eq!(shown, expected, "{text}");
+    assert_eq!(text.matches("# TYPE ").count(), METRICS.len(), "no family comes twice");
+    assert!(text.ends_with("# EOF\n"));
+    for entry in METRICS {
+        assert!(text.contains(&format!("# HELP {} {}", entry.family(), entry.help)), "{}", entry.name);
+    }
+}
+
+#[test]
+fn every_sample_has_the_labels_that_the_catalogue_says() {
+    for line in rendered(status()).lines().filter(|line| !line.starts_with('#')) {
+        let name = line.split(['{', ' ']).next().unwrap_or_default();
+        let entry = METRICS.iter().find(|entry| match entry.kind {
+            Kind::Histogram => ["_bucket", "_sum", "_count"].iter().any(|suffix| name == format!("{}{suffix}", entry.name)),
+            Kind::Counter | Kind::Gauge | Kind::Info => name == entry.name,
+        });
+        let entry = entry.unwrap_or_else(|| panic!("{line} is in no catalogue"));
+        let labels = line.split_once('{').and_then(|(_, rest)| rest.rsplit_once('}')).map_or("", |(labels, _)| labels);
+        let keys: Vec<&str> =
+            labels.split(',').filter_map(|pair| pair.split_once('=')).map(|(key, _)| key).filter(|key| *key != "le").collect();
+        assert_eq!(keys, entry.labels, "{line}");
+    }
+}
+
+#[test]
+fn the_gauges_show_the_status() {
+    let text = rendered(status());
+    for line in [
+        "node_fleet_nodes{pool=\"workers\",state=\"ready\"} 2.0",
+        "node_fleet_nodes{pool=\"workers\",state=\"not_ready\"} 1.0",
+        "node_fleet_nodes{pool=\"workers\",state=\"launching\"} 1.0",
+        "node_fleet_nodes_desired{pool=\"workers\"} 4.0",
+        "node_fleet_cpu_utilisation_ratio{pool=\"workers\"} 0.71",
+        "node_fleet_cost_dollars_per_hour{pool=\"workers\"} 0.288",
+        "node_fleet_holds{pool=\"workers\",rule=\"cpu\",hold=\"cooling_down\"} 1.0",
+        "node_fleet_holds{pool=\"\",rule=\"\",hold=\"paused\"} 1.0",
+        "node_fleet_alert{name=\"spot_exhausted\"} 1.0",
+        "node_fleet_alert{name=\"offer_stopped\"} 0.0",
+        "node_fleet_operations{kind=\"retire\",state=\"draining\"} 1.0",
+        "node_fleet_leader 1.0",
+        "node_fleet_epoch 7.0",
+        "node_fleet_paused 0.0",
+        "node_fleet_source_up{source=\"ec2\"} 1.0",
+        "node_fleet_build_info{version=\"1.2.3\"} 1",
+        "node_fleet_instances_launched_total{pool=\"workers\",market=\"on-demand\"} 3",
+        "node_fleet_turn_duration_seconds_count{trigger=\"tick\"} 1",
+    ] {
+        assert!(text.lines().any(|shown| shown == line), "{line} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_absent_and_not_zero() {
+    let mut blind = plan();
+    (blind.pools[0].cpu, blind.pools[0].memory) = (None, None);
+    let text = rendered(Status { role: Role::Standby { leader: None }, last_turn: None, plan: Some(Arc::new(blind)), ..status() });
+    for absent in ["node_fleet_cpu_utilisation_ratio", "node_fleet_memory_utilisation_ratio", "node_fleet_epoch", "node_fleet_last_turn"] {
+        assert!(!text.contains(absent), "{absent} in\n{text}");
+    }
+    assert!(text.contains("node_fleet_leader 0.0"));
+}
