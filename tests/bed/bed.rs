@@ -217,9 +217,9 @@ impl Bed {
             text.push_str(&format!("--- end of the log of {name}\n{}\n", tail(log, 40)));
         }
         let calls = self.proxy.calls();
-        let quiet = ["DescribeInstances", "ReceiveMessage"];
+        let quiet = ["DescribeInstances", "ReceiveMessage", "GetItem", "UpdateItem"];
         let shown: Vec<_> = calls.iter().filter(|call| !quiet.contains(&call.action.as_str())).collect();
-        text.push_str(&format!("--- last AWS calls of {}, without {}\n", calls.len(), quiet.join(" and ")));
+        text.push_str(&format!("--- last AWS calls of {}, without {}\n", calls.len(), quiet.join(", ")));
         for call in &shown[shown.len().saturating_sub(25)..] {
             text.push_str(&format!("{call}\n"));
         }

@@ -25,6 +25,10 @@ pub struct Configuration {
     pub lease: String,
     pub heartbeat: String,
     pub scale_down: bool,
+    /// How long an offer that failed rests first.
+    pub offer_rest: String,
+    /// How long a node whose drain failed is left alone.
+    pub node_rest: String,
     /// More tables, as TOML: `[[metric]]`, `[[pool.schedule]]`.
     pub more: String,
 }
@@ -47,15 +51,38 @@ impl Default for Configuration {
             min_node_age: text("10s"),
             join_timeout: text("20s"),
             drain_timeout: text("15s"),
-            lease: text("6s"),
+            lease: text("8s"),
             heartbeat: text("1s"),
             scale_down: true,
+            offer_rest: text("10s"),
+            node_rest: text("15s"),
             more: String::new(),
         }
     }
 }
 
 impl Configuration {
+    /// Removals within seconds: for scenarios about what becomes of them, not about when they come.
+    #[must_use]
+    pub fn hasty(mut self) -> Self {
+        let text = str::to_owned;
+        self.interval = text("1s");
+        self.down_sustain = text("3s");
+        self.down_cooldown = text("2s");
+        self.up_cooldown = text("2s");
+        self.up_sustain = text("5s");
+        self.min_node_age = text("2s");
+        self
+    }
+
+    /// A lease that is over after 6 s.
+    #[must_use]
+    pub fn short_lease(mut self) -> Self {
+        self.lease = "6s".to_owned();
+        self.heartbeat = "500ms".to_owned();
+        self
+    }
+
     /// The file for a daemon in this bed.
     pub fn toml(&self, bed: &Bed) -> String {
         let list = |items: &mut dyn Iterator<Item = &String>| items.map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ");
@@ -103,7 +130,7 @@ impl Configuration {
             "[evaluation]\ninterval = \"{}\"\nstray_grace = \"5s\"\n\
              [scale_up]\ncpu_sustain = \"{}\"\nmemory_sustain = \"{}\"\ncooldown = \"{}\"\n\
              [scale_down]\nenabled = {}\nsustain = \"{}\"\ncooldown = \"{}\"\nmin_node_age = \"{}\"\n\
-             [rest]\nfirst = \"10s\"\nlongest = \"1m\"\nnode = \"15s\"\n",
+             [rest]\nfirst = \"{}\"\nlongest = \"1m\"\nnode = \"{}\"\n",
             self.interval,
             self.up_sustain,
             self.up_sustain,
@@ -112,6 +139,8 @@ impl Configuration {
             self.down_sustain,
             self.down_cooldown,
             self.min_node_age,
+            self.offer_rest,
+            self.node_rest,
         )
     }
 }

@@ -5,6 +5,11 @@ use futures::future::LocalBoxFuture;
 
 use crate::bed::Bed;
 
+mod fleet;
+mod growing;
+mod notices;
+mod shrinking;
+mod succession;
 mod the_bed_itself;
 
 /// One scenario: its name is a sentence, its error says what was not so.
@@ -13,5 +18,28 @@ pub struct Scenario {
     pub run: fn(&mut Bed) -> LocalBoxFuture<'_, Result<()>>,
 }
 
-/// Every scenario.
-pub const ALL: &[Scenario] = &[Scenario { name: "the_bed_itself", run: |bed| Box::pin(the_bed_itself::run(bed)) }];
+macro_rules! scenarios {
+    ($($module:ident::$name:ident),* $(,)?) => {
+        /// Every scenario.
+        pub const ALL: &[Scenario] =
+            &[$(Scenario { name: concat!(stringify!($module), "::", stringify!($name)), run: |bed| Box::pin($module::$name(bed)) }),*];
+    };
+}
+
+scenarios! {
+    the_bed_itself::run,
+    growing::pods_get_nodes,
+    growing::cpu_must_last,
+    growing::capacity_runs_out,
+    growing::some_never_join,
+    shrinking::load_falls,
+    shrinking::blind_is_careful,
+    shrinking::drain_rolls_back,
+    shrinking::drain_is_forced,
+    succession::killed_at_every_step,
+    succession::awakened,
+    succession::cut_connections,
+    succession::paused,
+    notices::interruption,
+    notices::strangers_live,
+}
