@@ -662,6 +662,11 @@ impl<W: World> Controller<W> {
             info!(instance = %instance.id, %at, "the notice does not fit the instance and changes nothing");
             return self.acknowledge(delivery.handle);
         }
+        let gone = |retire: &Retire| retire.order.instance.as_ref() == Some(&instance.id) && retire.state == RetireState::Done;
+        if self.operations.values().any(|operation| matches!(operation, Operation::Retire(retire) if gone(retire))) {
+            // The list of instances is older than the end of its retirement.
+            return self.acknowledge(delivery.handle);
+        }
         let reason = RetireReason::SpotInterruption { deadline: at + SPOT_NOTICE };
         let received = self.context.world.clock().monotonic();
         let open = self.operations.values().find_map(|operation| match operation {

@@ -72,7 +72,8 @@ pub async fn prepare(aws: &Aws) -> Result<Account> {
 /// Runs one on-demand instance with these tags, beside every daemon: a server, or a stranger.
 pub async fn run_instance(ec2: &aws_sdk_ec2::Client, subnet: &str, tags: &[(&str, &str)]) -> Result<String> {
     let run = ec2.run_instances().image_id("ami-12c6146b").instance_type(InstanceType::T3Medium).subnet_id(subnet);
-    let run = run.min_count(1).max_count(1).tag_specifications(tagged(tags));
+    let tagged = (!tags.is_empty()).then(|| vec![tagged(tags)]);
+    let run = run.min_count(1).max_count(1).set_tag_specifications(tagged);
     let answer = run.send().await.context("run an instance")?;
     let id = answer.instances().first().and_then(|instance| instance.instance_id()).context("no instance in the answer")?;
     Ok(id.to_owned())

@@ -5,7 +5,7 @@ use futures::future::LocalBoxFuture;
 
 use crate::bed::Bed;
 
-mod fleet;
+pub mod fleet;
 mod growing;
 mod notices;
 mod shrinking;

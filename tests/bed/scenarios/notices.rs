@@ -10,6 +10,7 @@ use crate::bed::{Bed, SERVER_NODE};
 use crate::cluster::{has_taint, is_cordoned, is_running};
 use crate::configuration::Configuration;
 use crate::events;
+use crate::exporter::Load;
 use crate::offers::ZONES;
 use crate::wait::{Seen, holds, until};
 use crate::workload::Workload;
@@ -19,6 +20,7 @@ pub async fn interruption(bed: &mut Bed) -> Result<()> {
     // A message that is not deleted is back after 3 s, and in the dead-letter queue after 5 times.
     let soon = bed.aws.sqs.set_queue_attributes().queue_url(&bed.account.queue_url).attributes(QueueAttributeName::VisibilityTimeout, "3");
     soon.send().await.context("set the visibility timeout")?;
+    bed.exporter.set_load_of_all(Load::Fixed { cpu: 0.4, memory: 0.4 });
     let configuration = Configuration { on_demand_base: 0, spot_share: 1.0, scale_down: false, ..Configuration::default() };
     let daemon = fleet(bed, &configuration).await?;
     bed.cluster.apply(&Workload::new("shop", 2, "1500m", "256Mi").ending_in("6s")).await?;
@@ -57,7 +59,8 @@ pub async fn interruption(bed: &mut Bed) -> Result<()> {
     bed.notify(&event).await?;
     empty(bed).await?;
     ensure!(launched_since(bed, mark) == 1, "one replacement was needed, not {}", launched_since(bed, mark));
-    ensure!(terminated_since(bed, mark).into_iter().eq([instance]), "{:?}", terminated_since(bed, mark));
+    let ended = bed.proxy.calls_of("TerminateInstances").into_iter().filter(|call| call.number > mark).count();
+    ensure!(ended == 1 && terminated_since(bed, mark).into_iter().eq([instance]), "{ended}: {:?}", terminated_since(bed, mark));
     strange_messages(bed).await
 }
 

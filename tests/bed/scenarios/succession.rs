@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
-use super::fleet::{
-    LATER, SOON, calls_by, create_table, fleet, journal, launched_since, launches_since, leads, quiet, terminated_since, under_way,
-};
+use super::fleet::{LATER, SOON, calls_by, fleet, journal, launched_since, launches_since, leads, quiet, terminated_since, under_way};
 use crate::bed::Bed;
 use crate::configuration::Configuration;
 use crate::daemon::Daemon;
+use crate::exporter::Load;
 use crate::proxy::faults::{Matcher, When};
 use crate::wait::{Seen, holds, until};
 use crate::workload::Workload;
@@ -35,6 +34,7 @@ fn moments() -> Vec<(&'static str, Matcher, Matcher)> {
 pub async fn killed_at_every_step(bed: &mut Bed) -> Result<()> {
     let configuration = Configuration { min: 1, max: 4, ..Configuration::default().hasty().short_lease() };
     let toml = configuration.toml(bed);
+    bed.exporter.set_load_of_all(Load::Fixed { cpu: 0.1, memory: 0.1 });
     let mut leader = fleet(bed, &configuration).await?;
     let mut number = 0;
     let mut standby = another(bed, &toml, &mut number).await?;
@@ -173,7 +173,7 @@ pub async fn cut_connections(bed: &mut Bed) -> Result<()> {
 pub async fn paused(bed: &mut Bed) -> Result<()> {
     let configuration = Configuration { min: 1, max: 5, ..Configuration::default().hasty().short_lease() };
     let toml = configuration.toml(bed);
-    create_table(bed, &toml).await?;
+    bed.exporter.set_load_of_all(Load::Fixed { cpu: 0.1, memory: 0.1 });
     let mut alpha = fleet(bed, &configuration).await?;
     bed.cluster.apply(&Workload::new("shop", 1, "1500m", "256Mi")).await?;
     bed.cluster.wait_for_running("shop", 1, SOON).await?;
