@@ -43,8 +43,8 @@
 //! | control | model, policy, ports |
 //! | adapters | model, ports, config |
 //! | config | model, policy |
-//! | http | model, control::status |
-//! | observability | model, ports, config, control::status |
+//! | http | model, `control::status` |
+//! | observability | model, ports, config, `control::status` |
 //! | cli | everything |
 //!
 //! # Exactly once, whatever breaks

@@ -64,9 +64,9 @@ pub(super) fn evaluate(socket: &Socket) -> anyhow::Result<ExitCode> {
 fn show(socket: &Socket, answer: &Value, describe: impl Fn(&Value) -> String) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     if socket.json {
-        writeln!(out, "{answer:#}")?
+        writeln!(out, "{answer:#}")?;
     } else {
-        write!(out, "{}", describe(answer))?
+        write!(out, "{}", describe(answer))?;
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -8,13 +8,13 @@ use crate::adapters::aws;
 use crate::adapters::cron::Ticks;
 use crate::adapters::live::Live;
 use crate::adapters::secrets_manager::Secrets;
-use crate::adapters::system_clock::SystemClock;
+use crate::adapters::system_clock::{SystemClock, SystemEntropy};
 use crate::config::Config;
 use crate::control::status::{COMMANDS_WAITING, Handle, Role, Status};
 use crate::control::{self, Controller, Inputs, Leadership, lease, notices};
 use crate::http::{self, AdminSocket, Pulse, Surface, Token};
 use crate::observability;
-use crate::ports::Clock;
+use crate::ports::{Clock, Entropy};
 use anyhow::{Context, anyhow};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
@@ -27,7 +27,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::{error, info};
-use uuid::Uuid;
 
 /// systemd is told that the daemon stops, and it has ended this long after.
 const STOP_LIMIT: Duration = Duration::from_millis(9500);
@@ -180,7 +179,7 @@ async fn tell_leading(mut leads: watch::Receiver<Leadership>, leading: watch::Se
 fn owner() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "unknown" } else { host.trim() };
-    format!("{host}/{}/{}", std::process::id(), Uuid::new_v4().simple())
+    format!("{host}/{}/{}", std::process::id(), SystemEntropy.operation_id())
 }
 
 async fn token(config: &Config, secrets: &Secrets) -> anyhow::Result<Option<Arc<Token>>> {

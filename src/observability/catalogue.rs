@@ -95,7 +95,7 @@ catalogue! {
     PORT_FAILURES = "node_fleet_port_failures_total" Counter ["port", "class"]
         "Failed calls to Kubernetes, EC2, DynamoDB, SQS and Prometheus";
     NODES = "node_fleet_nodes" Gauge ["pool", "state"]
-        "Workers of a pool: ready, not_ready (an instance without a Ready node) or launching (asked for, not seen yet)";
+        "Workers of a pool: `ready`, `not_ready` (an instance without a Ready node) or `launching` (asked for, not seen yet)";
     NODES_DESIRED = "node_fleet_nodes_desired" Gauge ["pool"]
         "Workers that the pool should have after the latest plan";
     NODES_MIN = "node_fleet_nodes_min" Gauge ["pool"]

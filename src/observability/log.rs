@@ -39,10 +39,9 @@ pub fn init(config: &LogConfig) -> Result<(), LogError> {
     let under_systemd = || std::env::var("JOURNAL_STREAM").is_ok_and(|stream| is_stderr(&stream));
     let layer = match config.format {
         LogFormat::Json => json(),
-        LogFormat::Text => text(),
         LogFormat::Journald => journald().map_err(LogError::Journald)?,
         LogFormat::Auto if under_systemd() => journald().unwrap_or_else(|_| text()),
-        LogFormat::Auto => text(),
+        LogFormat::Auto | LogFormat::Text => text(),
     };
     Ok(tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?)
 }

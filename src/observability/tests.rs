@@ -94,7 +94,9 @@ fn every_measurement() -> [Measurement; 12] {
 fn rendered(status: Status) -> String {
     let (sender, receiver) = watch::channel(Arc::new(status));
     let (instruments, render) = metrics(receiver);
-    every_measurement().into_iter().for_each(|measurement| instruments.record(measurement));
+    for measurement in every_measurement() {
+        instruments.record(measurement);
+    }
     let text = render();
     drop(sender);
     text

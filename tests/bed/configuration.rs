@@ -64,23 +64,23 @@ impl Default for Configuration {
 impl Configuration {
     /// Removals within seconds: for scenarios about what becomes of them, not about when they come.
     #[must_use]
-    pub fn hasty(mut self) -> Self {
+    pub fn hasty(self) -> Self {
         let text = str::to_owned;
-        self.interval = text("1s");
-        self.down_sustain = text("3s");
-        self.down_cooldown = text("2s");
-        self.up_cooldown = text("2s");
-        self.up_sustain = text("5s");
-        self.min_node_age = text("2s");
-        self
+        Self {
+            interval: text("1s"),
+            down_sustain: text("3s"),
+            down_cooldown: text("2s"),
+            up_cooldown: text("2s"),
+            up_sustain: text("5s"),
+            min_node_age: text("2s"),
+            ..self
+        }
     }
 
     /// A lease that is over after 6 s.
     #[must_use]
-    pub fn short_lease(mut self) -> Self {
-        self.lease = "6s".to_owned();
-        self.heartbeat = "500ms".to_owned();
-        self
+    pub fn short_lease(self) -> Self {
+        Self { lease: "6s".to_owned(), heartbeat: "500ms".to_owned(), ..self }
     }
 
     /// The file for a daemon in this bed.

@@ -18,13 +18,13 @@ use crate::workload::Workload;
 
 /// Pods become unschedulable, nodes join, pods run: on the watch event, and not on the tick, which is 10 minutes away.
 pub async fn pods_get_nodes(bed: &mut Bed) -> Result<()> {
-    let calm = || "10m".to_owned();
+    let ten_minutes = || "10m".to_owned();
     let configuration = Configuration {
-        interval: calm(),
-        up_sustain: calm(),
-        down_sustain: calm(),
-        up_cooldown: calm(),
-        down_cooldown: calm(),
+        interval: ten_minutes(),
+        up_sustain: ten_minutes(),
+        down_sustain: ten_minutes(),
+        up_cooldown: ten_minutes(),
+        down_cooldown: ten_minutes(),
         ..Configuration::default()
     };
     let daemon = fleet(bed, &configuration).await?;
