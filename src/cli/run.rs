@@ -24,7 +24,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{error, info};
 
@@ -90,7 +90,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let lease = tokio::spawn(lease::keep(Arc::clone(&world), owner.clone(), settings.lease, leadership, lease_ends));
     let controller = tokio::spawn(Controller::new(Arc::clone(&world), settings, inputs, status, beats).run());
     let http = tokio::spawn(http::serve(surface, http::Limits::default(), tcp, admin, stopped.clone()));
-    let mut helpers = tokio::task::JoinSet::new();
+    let mut helpers = JoinSet::new();
     helpers.spawn(tell_leading(leads, leading));
     helpers.spawn(notices::listen(Arc::clone(&world), is_leading, delivered));
     helpers.spawn({
@@ -101,7 +101,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let path = path.to_owned();
     helpers.spawn(reload::follow(path, config, owner, Arc::clone(&world), hang_up, reloaded));
 
-    let mut work = Work { lease, controller, http };
+    let mut work = Work { lease, controller, http, helpers };
     let ended = tokio::select! {
         biased;
         _ = terminate.recv() => Ok("SIGTERM"),
@@ -122,7 +122,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
         work.finish_rest().await;
     };
     let in_time = timeout(STOP_LIMIT, stopping).await.is_ok();
-    helpers.shutdown().await;
+    work.helpers.shutdown().await;
     ended?;
     if in_time { Ok(()) } else { Err(anyhow!("not everything ended within {STOP_LIMIT:?}; the journal says where to go on")) }
 }
@@ -132,6 +132,8 @@ struct Work {
     lease: JoinHandle<()>,
     controller: JoinHandle<()>,
     http: JoinHandle<()>,
+    /// Those that listen and report; they end with what they listen to.
+    helpers: JoinSet<()>,
 }
 
 impl Work {
@@ -141,6 +143,7 @@ impl Work {
             outcome = &mut self.lease => ("the lease's keeper", outcome),
             outcome = &mut self.controller => ("the control loop", outcome),
             outcome = &mut self.http => ("the HTTP server", outcome),
+            Some(outcome) = self.helpers.join_next() => ("a helper of the control loop", outcome),
         };
         match outcome {
             Ok(()) => anyhow!("{name} has ended"),

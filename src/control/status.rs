@@ -79,7 +79,7 @@ pub struct Status {
     pub plan: Option<Arc<Plan>>,
     /// Operations that are under way, then those that are over, latest first.
     pub operations: Vec<Operation>,
-    /// The sources: `kubernetes`, `ec2`, `prometheus`, `dynamodb`, `sqs`.
+    /// The sources: `kubernetes`, `ec2`, `prometheus`, `dynamodb`.
     pub sources: BTreeMap<&'static str, SourceStatus>,
     /// Why the latest reload of the configuration was refused, if it was.
     pub reload_error: Option<String>,

@@ -32,6 +32,7 @@ impl Process {
             .args(["--pdeathsig", "KILL", "--"])
             .arg(program)
             .args(arguments)
+            .current_dir(log.parent().unwrap_or(Path::new("/")))
             .envs(environment.iter().map(|(key, value)| (*key, value.as_str())))
             .stdin(Stdio::null())
             .stdout(duplicate(&output)?)

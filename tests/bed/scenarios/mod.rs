@@ -10,6 +10,7 @@ mod growing;
 mod notices;
 mod shrinking;
 mod succession;
+mod surface;
 mod the_bed_itself;
 
 /// One scenario: its name is a sentence, its error says what was not so.
@@ -28,6 +29,7 @@ macro_rules! scenarios {
 
 scenarios! {
     the_bed_itself::run,
+    surface::operators,
     growing::pods_get_nodes,
     growing::cpu_must_last,
     growing::capacity_runs_out,

@@ -1,0 +1,237 @@
+//! The table of operations: begun, driven step by step, and learnt from when they are over.
+
+use super::super::driver::{Drive, Stepped, step};
+use super::{Controller, Event};
+use crate::model::ids::Epoch;
+use crate::model::instance::tags;
+use crate::model::operation::{LaunchState, RetireState};
+use crate::model::plan::{OnDrainTimeout, RetireReason};
+use crate::model::{Action, Launch, LaunchOrder, LaunchRequest, Operation, OperationId, Plan, Retire, RetireOrder, Snapshot};
+use crate::policy;
+use crate::ports::ledger::StateSummary;
+use crate::ports::{Entropy, Grant, Ledger, Measurement, Telemetry, World};
+use jiff::SignedDuration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{error, info, warn};
+
+/// Operations that are over are kept this long: EC2's and Kubernetes' lists lag behind them.
+const KEPT_WHEN_OVER: SignedDuration = SignedDuration::from_mins(15);
+
+impl<W: World> Controller<W> {
+    pub(super) fn begin(
+        &mut self,
+        action: &Action,
+        grant: &Grant,
+        versions: &BTreeMap<crate::model::PoolName, String>,
+        snapshot: &Snapshot,
+    ) -> Option<String> {
+        let operation = match action {
+            Action::Launch(order) => self.new_launch(order, grant, versions, snapshot)?,
+            Action::Retire(order) => self.new_retire(order.clone(), grant),
+        };
+        let id = operation.id().to_string();
+        self.adopt(operation, true);
+        Some(id)
+    }
+
+    pub(super) fn new_launch(
+        &self,
+        order: &LaunchOrder,
+        grant: &Grant,
+        versions: &BTreeMap<crate::model::PoolName, String>,
+        snapshot: &Snapshot,
+    ) -> Option<Operation> {
+        let template = self.context.settings.templates.get(&order.pool)?;
+        let Some(version) = template.version.clone().or_else(|| versions.get(&order.pool).cloned()) else {
+            error!(pool = %order.pool, "the launch template's version is not known, so nothing is launched");
+            return None;
+        };
+        let id = self.context.world.entropy().operation_id();
+        let request = LaunchRequest {
+            token: id.clone(),
+            launch_template: template.template.clone(),
+            launch_template_version: version,
+            subnet: order.subnet.clone(),
+            market: order.market,
+            instance_types: order.instance_types.clone(),
+            count: order.count,
+            tags: tags(&self.context.settings.cluster, &order.pool, &id, grant.epoch),
+        };
+        info!(operation = %id, pool = %order.pool, zone = %order.zone, market = %order.market, count = order.count, reason = %order.reason, "scaling up");
+        self.measure_urgency(order, snapshot);
+        self.context.world.telemetry().record(Measurement::ScaledUp {
+            pool: order.pool.to_string(),
+            market: order.market,
+            instances: order.count,
+        });
+        let now = self.now();
+        Some(Operation::Launch(Launch {
+            id,
+            epoch: grant.epoch,
+            created: now,
+            updated: now,
+            order: order.clone(),
+            request,
+            state: LaunchState::Journalled,
+        }))
+    }
+
+    /// Measures how long the oldest of the order's pods has waited.
+    pub(super) fn measure_urgency(&self, order: &LaunchOrder, snapshot: &Snapshot) {
+        let Some(cluster) = snapshot.cluster.known() else { return };
+        let named: BTreeSet<_> = order.pods.iter().collect();
+        let oldest = cluster.pods.iter().filter(|pod| named.contains(&pod.key)).filter_map(|pod| pod.unschedulable_since).min();
+        if let Some(since) = oldest {
+            let took = Duration::try_from(self.now().duration_since(since)).unwrap_or_default();
+            self.context.world.telemetry().record(Measurement::UnschedulableToLaunch { took });
+        }
+    }
+
+    pub(super) fn new_retire(&self, order: RetireOrder, grant: &Grant) -> Operation {
+        let id = self.context.world.entropy().operation_id();
+        let now = self.now();
+        info!(operation = %id, pool = %order.pool, instance = ?order.instance, node = ?order.node, reason = %order.reason, "giving back");
+        Operation::Retire(Retire { id, epoch: grant.epoch, created: now, updated: now, order, state: RetireState::Journalled })
+    }
+
+    /// Takes an operation into the table and begins to drive it.
+    pub(super) fn adopt(&mut self, operation: Operation, fresh: bool) {
+        let over = operation.is_over();
+        self.operations.insert(operation.id().clone(), operation.clone());
+        if !over {
+            self.drive(Drive { operation, fresh, failures: 0 });
+        }
+    }
+
+    pub(super) fn drive(&self, drive: Drive) {
+        let Some(grant) = &self.grant else { return };
+        let (context, epoch) = (self.context.clone(), grant.epoch);
+        self.spawn(async move { Event::Stepped(epoch, Box::new(step(context, drive).await)) });
+    }
+
+    pub(super) fn stepped(&mut self, epoch: Epoch, stepped: Stepped) {
+        if self.grant.as_ref().map(|grant| grant.epoch) != Some(epoch) {
+            return;
+        }
+        if stepped.lost {
+            warn!("the journal refuses this instance; another one leads");
+            return;
+        }
+        let mut drive = stepped.drive;
+        self.amend(&mut drive);
+        let now = self.now();
+        let id = drive.operation.id().clone();
+        let journalled = !drive.fresh;
+        if journalled {
+            let moved = self.operations.get(&id).is_none_or(|known| known.state_name() != drive.operation.state_name());
+            self.operations.insert(id.clone(), drive.operation.clone());
+            self.settle_receipts(&drive.operation);
+            let over = drive.operation.is_over();
+            if over || !stepped.without_capacity.is_empty() {
+                self.memory = policy::learn(
+                    &self.context.settings.policy,
+                    std::mem::take(&mut self.memory),
+                    &drive.operation,
+                    &stepped.without_capacity,
+                    now,
+                );
+            }
+            if over && moved {
+                self.ended(&drive.operation);
+                self.publish();
+                return;
+            }
+            if moved {
+                self.publish();
+            }
+        }
+        self.drive(drive);
+    }
+
+    /// Gives a retirement its new reason; the journal hears of it with the next step.
+    pub(super) fn amend(&mut self, drive: &mut Drive) {
+        let Operation::Retire(retire) = &mut drive.operation else { return };
+        if let Some(reason) = self.amended.remove(&retire.id) {
+            let restart = matches!(retire.state, RetireState::RollingBack { .. });
+            retire.order.reason = reason;
+            retire.order.on_timeout = OnDrainTimeout::Force;
+            if restart || matches!(retire.state, RetireState::Draining { .. }) {
+                retire.state = RetireState::Journalled;
+            }
+            drive.fresh = true;
+        }
+    }
+
+    pub(super) fn ended(&mut self, operation: &Operation) {
+        let telemetry = self.context.world.telemetry();
+        match operation {
+            Operation::Launch(launch) => match &launch.state {
+                LaunchState::Failed { failure } => {
+                    let failure = match failure {
+                        crate::model::operation::LaunchFailure::InsufficientCapacity => "insufficient_capacity",
+                        crate::model::operation::LaunchFailure::Quota { .. } => "quota",
+                        crate::model::operation::LaunchFailure::TokenMismatch => "token_mismatch",
+                        crate::model::operation::LaunchFailure::Refused { .. } => "refused",
+                    };
+                    warn!(operation = %launch.id, failure, "the launch failed");
+                    telemetry.record(Measurement::OperationFailed { kind: "launch", failure });
+                    // The need is still there, and other offers may serve it.
+                    self.turn("notice");
+                }
+                LaunchState::Done { never_joined, .. } if !never_joined.is_empty() => {
+                    telemetry.record(Measurement::OperationFailed { kind: "launch", failure: "never_joined" });
+                    self.turn("notice");
+                }
+                LaunchState::Done { .. } | LaunchState::Journalled | LaunchState::Joining { .. } => {}
+            },
+            Operation::Retire(retire) => match &retire.state {
+                RetireState::RolledBack { .. } => telemetry.record(Measurement::RolledBack { pool: retire.order.pool.to_string() }),
+                RetireState::Done => {
+                    let reason = match retire.order.reason {
+                        RetireReason::Underused { .. } => "underused",
+                        RetireReason::AboveMaximum => "above_maximum",
+                        RetireReason::SpotInterruption { .. } => "spot_interruption",
+                        RetireReason::NeverJoined => "never_joined",
+                        RetireReason::Leaked => "leaked",
+                        RetireReason::InstanceGone => "instance_gone",
+                    };
+                    telemetry.record(Measurement::ScaledDown { pool: retire.order.pool.to_string(), reason });
+                }
+                RetireState::Journalled
+                | RetireState::Draining { .. }
+                | RetireState::Drained { .. }
+                | RetireState::Terminated
+                | RetireState::RollingBack { .. } => {}
+            },
+        }
+    }
+
+    /// Writes the memory down, beside the loop.
+    pub(super) fn remember(&self, grant: &Grant, plan: &Plan) {
+        let summary = StateSummary {
+            node_count: plan.pools.iter().map(|pool| pool.owned + pool.in_flight).sum(),
+            scaling_in_progress: self.operations.values().any(|operation| !operation.is_over()),
+            last_scale: self.memory.pools.values().flat_map(|pool| [pool.last_up, pool.last_down]).flatten().max(),
+        };
+        let (world, grant, memory) = (Arc::clone(&self.context.world), grant.clone(), self.memory.clone());
+        self.spawn(async move { Event::Remembered(world.ledger().remember(&grant, &memory, summary).await) });
+    }
+
+    /// Forgets operations that have been over for long.
+    pub(super) fn forget_old(&mut self, grant: &Grant) {
+        let now = self.now();
+        let old: Vec<OperationId> = self
+            .operations
+            .values()
+            .filter(|operation| operation.is_over() && now.duration_since(operation.updated()) > KEPT_WHEN_OVER)
+            .map(|operation| operation.id().clone())
+            .collect();
+        for id in old {
+            self.operations.remove(&id);
+            let (world, grant) = (Arc::clone(&self.context.world), grant.clone());
+            self.spawn(async move { Event::Remembered(world.ledger().forget(&grant, &id).await) });
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One turn: observe, plan, audit, begin.
+
+use super::super::observe::{Observation, observe};
+use super::super::status::{DECISIONS_KEPT, Decision, SourceStatus};
+use super::{Controller, Event};
+use crate::model::Snapshot;
+use crate::model::snapshot::Observed;
+use crate::policy;
+use crate::ports::{Clock, Measurement, Telemetry, World};
+use std::sync::Arc;
+use std::time::Duration;
+use tracing::{error, warn};
+
+/// After a failed turn, how soon an urgent one is tried again.
+const URGENT_AGAIN: Duration = Duration::from_secs(5);
+
+impl<W: World> Controller<W> {
+    pub(super) fn turn(&mut self, trigger: &'static str) {
+        if self.grant.is_none() {
+            return;
+        }
+        if self.observing {
+            self.again = Some(match self.again {
+                Some("tick") => "tick",
+                Some(_) | None => trigger,
+            });
+            return;
+        }
+        self.observing = true;
+        let (world, settings) = (Arc::clone(&self.context.world), Arc::clone(&self.context.settings));
+        let urgent = matches!(trigger, "pods" | "notice");
+        self.spawn(async move {
+            let before = world.clock().monotonic();
+            let observation = observe(Arc::clone(&world), settings, urgent).await;
+            world.telemetry().record(Measurement::Turn { trigger, took: world.clock().monotonic().since(before) });
+            Event::Observed(trigger, Box::new(observation))
+        });
+    }
+
+    pub(super) fn observed(&mut self, trigger: &'static str, observation: Observation) {
+        self.observing = false;
+        let Some(grant) = self.grant.clone() else { return };
+        self.note_sources(&observation);
+        match &observation.pause {
+            Ok(pause) => self.pause.clone_from(pause),
+            // Whether an operator has paused the fleet is not known, so nothing is started.
+            Err(why) => return self.after_turn(trigger, &Err(format!("the ledger does not say whether the fleet is paused: {why}"))),
+        }
+        if let Observed::Known { value, .. } = &observation.instances {
+            self.instances.clone_from(value);
+        }
+        let versions = observation.catalogue.known().map(|catalogue| catalogue.template_versions.clone()).unwrap_or_default();
+        let snapshot = self.snapshot(observation);
+        let now = self.now();
+        let before = self.context.world.clock().monotonic();
+        let (plan, memory) = policy::plan(&self.context.settings.policy, &snapshot, &self.memory, now);
+        self.context.world.telemetry().record(Measurement::Planned { took: self.context.world.clock().monotonic().since(before) });
+        let violations = policy::audit(&self.context.settings.policy, &snapshot, &plan, now);
+        let refused: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        let mut begun = Vec::new();
+        if violations.is_empty() {
+            self.memory = memory;
+            for action in &plan.actions {
+                begun.extend(self.begin(action, &grant, &versions, &snapshot));
+            }
+        } else {
+            for violation in &violations {
+                error!(%violation, "the plan would break an invariant and is refused");
+                self.context.world.telemetry().record(Measurement::AuditRefused { invariant: violation.invariant.name() });
+            }
+        }
+        self.remember(&grant, &plan);
+        self.forget_old(&grant);
+        let decision = Arc::new(Decision { at: now, trigger, plan, refused, operations: begun });
+        self.after_turn(trigger, &Ok(decision));
+    }
+
+    pub(super) fn after_turn(&mut self, trigger: &'static str, decision: &Result<Arc<Decision>, String>) {
+        self.shown.turns += 1;
+        self.shown.last_turn = Some(self.now());
+        match decision {
+            Ok(decision) => {
+                self.shown.plan = Some(Arc::new(decision.plan.clone()));
+                self.decisions.push_front(Arc::clone(decision));
+                self.decisions.truncate(DECISIONS_KEPT);
+            }
+            Err(why) => warn!(%why, "no plan was made"),
+        }
+        for waiting in self.evaluations.drain(..) {
+            let _ = waiting.send(decision.clone());
+        }
+        let blind = decision.as_ref().is_ok_and(|decision| decision.plan.pools.is_empty()) || decision.is_err();
+        if blind && trigger != "tick" {
+            // What made the turn urgent is still there when the sources answer again.
+            self.spawn(async {
+                tokio::time::sleep(URGENT_AGAIN).await;
+                Event::Woke
+            });
+        }
+        if let Some(again) = self.again.take() {
+            self.turn(again);
+        }
+        self.publish();
+    }
+
+    pub(super) fn snapshot(&self, observation: Observation) -> Snapshot {
+        Snapshot {
+            cluster: observation.cluster,
+            instances: observation.instances,
+            offers: match observation.catalogue {
+                Observed::Known { value, at } => Observed::Known { value: Arc::clone(&value.offers), at },
+                Observed::Unknown(why) => Observed::Unknown(why),
+            },
+            utilisation: observation.utilisation,
+            metrics: observation.metrics,
+            operations: self.operations.clone(),
+            pause: self.pause.clone(),
+        }
+    }
+
+    pub(super) fn note_sources(&mut self, observation: &Observation) {
+        fn outcome<T>(observed: &Observed<T>) -> Result<(), String> {
+            match observed {
+                Observed::Known { .. } => Ok(()),
+                Observed::Unknown(why) => Err(why.to_string()),
+            }
+        }
+        self.source("kubernetes", outcome(&observation.cluster));
+        self.source("ec2", outcome(&observation.instances).and(outcome(&observation.catalogue)));
+        if !matches!(observation.utilisation, Observed::Unknown(crate::model::Missing::NotAsked)) {
+            self.source("prometheus", outcome(&observation.utilisation));
+        }
+        self.source("dynamodb", observation.pause.as_ref().map(|_| ()).map_err(ToString::to_string));
+    }
+
+    pub(super) fn source(&mut self, name: &'static str, outcome: Result<(), String>) {
+        let now = self.now();
+        let entry = self.shown.sources.entry(name).or_insert(SourceStatus { ok: false, why: None, last_ok: None });
+        entry.ok = outcome.is_ok();
+        if entry.ok {
+            entry.last_ok = Some(now);
+        }
+        entry.why = outcome.err();
+    }
+}
