@@ -30,9 +30,6 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{info, warn};
 
-/// Pods that become unschedulable together are served together: so long the loop waits for more.
-const BATCH_IDLE: Duration = Duration::from_millis(100);
-
 /// What reaches the loop from outside.
 pub struct Inputs {
     /// The lease.
@@ -130,10 +127,7 @@ impl<W: World> Controller<W> {
                 Some(event) = self.running.next(), if !self.running.is_empty() => self.handle(event),
                 Some(command) = self.inputs.commands.recv() => self.command(command),
                 Some(reload) = self.inputs.reloads.recv() => self.reload(reload),
-                () = world.cluster().urgent() => {
-                    tokio::time::sleep(BATCH_IDLE).await;
-                    self.turn("pods");
-                }
+                () = world.cluster().urgent() => self.turn("pods"),
                 Some(()) = self.inputs.ticks.recv() => self.turn("tick"),
                 // The watchdog is fed by a loop that turns, also when there is nothing to do.
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}

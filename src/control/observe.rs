@@ -8,6 +8,7 @@ use crate::ports::{Clock, Cloud, CloudError, Cluster, Ledger, LedgerError, Measu
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What the sources said. The journal is added when the plan is made, so that it is the newest.
 pub struct Observation {
@@ -25,7 +26,11 @@ pub struct Observation {
     pub pause: Result<Option<Pause>, LedgerError>,
 }
 
-/// Asks every source. An urgent turn does not wait for Prometheus, which it does not need.
+/// Pods that become unschedulable together are served together: so long a turn waits for more of them.
+const BATCH_IDLE: Duration = Duration::from_millis(100);
+
+/// Asks every source, Kubernetes last, so that what it shows is the newest. An urgent turn does not
+/// wait for Prometheus, which it does not need.
 pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: bool) -> Observation {
     let utilisation = async { if urgent { Observed::Unknown(Missing::NotAsked) } else { world.metrics().utilisation().await } };
     let metrics = async {
@@ -36,14 +41,14 @@ pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: b
         join_all(asked).await.into_iter().collect()
     };
     let listed_at = world.clock().now();
-    let (cluster, instances, catalogue, utilisation, metrics, pause) = futures::join!(
-        world.cluster().view(),
-        world.cloud().instances(),
-        world.cloud().catalogue(),
-        utilisation,
-        metrics,
-        world.ledger().pause(),
-    );
+    let batch = async {
+        if urgent {
+            tokio::time::sleep(BATCH_IDLE).await
+        }
+    };
+    let ((), instances, catalogue, utilisation, metrics, pause) =
+        futures::join!(batch, world.cloud().instances(), world.cloud().catalogue(), utilisation, metrics, world.ledger().pause(),);
+    let cluster = world.cluster().view().await;
     if let Err(error) = &pause {
         world.telemetry().record(Measurement::PortFailed { port: "dynamodb", class: super::lease::class(error) });
     }

@@ -86,9 +86,11 @@ impl Joiner {
         let worker = joiner.clone();
         tokio::spawn(async move {
             loop {
+                let began = Instant::now();
                 // A turn fails when a server of the bed is down; the next one tries again.
                 let _ = worker.turn().await;
-                tokio::time::sleep(POLL).await;
+                // A large fleet takes moto long to list: it must have time for the daemon, too.
+                tokio::time::sleep(POLL.max(began.elapsed() * 3)).await;
             }
         });
         joiner

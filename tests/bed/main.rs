@@ -1,7 +1,7 @@
 //! The test bed: node-fleet's own process against a real control plane, a real
 //! Prometheus, and the interfaces of AWS, all on loopback.
 //!
-//! `tests/run bed [NAME...]` runs it with the servers that the environment names. Scenarios run one
+//! `tests/run bed [NAME...]` installs its servers and runs it. Scenarios run one
 //! after another in one bed, which is reset between them.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test program that tells what it does")]
 #![allow(clippy::disallowed_methods, reason = "the bed lives in real time")]

@@ -43,7 +43,7 @@ impl Tools {
         if missing.is_empty() {
             return Ok(tools);
         }
-        bail!("the bed needs servers that are not there ({}); set these variables to where they are", missing.join(", "))
+        bail!("the bed needs servers that are not there ({}); `tests/run bed` installs them and sets these variables", missing.join(", "))
     }
 }
 
