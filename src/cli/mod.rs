@@ -8,7 +8,7 @@ mod run;
 use crate::config::{Config, load};
 use clap::{Parser, Subcommand};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Where the package puts the configuration.
@@ -29,7 +29,7 @@ enum Command {
     Run {
         /// The configuration file.
         #[arg(long, value_name = "FILE", default_value = CONFIG)]
-        config: PathBuf,
+        config: std::path::PathBuf,
     },
     /// Reads a configuration and names everything that is wrong with it at once.
     Check(check::Check),

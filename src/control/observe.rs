@@ -43,7 +43,7 @@ pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: b
     let listed_at = world.clock().now();
     let batch = async {
         if urgent {
-            tokio::time::sleep(BATCH_IDLE).await
+            tokio::time::sleep(BATCH_IDLE).await;
         }
     };
     let ((), instances, catalogue, utilisation, metrics, pause) =

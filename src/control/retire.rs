@@ -36,8 +36,14 @@ async fn begin<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, 
             None => state(context, retire, RetireState::Done),
         });
     };
-    if let Some(objection) = objection(context, retire, node, &found) {
-        return Ok(rolled_back(context, retire, &objection));
+    if let Some(reason) = objection(context, retire, node, &found) {
+        // A predecessor may have cordoned it and ended before the journal knew.
+        let touched = found.node.cordoned_by.as_deref() == Some(retire.id.as_str());
+        return Ok(if touched {
+            state(context, retire, RetireState::RollingBack { reason })
+        } else {
+            rolled_back(context, retire, &reason)
+        });
     }
     if retire.order.instance.is_none() {
         return node_object_alone(context, retire, &found).await;

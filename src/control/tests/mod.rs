@@ -314,11 +314,11 @@ impl Cluster for Small {
         let pods = truth.view.pods.iter().filter(|pod| pod.node.as_ref() == Some(name)).map(|pod| Pod::clone(pod)).collect();
         Ok(truth.view.nodes.get(name).cloned().map(|node| NodeState { node, pods }))
     }
-    async fn cordon(&self, node: &NodeRef, _: &Cordon) -> Result<(), ClusterError> {
-        self.set_cordoned(node, true)
+    async fn cordon(&self, node: &NodeRef, cordon: &Cordon) -> Result<(), ClusterError> {
+        self.set_cordoned(node, Some(cordon.operation.to_string()))
     }
     async fn uncordon(&self, node: &NodeRef) -> Result<(), ClusterError> {
-        self.set_cordoned(node, false)
+        self.set_cordoned(node, None)
     }
     async fn evict(&self, pod: &PodKey, _: &str) -> Result<Eviction, ClusterError> {
         let mut truth = self.shared.truth();
@@ -333,10 +333,11 @@ impl Cluster for Small {
 }
 
 impl Small {
-    fn set_cordoned(&self, node: &NodeRef, cordoned: bool) -> Result<(), ClusterError> {
+    fn set_cordoned(&self, node: &NodeRef, by: Option<String>) -> Result<(), ClusterError> {
         let mut truth = self.shared.truth();
         let found = truth.view.nodes.get_mut(&node.name).ok_or(ClusterError::Gone { call: "patch node" })?;
-        found.cordoned = cordoned;
+        found.cordoned = by.is_some();
+        found.cordoned_by = by;
         Ok(())
     }
 }

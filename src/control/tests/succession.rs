@@ -1,6 +1,10 @@
 //! Two controllers: one acts, and when it is gone or cut off the other goes on.
 
 use super::*;
+use crate::model::ids::Epoch;
+use crate::model::operation::RetireState;
+use crate::model::plan::{OnDrainTimeout, RetireReason};
+use crate::model::{Retire, RetireOrder};
 
 #[tokio::test(start_paused = true)]
 async fn one_leads_and_the_other_waits() {
@@ -100,4 +104,32 @@ async fn the_pause_survives_a_failover() {
     seconds(300).await;
     assert!(two.leads() && two.handle.status.borrow().pause.is_some());
     assert!(shared.truth().launched.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_cordoned_and_may_stay_after_all_is_back_in_service_under_the_successor() {
+    let shared = shared(3);
+    let order = RetireOrder {
+        pool: "workers".into(),
+        instance: Some("i-s2".into()),
+        node: Some(NodeRef { name: "s2".into(), uid: node("s2", "a").uid }),
+        zone: "a".into(),
+        market: Market::OnDemand,
+        reason: RetireReason::Underused { evidence: String::new() },
+        on_timeout: OnDrainTimeout::RollBack,
+    };
+    let now = shared.now();
+    let retire = Retire { id: "r-1".into(), epoch: Epoch(0), created: now, updated: now, order, state: RetireState::Journalled };
+    {
+        // Its predecessor ended between the cordon and the journal, and then a person annotated the node.
+        let mut truth = shared.truth();
+        truth.journal.insert("r-1".into(), Operation::Retire(retire));
+        let node = truth.view.nodes.get_mut("s2").expect("the node is there");
+        (node.cordoned, node.cordoned_by, node.keep) = (true, Some("r-1".to_owned()), Some("node-fleet.io/do-not-remove".to_owned()));
+    }
+    let _daemon = Daemon::start(&shared, "two");
+    seconds(30).await;
+    let truth = shared.truth();
+    assert!(!truth.view.nodes["s2"].cordoned, "{:?}", truth.journal);
+    assert!(truth.terminated.is_empty());
 }
