@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::StreamExt;
+use futures::future::LocalBoxFuture;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::Api;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -29,15 +30,29 @@ const ROUNDS: usize = 100;
 /// The pods of the peers' burst.
 const BURST: usize = 1000;
 
-/// Measures everything and prints a line for each figure.
-pub async fn run(bed: &mut Bed) -> Result<()> {
-    start_and_idle(bed).await?;
-    bed.reset().await?;
-    one_pod(bed).await?;
-    bed.reset().await?;
-    burst(bed).await?;
-    bed.reset().await?;
-    large(bed).await
+/// One measurement by its name.
+type Measurement = (&'static str, fn(&mut Bed) -> LocalBoxFuture<'_, Result<()>>);
+
+/// All of them, in their order.
+const ALL: [Measurement; 4] = [
+    ("start", |bed| Box::pin(start_and_idle(bed))),
+    ("one", |bed| Box::pin(one_pod(bed))),
+    ("burst", |bed| Box::pin(burst(bed))),
+    ("large", |bed| Box::pin(large(bed))),
+];
+
+/// Makes the measurements of these names, all without any, and prints a line for each figure.
+pub async fn run(bed: &mut Bed, names: &[String]) -> Result<()> {
+    if let Some(unknown) = names.iter().find(|name| !ALL.iter().any(|(known, _)| known == name)) {
+        bail!("no measurement is called {unknown}; there are {}", ALL.map(|(name, _)| name).join(", "));
+    }
+    for (index, (_, measure)) in ALL.iter().filter(|(name, _)| names.is_empty() || names.iter().any(|chosen| chosen == name)).enumerate() {
+        if index > 0 {
+            bed.reset().await?;
+        }
+        measure(bed).await?;
+    }
+    Ok(())
 }
 
 /// A configuration whose ticks and removals do not disturb.
@@ -145,6 +160,7 @@ async fn large(bed: &mut Bed) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(10)).await;
     println!("resident memory with {NODES} nodes and {PODS} pods: {:.1} MB", megabytes(&daemon)?);
     let watch = Watch::start(bed);
+    let begin = bed.proxy.mark();
     let mut times = Vec::new();
     for round in 0..ROUNDS {
         let mark = bed.proxy.mark();
@@ -160,6 +176,8 @@ async fn large(bed: &mut Bed) -> Result<()> {
         quiet(&daemon).await?;
     }
     println!("Unschedulable to CreateFleet with {NODES} nodes and {PODS} pods: {}", spread(times));
+    let listings = bed.proxy.calls_of("DescribeInstances").into_iter().filter(|call| call.number > begin && call.status.is_some());
+    println!("of which the bed's EC2 takes to list the instances: {}", spread(listings.map(|call| call.took).collect()));
     println!("resident memory afterwards: {:.1} MB", megabytes(&daemon)?);
     Ok(())
 }

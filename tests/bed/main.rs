@@ -46,7 +46,7 @@ use crate::scenarios::Scenario;
 /// No scenario may take longer; a hanging one must not hang the run.
 const SCENARIO_LIMIT: Duration = Duration::from_secs(600);
 
-const USAGE: &str = "usage: bed [--list | demo | bench | NAME...]  (a NAME may be a part of a scenario's name)";
+const USAGE: &str = "usage: bed [--list | demo | bench [MEASUREMENT...] | NAME...]  (a NAME may be a part of a scenario's name)";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -72,15 +72,15 @@ async fn dispatch(arguments: &[String]) -> Result<bool> {
             Ok(true)
         }
         Some("demo") => demonstrate().await,
-        Some("bench") => measure().await,
+        Some("bench") => measure(&arguments[1..]).await,
         Some(flag) if flag.starts_with('-') => bail!("{USAGE}"),
         _ => run(&chosen(arguments)?).await,
     }
 }
 
-async fn measure() -> Result<bool> {
+async fn measure(names: &[String]) -> Result<bool> {
     let (mut bed, _) = start_timed().await?;
-    let result = bench::run(&mut bed).await;
+    let result = bench::run(&mut bed, names).await;
     if result.is_err() {
         println!("{}", bed.evidence());
     }

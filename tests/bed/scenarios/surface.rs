@@ -33,8 +33,13 @@ pub async fn operators(bed: &mut Bed) -> Result<()> {
         ensure!(outcome.code == 0, "{arguments:?}: {outcome:?}");
         Ok(outcome.stdout)
     };
-    let status = cli(bed, &["status"]).await?;
-    ensure!(status.contains("leader in epoch 1") && status.contains("pool workers: 1 ready of 1 wanted"), "{status}");
+    // What is shown is the latest turn's, and the node has joined since.
+    until("a status with the node", SOON, async || {
+        let status = cli(bed, &["status"]).await?;
+        let found = status.contains("leader in epoch 1") && status.contains("pool workers: 1 ready of 1 wanted");
+        Ok(if found { Seen::Done(()) } else { Seen::NotYet(status) })
+    })
+    .await?;
     cli(bed, &["pause", "--reason", "a look around"]).await?;
     let status = cli(bed, &["status"]).await?;
     ensure!(status.contains("PAUSED") && status.contains("a look around"), "{status}");
