@@ -48,14 +48,22 @@ pub struct Inputs {
 
 /// What is running beside the loop.
 enum Event {
-    Loaded(Grant, Result<LedgerState, LedgerError>),
-    Observed(&'static str, Box<Observation>),
+    /// With how many words had been heard when the ledger was asked.
+    Loaded(Grant, u64, Result<LedgerState, LedgerError>),
+    /// The trigger, how many words had been heard when the turn began, and what there is.
+    Observed(&'static str, u64, Box<Observation>),
     Stepped(Epoch, Box<Stepped>),
-    Paused(Option<Pause>, Result<(), LedgerError>, oneshot::Sender<Result<(), String>>),
+    Paused(Result<(), LedgerError>),
     Remembered(Result<(), LedgerError>),
     Looked(Delivery, InstanceId, Timestamp, Option<Box<Instance>>),
     Woke,
     Nothing,
+}
+
+/// An operator's pause (`None`: resumption), and who waits for it to hold.
+struct Word {
+    pause: Option<Pause>,
+    done: oneshot::Sender<Result<(), String>>,
 }
 
 /// The controller of one world.
@@ -70,6 +78,10 @@ pub struct Controller<W: World> {
     loading: bool,
     memory: Memory,
     pause: Option<Pause>,
+    /// Pauses and resumptions that the ledger has not answered; the first of them is being written.
+    words: VecDeque<Word>,
+    /// Counts what operators said and what the ledger answered to it.
+    heard: u64,
     operations: BTreeMap<OperationId, Operation>,
     /// New reasons for retirements that are being driven.
     amended: BTreeMap<OperationId, RetireReason>,
@@ -98,6 +110,8 @@ impl<W: World> Controller<W> {
             loading: false,
             memory: Memory::default(),
             pause: None,
+            words: VecDeque::new(),
+            heard: 0,
             operations: BTreeMap::new(),
             amended: BTreeMap::new(),
             receipts: BTreeMap::new(),
@@ -161,10 +175,10 @@ impl<W: World> Controller<W> {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Loaded(grant, state) => self.loaded(grant, state),
-            Event::Observed(trigger, observation) => self.observed(trigger, *observation),
+            Event::Loaded(grant, heard, state) => self.loaded(grant, heard, state),
+            Event::Observed(trigger, heard, observation) => self.observed(trigger, heard, *observation),
             Event::Stepped(epoch, stepped) => self.stepped(epoch, *stepped),
-            Event::Paused(pause, outcome, done) => self.paused(pause, outcome, done),
+            Event::Paused(outcome) => self.paused(outcome),
             Event::Remembered(Ok(())) | Event::Nothing => {}
             Event::Remembered(Err(error)) => {
                 warn!(%error, "the ledger could not be written");

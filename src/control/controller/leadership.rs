@@ -37,6 +37,7 @@ impl<W: World> Controller<W> {
             warn!("this instance no longer acts");
         }
         self.running.clear();
+        self.write_word();
         self.loading = false;
         self.observing = false;
         self.operations.clear();
@@ -49,17 +50,17 @@ impl<W: World> Controller<W> {
 
     pub(super) fn load(&mut self, grant: Grant) {
         self.loading = true;
-        let world = Arc::clone(&self.context.world);
+        let (world, heard) = (Arc::clone(&self.context.world), self.heard);
         self.spawn(async move {
             let state = world.ledger().load().await;
             if state.is_err() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Event::Loaded(grant, state)
+            Event::Loaded(grant, heard, state)
         });
     }
 
-    pub(super) fn loaded(&mut self, grant: Grant, state: Result<LedgerState, LedgerError>) {
+    pub(super) fn loaded(&mut self, grant: Grant, heard: u64, state: Result<LedgerState, LedgerError>) {
         self.loading = false;
         match state {
             Ok(state) => {
@@ -67,7 +68,7 @@ impl<W: World> Controller<W> {
                 self.source("dynamodb", Ok(()));
                 self.grant = Some(grant);
                 self.memory = state.memory;
-                self.pause = state.pause;
+                self.believe(heard, &state.pause);
                 for operation in state.operations {
                     self.adopt(operation, false);
                 }

@@ -2,7 +2,7 @@
 
 use super::super::settings::Settings;
 use super::super::status::Command;
-use super::{Controller, Event};
+use super::{Controller, Event, Word};
 use crate::model::snapshot::Pause;
 use crate::ports::{Ledger, LedgerError, World};
 use std::sync::Arc;
@@ -27,26 +27,43 @@ impl<W: World> Controller<W> {
         }
     }
 
-    pub(super) fn set_pause(&mut self, pause: Option<Pause>, done: oneshot::Sender<Result<(), String>>) {
+    /// Words reach the ledger one after the other, so that the last of them is what holds.
+    fn set_pause(&mut self, pause: Option<Pause>, done: oneshot::Sender<Result<(), String>>) {
         if let Some(pause) = &pause {
             info!(by = %pause.by, reason = %pause.reason, "pausing");
             // From this moment nothing is started, whatever the ledger's answer.
             self.pause = Some(pause.clone());
         }
-        let world = Arc::clone(&self.context.world);
-        self.spawn(async move {
-            let outcome = world.ledger().set_pause(pause.as_ref()).await;
-            Event::Paused(pause, outcome, done)
-        });
+        self.heard += 1;
+        self.words.push_back(Word { pause, done });
+        if self.words.len() == 1 {
+            self.write_word();
+        }
     }
 
-    pub(super) fn paused(&mut self, pause: Option<Pause>, outcome: Result<(), LedgerError>, done: oneshot::Sender<Result<(), String>>) {
-        if outcome.is_ok() {
-            self.pause = pause;
-            self.publish();
-            self.turn("operator");
+    pub(super) fn write_word(&self) {
+        let Some(word) = self.words.front() else { return };
+        let (world, pause) = (Arc::clone(&self.context.world), word.pause.clone());
+        self.spawn(async move { Event::Paused(world.ledger().set_pause(pause.as_ref()).await) });
+    }
+
+    pub(super) fn paused(&mut self, outcome: Result<(), LedgerError>) {
+        let Some(word) = self.words.pop_front() else { return };
+        self.heard += 1;
+        if outcome.is_ok() && self.words.is_empty() {
+            self.pause = word.pause;
         }
-        let _ = done.send(outcome.map_err(|error| error.to_string()));
+        self.publish();
+        let _ = word.done.send(outcome.map_err(|error| error.to_string()));
+        self.write_word();
+        self.turn("operator");
+    }
+
+    /// Takes the ledger's word for the pause, unless it was asked before it had the operator's, which is newer.
+    pub(super) fn believe(&mut self, heard: u64, pause: &Option<Pause>) {
+        if heard == self.heard && self.words.is_empty() {
+            self.pause.clone_from(pause);
+        }
     }
 
     pub(super) fn reload(&mut self, reload: Result<Settings, String>) {

@@ -29,20 +29,21 @@ impl<W: World> Controller<W> {
         self.observing = true;
         let (world, settings) = (Arc::clone(&self.context.world), Arc::clone(&self.context.settings));
         let urgent = matches!(trigger, "pods" | "notice");
+        let heard = self.heard;
         self.spawn(async move {
             let before = world.clock().monotonic();
             let observation = observe(Arc::clone(&world), settings, urgent).await;
             world.telemetry().record(Measurement::Turn { trigger, took: world.clock().monotonic().since(before) });
-            Event::Observed(trigger, Box::new(observation))
+            Event::Observed(trigger, heard, Box::new(observation))
         });
     }
 
-    pub(super) fn observed(&mut self, trigger: &'static str, observation: Observation) {
+    pub(super) fn observed(&mut self, trigger: &'static str, heard: u64, observation: Observation) {
         self.observing = false;
         let Some(grant) = self.grant.clone() else { return };
         self.note_sources(&observation);
         match &observation.pause {
-            Ok(pause) => self.pause.clone_from(pause),
+            Ok(pause) => self.believe(heard, pause),
             // Whether an operator has paused the fleet is not known, so nothing is started.
             Err(why) => return self.after_turn(trigger, &Err(format!("the ledger does not say whether the fleet is paused: {why}"))),
         }

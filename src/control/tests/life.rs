@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::model::LaunchState;
-use tokio::sync::oneshot;
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_cannot_be_scheduled_gets_a_node_within_a_second() {
@@ -72,10 +71,7 @@ async fn a_pause_finishes_what_is_in_flight_and_starts_nothing() {
     let daemon = Daemon::start(&shared, "one");
     seconds(10).await;
     assert_eq!(shared.truth().launched.len(), 1);
-    let (done, told) = oneshot::channel();
-    let command = Command::Pause { by: "ada".into(), reason: "maintenance".into(), done };
-    daemon.handle.commands.send(command).await.expect("the controller listens");
-    told.await.expect("an answer").expect("the pause holds");
+    daemon.pause().await;
     pending_pod(&shared, "a", 1900);
     pending_pod(&shared, "b", 1900);
     pending_pod(&shared, "c", 1900);
@@ -85,12 +81,35 @@ async fn a_pause_finishes_what_is_in_flight_and_starts_nothing() {
         let truth = shared.truth();
         assert_eq!((truth.launched.len(), truth.view.nodes.len()), (1, 2));
     }
-    assert!(daemon.handle.status.borrow().pause.is_some());
-    let (done, told) = oneshot::channel();
-    daemon.handle.commands.send(Command::Resume { by: "ada".into(), done }).await.expect("the controller listens");
-    told.await.expect("an answer").expect("it goes on");
+    assert!(daemon.is_paused());
+    daemon.resume().await;
     seconds(120).await;
     assert_eq!(shared.truth().view.nodes.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operators_word_outlives_what_the_ledger_said_before_it() {
+    let shared = shared(1);
+    let daemon = Daemon::start(&shared, "one");
+    seconds(10).await;
+    shared.truth().slow_pause = Duration::from_secs(5);
+    pending_pod(&shared, "a", 1900);
+    pending_pod(&shared, "b", 1900);
+    pending_pod(&shared, "c", 1900);
+    daemon.urge();
+    seconds(2).await;
+    daemon.pause().await;
+    seconds(20).await;
+    assert!(daemon.is_paused());
+    assert_eq!(shared.truth().launched.len(), 1, "the turn that was under way started something");
+    daemon.urge();
+    seconds(2).await;
+    daemon.resume().await;
+    for _ in 0..20 {
+        assert!(!daemon.is_paused());
+        seconds(1).await;
+    }
+    assert_eq!(shared.truth().launched.len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

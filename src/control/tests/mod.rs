@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// How long an instance takes to become a Ready node.
@@ -52,6 +52,8 @@ struct Truth {
     terminated: Vec<InstanceId>,
     evicted: Vec<PodKey>,
     never_joins: bool,
+    /// How long the ledger takes to say whether the fleet is paused, after it has looked.
+    slow_pause: Duration,
 }
 
 /// What all controllers of a test share.
@@ -227,7 +229,12 @@ impl Ledger for Small {
         Ok(())
     }
     async fn pause(&self) -> Result<Option<Pause>, LedgerError> {
-        Ok(self.reach()?.pause.clone())
+        let (pause, slow) = {
+            let truth = self.reach()?;
+            (truth.pause.clone(), truth.slow_pause)
+        };
+        tokio::time::sleep(slow).await;
+        Ok(pause)
     }
 }
 
@@ -540,6 +547,25 @@ fn pending_pod(shared: &Shared, name: &str, milli_cpu: u64) {
         ..Pod::default()
     };
     shared.truth().view.pods.push(Arc::new(pod));
+}
+
+impl Daemon {
+    async fn pause(&self) {
+        let (done, told) = oneshot::channel();
+        let command = Command::Pause { by: "ada".into(), reason: "maintenance".into(), done };
+        self.handle.commands.send(command).await.expect("the controller listens");
+        told.await.expect("an answer").expect("the pause holds");
+    }
+
+    async fn resume(&self) {
+        let (done, told) = oneshot::channel();
+        self.handle.commands.send(Command::Resume { by: "ada".into(), done }).await.expect("the controller listens");
+        told.await.expect("an answer").expect("it goes on");
+    }
+
+    fn is_paused(&self) -> bool {
+        self.handle.status.borrow().pause.is_some()
+    }
 }
 
 async fn seconds(number: u64) {
