@@ -68,7 +68,7 @@ impl<W: World> Controller<W> {
                 self.source("dynamodb", Ok(()));
                 self.grant = Some(grant);
                 self.memory = state.memory;
-                self.believe(heard, &state.pause);
+                self.believe(heard, state.pause.as_ref());
                 for operation in state.operations {
                     self.adopt(operation, false);
                 }

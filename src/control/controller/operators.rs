@@ -43,8 +43,8 @@ impl<W: World> Controller<W> {
 
     pub(super) fn write_word(&self) {
         let Some(word) = self.words.front() else { return };
-        let (world, pause) = (Arc::clone(&self.context.world), word.pause.clone());
-        self.spawn(async move { Event::Paused(world.ledger().set_pause(pause.as_ref()).await) });
+        let (ports, pause) = (Arc::clone(&self.context.world), word.pause.clone());
+        self.spawn(async move { Event::Paused(ports.ledger().set_pause(pause.as_ref()).await) });
     }
 
     pub(super) fn paused(&mut self, outcome: Result<(), LedgerError>) {
@@ -60,9 +60,9 @@ impl<W: World> Controller<W> {
     }
 
     /// Takes the ledger's word for the pause, unless it was asked before it had the operator's, which is newer.
-    pub(super) fn believe(&mut self, heard: u64, pause: &Option<Pause>) {
+    pub(super) fn believe(&mut self, heard: u64, pause: Option<&Pause>) {
         if heard == self.heard && self.words.is_empty() {
-            self.pause.clone_from(pause);
+            self.pause = pause.cloned();
         }
     }
 

@@ -43,7 +43,7 @@ impl<W: World> Controller<W> {
         let Some(grant) = self.grant.clone() else { return };
         self.note_sources(&observation);
         match &observation.pause {
-            Ok(pause) => self.believe(heard, pause),
+            Ok(pause) => self.believe(heard, pause.as_ref()),
             // Whether an operator has paused the fleet is not known, so nothing is started.
             Err(why) => return self.after_turn(trigger, &Err(format!("the ledger does not say whether the fleet is paused: {why}"))),
         }
