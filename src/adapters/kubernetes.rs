@@ -28,7 +28,7 @@ use super::system_clock::SystemClock;
 use crate::config::KubernetesConfig;
 use crate::model::plan::NodeRef;
 use crate::model::snapshot::Observed;
-use crate::model::{ClusterView, Missing, NodeName, PodKey};
+use crate::model::{ClusterView, InstanceId, Missing, NodeName, PodKey};
 use crate::ports::{Clock, Cluster, ClusterError, Cordon, Eviction, NodeState};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -141,6 +141,10 @@ impl Cluster for Kubernetes {
 
     async fn read_node(&self, name: &NodeName) -> Result<Option<NodeState>, ClusterError> {
         self.requests.read_node(name, &self.hub).await
+    }
+
+    async fn node_of(&self, instance: &InstanceId) -> Result<Option<NodeName>, ClusterError> {
+        self.requests.node_of(instance).await
     }
 
     async fn cordon(&self, node: &NodeRef, cordon: &Cordon) -> Result<(), ClusterError> {

@@ -80,6 +80,16 @@ struct Gate {
     skew: Duration,
 }
 
+/// When a Prometheus began.
+enum Start {
+    /// At this time.
+    At(Timestamp),
+    /// The endpoint is none that begins: it does not know the question.
+    Nowhere,
+    /// It did not say.
+    Unknown,
+}
+
 /// What one endpoint did not give.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Failure {
@@ -162,9 +172,14 @@ impl Prometheus {
         let names: BTreeSet<&NodeName> = cpu.keys().chain(memory.keys()).collect();
         let of = |readings: &BTreeMap<NodeName, Reading>, name| readings.get(name).cloned().unwrap_or(Reading::Missing(Missing::Empty));
         let nodes = names.into_iter().map(|name| (name.clone(), Utilisation { cpu: of(&cpu, name), memory: of(&memory, name) })).collect();
-        // Where the start is not to be had (Thanos, Mimir), there is no single process whose start would matter.
-        let up = start.map(|start| now.duration_since(start));
-        let warming_up = up.is_some_and(|up| up < jiff::SignedDuration::try_from(self.rate_window).unwrap_or(jiff::SignedDuration::MAX));
+        let window = jiff::SignedDuration::try_from(self.rate_window).unwrap_or(jiff::SignedDuration::MAX);
+        let warming_up = match start {
+            Start::At(start) => now.duration_since(start) < window,
+            // Thanos, Mimir: there is no single process whose start would matter.
+            Start::Nowhere => false,
+            // It may have begun a moment ago.
+            Start::Unknown => true,
+        };
         Ok(UtilisationReport { nodes, warming_up })
     }
 
@@ -182,12 +197,19 @@ impl Prometheus {
     }
 
     /// Asks when Prometheus was started.
-    async fn start(&self, endpoint: &Url) -> Option<Timestamp> {
+    async fn start(&self, endpoint: &Url) -> Start {
         let url = joined(endpoint, "api/v1/status/runtimeinfo");
-        let request = || self.client.get(url.clone());
-        // Half of the time: an endpoint without this page must not spoil the reading.
-        let asked = tokio::time::timeout(self.timeout / 4, self.body(request)).await.ok()?.ok()?;
-        answer::start(&asked)
+        let asked = async {
+            let response = self.send(self.client.get(url)).await?;
+            let status = response.status();
+            if status.is_success() { self.read(response).await.map(|body| (status, body)) } else { Ok((status, Vec::new())) }
+        };
+        // A part of the time: an endpoint that does not answer this must not spoil the reading.
+        match tokio::time::timeout(self.timeout / 4, asked).await {
+            Ok(Ok((status, body))) if status.is_success() => answer::start(&body).map_or(Start::Nowhere, Start::At),
+            Ok(Ok((StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED, _))) => Start::Nowhere,
+            Ok(Ok(_) | Err(_)) | Err(_) => Start::Unknown,
+        }
     }
 
     /// Runs a query whose answer must be a vector.

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Where the package puts the configuration.
+/// Where the configuration is looked for.
 const CONFIG: &str = "/etc/node-fleet/node-fleet.toml";
 
 /// Keeps the worker instances of a K3s cluster on EC2 right.

@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 /// What reaches the loop from outside.
@@ -56,7 +57,6 @@ enum Event {
     Paused(Result<(), LedgerError>),
     Remembered(Result<(), LedgerError>),
     Looked(Delivery, InstanceId, Timestamp, Option<Box<Instance>>),
-    Woke,
     Nothing,
 }
 
@@ -65,6 +65,9 @@ struct Word {
     pause: Option<Pause>,
     done: oneshot::Sender<Result<(), String>>,
 }
+
+/// How long steps in hand may take once the daemon is to end; what follows must fit into ten seconds with it.
+const LONGEST_FINISH: Duration = Duration::from_secs(6);
 
 /// The controller of one world.
 pub struct Controller<W: World> {
@@ -90,6 +93,8 @@ pub struct Controller<W: World> {
     instances: Vec<Instance>,
     observing: bool,
     again: Option<&'static str>,
+    /// When a turn is made in place of one that was urgent and blind.
+    wake_at: Option<Instant>,
     evaluations: Vec<oneshot::Sender<Result<Arc<Decision>, String>>>,
     decisions: VecDeque<Arc<Decision>>,
     shown: Status,
@@ -118,6 +123,7 @@ impl<W: World> Controller<W> {
             instances: Vec::new(),
             observing: false,
             again: None,
+            wake_at: None,
             evaluations: Vec::new(),
             decisions: VecDeque::new(),
             shown,
@@ -143,6 +149,10 @@ impl<W: World> Controller<W> {
                 Some(reload) = self.inputs.reloads.recv() => self.reload(reload),
                 () = world.cluster().urgent() => self.turn("pods"),
                 Some(()) = self.inputs.ticks.recv() => self.turn("tick"),
+                () = wake(self.wake_at) => {
+                    self.wake_at = None;
+                    self.turn("pods");
+                }
                 // The watchdog is fed by a loop that turns, also when there is nothing to do.
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
             }
@@ -153,7 +163,7 @@ impl<W: World> Controller<W> {
     /// Lets what is in hand report, within a bound, so that the journal has it.
     async fn finish(&mut self) {
         info!(running = self.running.len(), "stopping");
-        let limit = tokio::time::sleep(self.context.settings.operations.request_timeout);
+        let limit = tokio::time::sleep(self.context.settings.operations.request_timeout.min(LONGEST_FINISH));
         tokio::pin!(limit);
         self.grant = None;
         while !self.running.is_empty() {
@@ -194,7 +204,6 @@ impl<W: World> Controller<W> {
                 info!(instance = %id, "the notice is about an instance of somebody else and changes nothing");
                 self.acknowledge(delivery.handle);
             }
-            Event::Woke => self.turn("pods"),
         }
     }
 
@@ -205,6 +214,14 @@ impl<W: World> Controller<W> {
         self.shown.operations = operations;
         self.shown.decisions.clone_from(&self.decisions);
         self.status.send_replace(Arc::new(self.shown.clone()));
+    }
+}
+
+/// Waits for the moment, or for ever when there is none.
+async fn wake(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

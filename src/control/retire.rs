@@ -1,15 +1,18 @@
 //! The retirement: revalidate, cordon, evict, terminate, remove the node's object.
 
 use super::driver::{Context, Next, StepError, permit};
+use crate::model::instance::InstanceState;
 use crate::model::operation::RetireState;
 use crate::model::plan::{NodeRef, OnDrainTimeout, RetireReason};
-use crate::model::snapshot::Observed;
 use crate::model::{Operation, Pod, Retire};
 use crate::policy;
 use crate::ports::{Clock, Cloud, Cluster, ClusterError, Cordon, Eviction, NodeState, World};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 use tracing::{info, warn};
+
+/// Why a removal for economy ends where its node's object has gone or changed: whether pods run there cannot be told.
+const LOST_SIGHT: &str = "the node is gone, or another has its name";
 
 /// Makes the retirement's next step.
 ///
@@ -61,12 +64,10 @@ async fn begin<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, 
 
 /// An instance that is no node: nothing to drain, if it still is none.
 async fn without_node<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, StepError> {
-    let view = match context.world.cluster().view().await {
-        Observed::Known { value, .. } => value,
-        Observed::Unknown(why) => return Err(StepError::Blind(format!("Kubernetes does not say whether the instance is a node: {why}"))),
-    };
-    if view.nodes.values().any(|node| node.instance.is_some() && node.instance == retire.order.instance) {
-        return Ok(rolled_back(context, retire, "the instance has become a node"));
+    if let Some(instance) = &retire.order.instance
+        && let Some(node) = context.world.cluster().node_of(instance).await?
+    {
+        return Ok(rolled_back(context, retire, &format!("the instance is the node {node}")));
     }
     Ok(state(context, retire, RetireState::Drained { forced: 0 }))
 }
@@ -116,6 +117,7 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, since: Timestamp
     let Some(node) = &retire.order.node else { return Ok(state(context, retire, RetireState::Drained { forced: 0 })) };
     let found = match context.world.cluster().read_node(&node.name).await {
         Ok(Some(found)) if found.node.uid == node.uid => found,
+        Ok(_) if retire.order.reason.is_voluntary() => return Ok(rolled_back(context, retire, LOST_SIGHT)),
         Ok(_) => return Ok(state(context, retire, RetireState::Drained { forced: 0 })),
         // The end of a spot instance does not wait for the API server.
         Err(error) if overdue(context, retire, since) && !retire.order.reason.is_voluntary() => {
@@ -124,7 +126,7 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, since: Timestamp
         }
         Err(error) => return Err(error.into()),
     };
-    if let Some(objection) = objection(context, retire, node, &found) {
+    if let Some(objection) = objection(context, retire, node, &found).or_else(|| countermand(retire, &found)) {
         return Ok(state(context, retire, RetireState::RollingBack { reason: objection }));
     }
     let left: Vec<&Pod> = found.pods.iter().filter(|pod| pod.holds_resources() && !pod.stays_with_node()).collect();
@@ -134,14 +136,25 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, since: Timestamp
     if overdue(context, retire, since) {
         return Ok(end(context, retire, &left));
     }
+    let mut failed = None;
     for pod in left.into_iter().filter(|pod| pod.terminating_since.is_none()) {
         permit(context)?;
-        match context.world.cluster().evict(&pod.key, &pod.uid).await? {
-            Eviction::Accepted => info!(operation = %retire.id, node = %node.name, pod = %pod.key, "evicted"),
-            Eviction::Blocked | Eviction::Gone => {}
+        match context.world.cluster().evict(&pod.key, &pod.uid).await {
+            Ok(Eviction::Accepted) => info!(operation = %retire.id, node = %node.name, pod = %pod.key, "evicted"),
+            Ok(Eviction::Blocked | Eviction::Gone) => {}
+            // One pod that cannot be evicted, for a webhook's sake say, does not keep the others.
+            Err(error) => {
+                warn!(operation = %retire.id, node = %node.name, pod = %pod.key, %error, "not evicted");
+                failed.get_or_insert(error);
+            }
         }
     }
-    Ok(Next::Wait)
+    failed.map_or(Ok(Next::Wait), |error| Err(error.into()))
+}
+
+/// Says whether somebody has put the node back into service, which ends a removal that is for economy only.
+fn countermand(retire: &Retire, found: &NodeState) -> Option<String> {
+    (retire.order.reason.is_voluntary() && !found.node.cordoned).then(|| "somebody has put the node back into service".into())
 }
 
 fn overdue<W: World>(context: &Context<W>, retire: &Retire, since: Timestamp) -> bool {
@@ -175,12 +188,18 @@ fn end<W: World>(context: &Context<W>, retire: &Retire, left: &[&Pod]) -> Next {
 
 /// Terminates the instance. A voluntary removal looks once more whether the node is really empty.
 async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32) -> Result<Next, StepError> {
-    if let Some(node) = retire.order.node.as_ref().filter(|_| retire.order.reason.is_voluntary() && forced == 0)
-        && let Some(found) = context.world.cluster().read_node(&node.name).await?
-        && found.node.uid == node.uid
-        && found.pods.iter().any(|pod| pod.holds_resources() && !pod.stays_with_node())
-    {
-        return Ok(state(context, retire, RetireState::Draining { since: context.world.clock().now() }));
+    if let Some(node) = retire.order.node.as_ref().filter(|_| retire.order.reason.is_voluntary() && forced == 0) {
+        let found = match context.world.cluster().read_node(&node.name).await? {
+            Some(found) if found.node.uid == node.uid => found,
+            _ if already_ending(context, retire).await? => return Ok(state(context, retire, RetireState::Terminated)),
+            _ => return Ok(rolled_back(context, retire, LOST_SIGHT)),
+        };
+        if let Some(countermand) = countermand(retire, &found) {
+            return Ok(state(context, retire, RetireState::RollingBack { reason: countermand }));
+        }
+        if found.pods.iter().any(|pod| pod.holds_resources() && !pod.stays_with_node()) {
+            return Ok(state(context, retire, RetireState::Draining { since: context.world.clock().now() }));
+        }
     }
     if let Some(instance) = &retire.order.instance {
         permit(context)?;
@@ -190,12 +209,20 @@ async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32)
     Ok(state(context, retire, RetireState::Terminated))
 }
 
+/// Tells whether the instance ends already: a predecessor may have done it before the journal knew.
+async fn already_ending<W: World>(context: &Context<W>, retire: &Retire) -> Result<bool, StepError> {
+    let Some(instance) = &retire.order.instance else { return Ok(true) };
+    Ok(match context.world.cloud().state_of(instance).await? {
+        None | Some(InstanceState::Ending) => true,
+        Some(InstanceState::Pending | InstanceState::Running | InstanceState::Stopped) => false,
+    })
+}
+
 async fn remove<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, StepError> {
     if let Some(node) = &retire.order.node {
         permit(context)?;
         match context.world.cluster().delete_node(node).await {
-            // Gone, or another node of the same name: either way ours is not there any more.
-            Ok(()) | Err(ClusterError::Gone { .. } | ClusterError::Conflict { .. }) => {}
+            Ok(()) | Err(ClusterError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }

@@ -53,6 +53,9 @@ impl Default for Limits {
     }
 }
 
+/// How long an answer in hand may take once the daemon is to end.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
 /// Why the Unix socket cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
@@ -225,12 +228,18 @@ where
         let serving = builder.serve_connection(TokioIo::new(stream), service);
         tokio::pin!(serving);
         let mut stop = shared.stop.clone();
+        let grace = async {
+            tokio::select! {
+                () = stopped(&mut stop) => shared.limits.request.min(STOP_GRACE),
+                () = tokio::time::sleep(shared.limits.connection_life) => shared.limits.request,
+            }
+        };
         let outcome = tokio::select! {
             outcome = serving.as_mut() => outcome,
-            () = async { tokio::select! { () = stopped(&mut stop) => {}, () = tokio::time::sleep(shared.limits.connection_life) => {} } } => {
+            grace = grace => {
                 serving.as_mut().graceful_shutdown();
                 // A client that does not take its answer keeps nobody waiting.
-                match tokio::time::timeout(shared.limits.request, serving).await {
+                match tokio::time::timeout(grace, serving).await {
                     Ok(outcome) => outcome,
                     Err(_) => return,
                 }

@@ -11,7 +11,7 @@ use super::resources::Resources;
 use super::scheduling::{Constraints, Labels, Selector};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What one source said, and when; or why it said nothing.
@@ -76,9 +76,10 @@ pub struct ClusterView {
     pub budgets: Vec<DisruptionBudget>,
     /// Daemon sets.
     pub daemon_sets: Vec<DaemonSet>,
-    /// Labels of namespaces are not read: a term with a namespace selector is unmodelled.
     /// Objects that made no sense and were left out, by name, with the reason (bounded).
     pub refused: Vec<String>,
+    /// The nodes among them, all of them: their instances are nodes, although it is not known which.
+    pub refused_nodes: BTreeSet<NodeName>,
 }
 
 /// The utilisation of all nodes, as one answer.

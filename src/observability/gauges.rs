@@ -14,7 +14,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Alerts that are shown as 0 while they are silent, so that a rule on them has something to see.
-const KNOWN_ALERTS: [&str; 3] = ["offer_stopped", "scheduler_disagrees", "spot_exhausted"];
+const KNOWN_ALERTS: [&str; 4] = ["object_refused", "offer_stopped", "scheduler_disagrees", "spot_exhausted"];
 
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 type Sample<'a> = (Labels<'a>, f64);

@@ -44,7 +44,7 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
     let verdicts = turn.judge(&mut memory);
     turn.buy(&known, &mut memory, &verdicts);
     turn.give_back(&mut memory, &verdicts);
-    turn.plan.alerts.extend(alerts(&memory));
+    turn.plan.alerts.extend(alerts(cluster, &memory));
     (turn.plan, memory)
 }
 
@@ -64,11 +64,12 @@ fn blind(mut plan: Plan, memory: Memory, why: String) -> (Plan, Memory) {
 }
 
 /// Conditions that last.
-fn alerts(memory: &Memory) -> Vec<Alert> {
+fn alerts(cluster: &ClusterView, memory: &Memory) -> Vec<Alert> {
     let stopped = memory.offers.iter().filter(|(_, rest)| rest.until.is_none());
-    stopped
-        .map(|(offer, rest)| Alert { name: "offer_stopped".into(), text: format!("{offer} is not bought any more: {}", rest.why) })
-        .collect()
+    let stopped =
+        stopped.map(|(offer, rest)| Alert { name: "offer_stopped".into(), text: format!("{offer} is not bought any more: {}", rest.why) });
+    let refused = cluster.refused.iter().map(|why| Alert { name: "object_refused".into(), text: format!("left out of the plan: {why}") });
+    stopped.chain(refused).collect()
 }
 
 /// What the rules of each pool said.

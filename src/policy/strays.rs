@@ -23,7 +23,8 @@ pub fn find(
 ) -> Vec<RetireOrder> {
     let grace = SignedDuration::try_from(settings.stray_grace).unwrap_or(SignedDuration::MAX);
     let busy = busy_nodes(operations);
-    let mut found = leaked(fleet);
+    // An instance without a node may be that of a node that could not be read.
+    let mut found = if cluster.refused_nodes.is_empty() { leaked(fleet) } else { Vec::new() };
     found.extend(orphaned(settings, cluster, instances, &busy));
     let known = std::mem::take(&mut memory.strays);
     let mut orders = Vec::new();

@@ -2,7 +2,7 @@
 
 use crate::model::plan::NodeRef;
 use crate::model::snapshot::Observed;
-use crate::model::{ClusterView, Node, NodeName, OperationId, Pod, PodKey};
+use crate::model::{ClusterView, InstanceId, Node, NodeName, OperationId, Pod, PodKey};
 use std::future::Future;
 use std::sync::Arc;
 
@@ -94,6 +94,9 @@ pub trait Cluster: Send + Sync {
 
     /// Reads one node with its pods past the cache. `Ok(None)` when there is none of that name.
     fn read_node(&self, name: &NodeName) -> impl Future<Output = Result<Option<NodeState>, ClusterError>> + Send;
+
+    /// Tells which node an instance is, past the cache, also one that makes no sense otherwise.
+    fn node_of(&self, instance: &InstanceId) -> impl Future<Output = Result<Option<NodeName>, ClusterError>> + Send;
 
     /// Takes the node out of service. Cordoning twice is a success.
     fn cordon(&self, node: &NodeRef, cordon: &Cordon) -> impl Future<Output = Result<(), ClusterError>> + Send;

@@ -150,6 +150,13 @@ impl Joiner {
         Ok(all)
     }
 
+    /// Those of them that carry this cluster's tag.
+    pub async fn living_workers_of(&self, cluster: &str) -> Result<Vec<Instance>> {
+        let mut own = self.living_workers().await?;
+        own.retain(|instance| instance.tags.get("node-fleet.io/cluster").is_some_and(|tag| tag == cluster));
+        Ok(own)
+    }
+
     async fn turn(&self) -> Result<()> {
         let instances = self.instances().await?;
         for instance in instances.iter().filter(|instance| instance.is_worker()) {

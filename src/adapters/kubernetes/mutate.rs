@@ -8,8 +8,9 @@ use super::convert_pod::pod;
 use super::errors::{ask, classify, within};
 use super::store::Hub;
 use super::wire::{self, CORDONED_BY, INTERRUPTED, WAS_CORDONED, annotation};
+use crate::model::node::instance_of_provider_id;
 use crate::model::plan::NodeRef;
-use crate::model::{NodeName, Pod, PodKey};
+use crate::model::{InstanceId, NodeName, Pod, PodKey};
 use crate::ports::{ClusterError, Cordon, Eviction, NodeState};
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::api::policy::v1 as policy;
@@ -25,7 +26,7 @@ use std::time::Duration;
 /// How often a change is tried again that someone else's change came before.
 const ATTEMPTS: usize = 3;
 
-/// Pods in one page of a node's list.
+/// Pods or nodes in one page of a list.
 const PAGE: u32 = 250;
 
 /// Requests to the API server, each with a deadline.
@@ -73,6 +74,25 @@ impl Requests {
         }
         pods.sort_by(|one, other| one.key.cmp(&other.key));
         Ok(pods)
+    }
+
+    /// Looks for the node of an instance among all nodes, by nothing but their provider ids.
+    pub(super) async fn node_of(&self, instance: &InstanceId) -> Result<Option<NodeName>, ClusterError> {
+        let mut params = ListParams::default().limit(PAGE);
+        loop {
+            let page = ask(self.deadline, "list nodes", self.nodes().list(&params)).await?;
+            let is_it = |object: &wire::Node| {
+                let id = object.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).and_then(instance_of_provider_id);
+                id.as_ref() == Some(instance)
+            };
+            if let Some(found) = page.items.into_iter().find(is_it) {
+                return Ok(Some(NodeName::new(found.metadata.name.unwrap_or_default())));
+            }
+            match page.metadata.continue_.filter(|token| !token.is_empty()) {
+                Some(token) => params.continue_token = Some(token),
+                None => return Ok(None),
+            }
+        }
     }
 
     /// Takes a node out of service.
@@ -460,6 +480,26 @@ mod tests {
             _ => (409, status(409, "Conflict", "no")),
         });
         assert_eq!(requests(&server).delete_node(&meant()).await, Err(ClusterError::Conflict { call: "delete nodes" }));
+    }
+
+    #[tokio::test]
+    async fn finds_the_node_of_an_instance_on_any_page_even_one_that_makes_no_sense() {
+        let server = ApiServer::new(|request| {
+            let more = request.query.contains("continue=more");
+            let next = if more { "" } else { "more" };
+            let name = if more { "w2" } else { "w1" };
+            let node = json!({
+                "metadata": {"name": name},
+                "spec": {"providerID": format!("aws:///a/i-{name}")},
+                "status": {"allocatable": {"cpu": "?"}},
+            });
+            (200, json!({"metadata": {"resourceVersion": "1", "continue": next}, "items": [node]}))
+        });
+        let requests = requests(&server);
+        assert_eq!(requests.node_of(&"i-w1".into()).await, Ok(Some("w1".into())));
+        assert_eq!(requests.node_of(&"i-w2".into()).await, Ok(Some("w2".into())));
+        assert_eq!(requests.node_of(&"i-w3".into()).await, Ok(None));
+        assert!(server.asked().iter().all(|request| !request.query.contains("resourceVersion")), "past every cache");
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use super::signal::Signal;
 use super::volumes::Volumes;
 use super::watched::{Effect, Source, Watched};
 use crate::model::snapshot::{DaemonSet, DisruptionBudget};
-use crate::model::{ClusterView, Node, PodKey};
+use crate::model::{ClusterView, Node, NodeName, PodKey};
 use kube::runtime::watcher::Event;
 use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -182,6 +182,8 @@ impl Index {
             effects |= K::effect(gone.as_ref().ok(), None);
         }
         if changed {
+            // While the list came in, page by page, volumes may have changed under the pods of its first pages.
+            effects.volumes |= K::SOURCE == Source::Pods;
             self.note(effects);
         }
     }
@@ -230,6 +232,7 @@ impl Index {
             .chain(self.daemon_sets.refused(Source::DaemonSets));
         let view = Arc::new(ClusterView {
             refused: refused.take(NAMED_REFUSALS).collect(),
+            refused_nodes: self.nodes.live.iter().filter(|(_, node)| node.is_err()).map(|(key, _)| NodeName::new(&key.name)).collect(),
             nodes: self.nodes.values().map(|node| (node.name.clone(), node.clone())).collect(),
             pods: self.pods.values().map(|entry| Arc::clone(&entry.pod)).collect(),
             budgets: self.budgets.values().cloned().collect(),
@@ -518,7 +521,8 @@ mod tests {
         let odd = |n: usize| json!({"metadata": {"name": format!("w{n}")}, "status": {"allocatable": {"cpu": "?"}}});
         let hub = listed(vec![]);
         list::<wire::Node>(&hub, (0..50).map(odd).collect());
-        assert_eq!(hub.view().expect("a view").refused.len(), NAMED_REFUSALS);
+        let view = hub.view().expect("a view");
+        assert_eq!((view.refused.len(), view.refused_nodes.len()), (NAMED_REFUSALS, 50));
     }
 
     #[test]
@@ -538,6 +542,21 @@ mod tests {
         assert!(rang(&hub.urgent));
         assert!(constraints().unmodelled.is_empty());
         assert_eq!(constraints().volume_zones, [BTreeSet::from(["a".into()])]);
+    }
+
+    #[test]
+    fn volumes_that_change_while_pods_are_listed_are_known_when_the_list_is_complete() {
+        let mut waiting = unschedulable("a", "1");
+        waiting["spec"]["volumes"] = json!([{"name": "d", "persistentVolumeClaim": {"claimName": "data"}}]);
+        let hub = listed(vec![]);
+        hub.apply::<wire::Pod>(Event::Init);
+        hub.apply::<wire::Pod>(Event::InitApply(object(waiting)));
+        hub.apply::<wire::PersistentVolume>(Event::Apply(object(json!({"metadata": {"name": "pv"}}))));
+        let claim = json!({"metadata": {"namespace": "n", "name": "data"}, "spec": {"volumeName": "pv"}});
+        hub.apply::<wire::PersistentVolumeClaim>(Event::Apply(object(claim)));
+        hub.apply::<wire::Pod>(Event::InitDone);
+        assert_eq!(hub.view().expect("a view").pods[0].constraints.unmodelled, [] as [String; 0]);
+        assert!(rang(&hub.urgent));
     }
 
     #[test]

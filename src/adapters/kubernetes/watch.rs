@@ -30,7 +30,22 @@ pub(super) async fn keep<K: Watched>(client: Client, hub: Arc<Hub>, deadline: Du
     if let Some(fields) = K::FIELDS {
         config = config.fields(fields);
     }
+    let _told = Panics { hub: &hub, source: K::SOURCE };
     keep_with(|| watcher(Api::<K>::all(client.clone()), config.clone()), &hub, deadline).await;
+}
+
+/// Tells when the task that keeps a watch panics: what it has seen then grows old without a word.
+struct Panics<'a> {
+    hub: &'a Hub,
+    source: Source,
+}
+
+impl Drop for Panics<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.hub.failed(self.source, "its task has panicked; restart the daemon and report the defect");
+        }
+    }
 }
 
 /// Opens a watch, follows it until it fails, and opens it again after a pause.
@@ -160,6 +175,21 @@ mod tests {
         assert!((8..20).contains(&opened.len()), "{opened:?}");
         let gaps: Vec<_> = opened.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).collect();
         assert!(gaps.is_sorted() && gaps.last() <= Some(&Duration::from_secs(7)), "{gaps:?}");
+        assert!(is_failing(&hub));
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_panics_fails_the_view() {
+        let hub = Arc::new(Hub::default());
+        let task = tokio::spawn({
+            let hub = Arc::clone(&hub);
+            async move {
+                let _told = Panics { hub: &hub, source: Source::Nodes };
+                tokio::task::yield_now().await;
+                panic!("a defect");
+            }
+        });
+        assert!(task.await.is_err());
         assert!(is_failing(&hub));
     }
 

@@ -187,6 +187,15 @@ async fn a_young_prometheus_is_warming_up() {
 }
 
 #[tokio::test]
+async fn a_prometheus_that_does_not_say_when_it_began_may_be_young() {
+    for (answer, warming_up) in [("500 Internal Server Error", true), ("503 Service Unavailable", true), ("404 Not Found", false)] {
+        let (endpoint, _) = server(move |request| if request.starts_with("GET") { http(answer, "") } else { sound("0.5")(request) }).await;
+        let Observed::Known { value, .. } = prometheus(&config(vec![endpoint])).utilisation().await else { panic!("it answers") };
+        assert_eq!(value.warming_up, warming_up, "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_refused_token_is_read_again_once_and_never_shown() {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("token");

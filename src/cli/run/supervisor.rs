@@ -23,7 +23,7 @@ pub(super) async fn report(mut beat: watch::Receiver<u64>, status: watch::Receiv
     let mut status_due = interval(STATUS_PERIOD);
     loop {
         tokio::select! {
-            // Only the loop's own turns feed the watchdog.
+            // Only the controller's loop feeds the watchdog: once a second when nothing happens.
             beaten = beat.changed() => match beaten {
                 Ok(()) => {
                     if feeding.is_some_and(|period| fed.elapsed() >= period) {

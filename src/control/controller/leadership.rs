@@ -37,6 +37,7 @@ impl<W: World> Controller<W> {
             warn!("this instance no longer acts");
         }
         self.running.clear();
+        self.wake_at = None;
         self.write_word();
         self.loading = false;
         self.observing = false;

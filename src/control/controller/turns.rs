@@ -9,6 +9,7 @@ use crate::policy;
 use crate::ports::{Clock, Measurement, Telemetry, World};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tracing::{error, warn};
 
 /// After a failed turn, how soon an urgent one is tried again.
@@ -93,10 +94,7 @@ impl<W: World> Controller<W> {
         let blind = decision.as_ref().is_ok_and(|decision| decision.plan.pools.is_empty()) || decision.is_err();
         if blind && trigger != "tick" {
             // What made the turn urgent is still there when the sources answer again.
-            self.spawn(async {
-                tokio::time::sleep(URGENT_AGAIN).await;
-                Event::Woke
-            });
+            self.wake_at.get_or_insert_with(|| Instant::now() + URGENT_AGAIN);
         }
         if let Some(again) = self.again.take() {
             self.turn(again);

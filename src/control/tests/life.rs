@@ -88,6 +88,31 @@ async fn a_pause_finishes_what_is_in_flight_and_starts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn however_many_pods_wait_a_blind_fleet_looks_again_every_few_seconds() {
+    let shared = shared(2);
+    let daemon = Daemon::start(&shared, "one");
+    seconds(5).await;
+    {
+        let mut truth = shared.truth();
+        (truth.blind, truth.views) = (true, 0);
+    }
+    for _ in 0..20 {
+        daemon.urge();
+        seconds(1).await;
+    }
+    seconds(100).await;
+    let views = shared.truth().views;
+    // One for each ring, one in five seconds, one for the tick.
+    assert!((20 + 15..=20 + 120 / 5 + 2).contains(&views), "{views}");
+    shared.truth().blind = false;
+    for name in ["a", "b", "c"] {
+        pending_pod(&shared, name, 1900);
+    }
+    seconds(6).await;
+    assert_eq!(shared.truth().launched.len(), 1, "nobody rang again");
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_operators_word_outlives_what_the_ledger_said_before_it() {
     let shared = shared(1);
     let daemon = Daemon::start(&shared, "one");

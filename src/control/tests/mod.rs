@@ -2,6 +2,7 @@
 //! shared by as many controllers as a test wants, under tokio's paused clock.
 
 mod life;
+mod retirement;
 mod succession;
 
 use super::controller::{Controller, Inputs};
@@ -17,8 +18,8 @@ use crate::model::reading::Utilisation;
 use crate::model::scheduling::{Labels, POOL_LABEL, ZONE_LABEL};
 use crate::model::snapshot::{Observed, Pause, UtilisationReport};
 use crate::model::{
-    Bytes, ClusterView, Instance, InstanceId, Market, Memory, MilliCpu, Node, NodeName, Offer, OfferKey, Operation, OperationId, Pod,
-    PodKey, PodPhase, Readiness, Reading, Resources, RuleName,
+    Bytes, ClusterView, Instance, InstanceId, Market, Memory, MilliCpu, Missing, Node, NodeName, Offer, OfferKey, Operation, OperationId,
+    Pod, PodKey, PodPhase, Readiness, Reading, Resources, RuleName,
 };
 use crate::policy::{OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings as Policy};
 use crate::ports::cloud::Catalogue;
@@ -52,6 +53,12 @@ struct Truth {
     terminated: Vec<InstanceId>,
     evicted: Vec<PodKey>,
     never_joins: bool,
+    /// Pods whose eviction is refused, by name.
+    not_evictable: BTreeSet<String>,
+    /// The watches do not deliver.
+    blind: bool,
+    /// How often somebody asked for the view.
+    views: u32,
     /// How long the ledger takes to say whether the fleet is paused, after it has looked.
     slow_pause: Duration,
 }
@@ -86,6 +93,10 @@ struct Small {
 }
 
 impl Small {
+    fn new(shared: &Arc<Shared>) -> Self {
+        Self { shared: Arc::clone(shared), ledger_up: AtomicBool::new(true), answers_lost: AtomicBool::new(false), urgent: Notify::new() }
+    }
+
     fn reach(&self) -> Result<MutexGuard<'_, Truth>, LedgerError> {
         if self.ledger_up.load(Ordering::SeqCst) {
             return Ok(self.shared.truth());
@@ -178,7 +189,7 @@ impl Metrics for Small {
         Observed::Known { value: UtilisationReport { nodes, warming_up: false }, at: self.shared.now() }
     }
     async fn query(&self, _: &RuleName, _: &str) -> Reading {
-        Reading::Missing(crate::model::Missing::Empty)
+        Reading::Missing(Missing::Empty)
     }
 }
 
@@ -305,7 +316,12 @@ fn zone_of(subnet: &str) -> &str {
 
 impl Cluster for Small {
     async fn view(&self) -> Observed<Arc<ClusterView>> {
-        Observed::Known { value: Arc::new(self.shared.truth().view.clone()), at: self.shared.now() }
+        let mut truth = self.shared.truth();
+        truth.views += 1;
+        if truth.blind {
+            return Observed::Unknown(Missing::Unreachable { why: "the watches do not deliver".into() });
+        }
+        Observed::Known { value: Arc::new(truth.view.clone()), at: self.shared.now() }
     }
     fn cached_view(&self) -> Option<Arc<ClusterView>> {
         Some(Arc::new(self.shared.truth().view.clone()))
@@ -321,6 +337,10 @@ impl Cluster for Small {
         let pods = truth.view.pods.iter().filter(|pod| pod.node.as_ref() == Some(name)).map(|pod| Pod::clone(pod)).collect();
         Ok(truth.view.nodes.get(name).cloned().map(|node| NodeState { node, pods }))
     }
+    async fn node_of(&self, instance: &InstanceId) -> Result<Option<NodeName>, ClusterError> {
+        let truth = self.shared.truth();
+        Ok(truth.view.nodes.values().find(|node| node.instance.as_ref() == Some(instance)).map(|node| node.name.clone()))
+    }
     async fn cordon(&self, node: &NodeRef, cordon: &Cordon) -> Result<(), ClusterError> {
         self.set_cordoned(node, Some(cordon.operation.to_string()))
     }
@@ -329,6 +349,9 @@ impl Cluster for Small {
     }
     async fn evict(&self, pod: &PodKey, _: &str) -> Result<Eviction, ClusterError> {
         let mut truth = self.shared.truth();
+        if truth.not_evictable.contains(&pod.name) {
+            return Err(ClusterError::Denied { call: "create pods/eviction", why: "a webhook says no".into() });
+        }
         truth.evicted.push(pod.clone());
         truth.view.pods.retain(|other| other.key != *pod);
         Ok(Eviction::Accepted)
@@ -476,12 +499,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(shared: &Arc<Shared>, owner: &str) -> Self {
-        let world = Arc::new(Small {
-            shared: Arc::clone(shared),
-            ledger_up: AtomicBool::new(true),
-            answers_lost: AtomicBool::new(false),
-            urgent: Notify::new(),
-        });
+        let world = Arc::new(Small::new(shared));
         let settings = settings(owner);
         let (stop, stopped) = watch::channel(false);
         let (leads, leadership) = watch::channel(Leadership::default());

@@ -212,6 +212,17 @@ fn a_node_without_an_instance_goes_after_its_grace_but_only_if_it_is_silent() {
 }
 
 #[test]
+fn no_instance_is_a_leak_while_a_node_cannot_be_read() {
+    let mut scene = Scene::with_nodes(3);
+    scene.view.nodes.remove("n2");
+    scene.view.refused = vec!["node n2: allocatable cpu: `?`".into()];
+    scene.view.refused_nodes.insert("n2".into());
+    let plan = scene.turns(0, 60);
+    assert!(retirements(&plan).iter().all(|order| order.instance != Some("i-n2".into())), "{plan:?}");
+    assert!(plan.alerts.iter().any(|alert| alert.name == "object_refused" && alert.text.contains("node n2")), "{:?}", plan.alerts);
+}
+
+#[test]
 fn foreign_nodes_are_never_named() {
     let mut scene = idle();
     let mut foreign = node("foreign", "a");

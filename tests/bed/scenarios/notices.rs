@@ -68,7 +68,7 @@ pub async fn interruption(bed: &mut Bed) -> Result<()> {
 async fn strange_messages(bed: &Bed) -> Result<()> {
     let mark = bed.proxy.mark();
     let stranger = bed.run_stranger(ZONES[0], &[("Name", "somebody's database")]).await?;
-    let mine = bed.joiner.living_workers().await?.pop().context("no worker")?;
+    let mine = bed.joiner.living_workers_of(&bed.cluster_id).await?.pop().context("no worker")?;
     bed.notify(&events::spot_interruption(&stranger)).await?;
     bed.notify(&events::spot_interruption(&bed.account.server_instance)).await?;
     bed.notify(&events::spot_interruption("i-00000000000000000")).await?;
@@ -108,6 +108,7 @@ async fn empty(bed: &Bed) -> Result<()> {
 /// Foreign and untagged instances and nodes live through a fleet that grows, shrinks, loses a node and clears up leaks.
 pub async fn strangers_live(bed: &mut Bed) -> Result<()> {
     let configuration = Configuration { min: 1, max: 5, ..Configuration::default().hasty() };
+    let own = bed.cluster_id.clone();
     let untagged = bed.run_stranger(ZONES[0], &[]).await?;
     let other = [
         ("Project", "node-fleet"),
@@ -139,10 +140,9 @@ pub async fn strangers_live(bed: &mut Bed) -> Result<()> {
         bed.notify(&events::spot_interruption(instance)).await?;
     }
     // One of ours is taken away by EC2 without a word, and one appears that no journal knows.
-    let lost = bed.joiner.living_workers().await?.pop().context("no worker")?;
+    let lost = bed.joiner.living_workers_of(&own).await?.pop().context("no worker")?;
     bed.take_away(&lost.id).await?;
     bed.joiner.never_join(1);
-    let own = bed.cluster_id.clone();
     let leak = [
         ("Project", "node-fleet"),
         ("ManagedBy", "node-fleet"),
@@ -168,13 +168,7 @@ pub async fn strangers_live(bed: &mut Bed) -> Result<()> {
     .await?;
     bed.cluster.remove("shop").await?;
     until("one worker", LATER, async || {
-        let left = bed
-            .joiner
-            .living_workers()
-            .await?
-            .into_iter()
-            .filter(|instance| instance.tags.get("node-fleet.io/cluster") == Some(&own))
-            .count();
+        let left = bed.joiner.living_workers_of(&own).await?.len();
         Ok(if left == 1 { Seen::Done(()) } else { Seen::NotYet(format!("{left} workers")) })
     })
     .await?;
