@@ -93,9 +93,21 @@ async fn give_back<W: World>(context: &Context<W>, launch: &Launch, instances: V
         Observed::Unknown(why) => return Err(StepError::Blind(format!("Kubernetes does not say whether the nodes have joined: {why}"))),
     };
     let ready = |instance: &LaunchedInstance| instance.node.is_some() || node_of(&view, &instance.id).is_some_and(Node::is_ready);
-    let (mut joined, late): (Vec<_>, Vec<_>) = instances.into_iter().partition(ready);
+    let (mut joined, mut late): (Vec<_>, Vec<_>) = instances.into_iter().partition(ready);
     for instance in joined.iter_mut().filter(|instance| instance.node.is_none()) {
         instance.node = node_of(&view, &instance.id).map(|node| node.name.clone());
+    }
+    if !view.refused_nodes.is_empty() {
+        // A node that could not be read may be Ready and at work.
+        let mut nowhere = Vec::new();
+        for mut instance in late {
+            instance.node = match node_of(&view, &instance.id) {
+                Some(_) => None,
+                None => context.world.cluster().node_of(&instance.id).await?,
+            };
+            if instance.node.is_some() { joined.push(instance) } else { nowhere.push(instance) }
+        }
+        late = nowhere;
     }
     for instance in &late {
         warn!(operation = %launch.id, instance = %instance.id, "the instance never became a Ready node and is given back");

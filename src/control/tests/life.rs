@@ -88,6 +88,17 @@ async fn a_pause_finishes_what_is_in_flight_and_starts_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_instance_whose_node_cannot_be_read_is_not_given_back() {
+    let shared = shared(1);
+    shared.truth().unreadable = true;
+    let _daemon = Daemon::start(&shared, "one");
+    seconds(20 * 60).await;
+    let truth = shared.truth();
+    assert_eq!((truth.launched.len(), truth.instances.len(), truth.terminated.len()), (1, 2, 0));
+    assert_eq!(truth.view.refused_nodes.len(), 1, "it has joined");
+}
+
+#[tokio::test(start_paused = true)]
 async fn however_many_pods_wait_a_blind_fleet_looks_again_every_few_seconds() {
     let shared = shared(2);
     let daemon = Daemon::start(&shared, "one");

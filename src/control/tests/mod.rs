@@ -55,6 +55,8 @@ struct Truth {
     never_joins: bool,
     /// Pods whose eviction is refused, by name.
     not_evictable: BTreeSet<String>,
+    /// Instances that start from now on become nodes that make no sense.
+    unreadable: bool,
     /// The watches do not deliver.
     blind: bool,
     /// How often somebody asked for the view.
@@ -299,7 +301,13 @@ impl Small {
                 tokio::spawn(async move {
                     tokio::time::sleep(BOOT).await;
                     let node = Node { created: shared.now(), ..node(&name, &zone) };
-                    shared.truth().view.nodes.insert(node.name.clone(), node);
+                    let mut truth = shared.truth();
+                    if truth.unreadable {
+                        truth.view.refused_nodes.insert(node.name);
+                    } else {
+                        truth.view.nodes.insert(node.name.clone(), node);
+                    }
+                    drop(truth);
                     shared.changed.notify_waiters();
                 });
             }
@@ -339,7 +347,8 @@ impl Cluster for Small {
     }
     async fn node_of(&self, instance: &InstanceId) -> Result<Option<NodeName>, ClusterError> {
         let truth = self.shared.truth();
-        Ok(truth.view.nodes.values().find(|node| node.instance.as_ref() == Some(instance)).map(|node| node.name.clone()))
+        let named = |name: &&NodeName| format!("i-{name}") == instance.as_str();
+        Ok(truth.view.nodes.keys().chain(&truth.view.refused_nodes).find(named).cloned())
     }
     async fn cordon(&self, node: &NodeRef, cordon: &Cordon) -> Result<(), ClusterError> {
         self.set_cordoned(node, Some(cordon.operation.to_string()))
