@@ -132,6 +132,7 @@ fn snapshot(waiting: usize, load: f64) -> Snapshot {
         cluster: Observed::Known { value: Arc::new(ClusterView { nodes, pods, ..ClusterView::default() }), at },
         instances: Observed::Known { value: (0..NODES).map(instance).collect(), at },
         offers: Observed::Known { value: Arc::new(offers()), at },
+        prices: Arc::default(),
         metrics: BTreeMap::new(),
         operations: BTreeMap::new(),
         pause: None,

@@ -29,6 +29,9 @@
 //!   Secrets Manager, Prometheus, the clocks and the evaluation's ticks.
 //! - [`config`] reads one TOML file with overrides from the environment and names every
 //!   problem at once; [`cli`] is the command line.
+//! - [`sim`] is the embedded world: the same ports in memory, under a virtual clock, with
+//!   every fault of its catalogue and an oracle that watches over the invariants. It serves
+//!   `node-fleet demo` and `node-fleet fuzz`, and the tests.
 //! - [`http`] sees one value, the controller's status, and can send it commands;
 //!   [`observability`] holds the log, the metrics and their catalogue.
 //!
@@ -42,6 +45,7 @@
 //! | policy, ports | model |
 //! | control | model, policy, ports |
 //! | adapters | model, ports, config |
+//! | sim | model, ports, policy's settings and audit; its front door also control |
 //! | config | model, policy |
 //! | http | model, `control::status` |
 //! | observability | model, ports, config, `control::status` |
@@ -52,6 +56,8 @@
 //! The lock in the ledger carries a version that its holder changes with each heartbeat. A
 //! rival takes it after a whole lease without a change, counted on the rival's own monotonic
 //! clock; the holder trusts half a lease, counted from before its last successful heartbeat.
+//! A lock that nobody gave back and whose record is gone is waited for in the same way.
+//! `tests/lease_model.rs` searches this protocol through.
 //! Every write to the journal is one transaction with the condition that the writer still
 //! holds the lock in its epoch, and no request is sent that the lease might not outlast. The
 //! client token of a launch is its operation's id and the request is stored whole, so a
@@ -67,3 +73,4 @@ pub mod model;
 pub mod observability;
 pub mod policy;
 pub mod ports;
+pub mod sim;

@@ -6,10 +6,12 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::error::CredentialsError;
 use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use std::error::Error;
 use std::time::Duration;
 
 /// How long the making of a connection may take.
@@ -49,7 +51,7 @@ pub(crate) enum Kind {
     Fault,
     /// The service turned the request away unread: it has not taken effect.
     Throttled,
-    /// Credentials or permissions.
+    /// Credentials or permissions: it has not taken effect.
     Denied,
     /// The service has read the request and refuses it.
     Rejected,
@@ -82,6 +84,13 @@ impl Transient for Failure {
         }
     }
 
+    fn may_have_landed(&self) -> bool {
+        match self.kind {
+            Kind::NoAnswer | Kind::Fault => true,
+            Kind::Throttled | Kind::Denied | Kind::Rejected => false,
+        }
+    }
+
     fn timed_out(deadline: Duration) -> Self {
         Self { kind: Kind::NoAnswer, code: String::new(), why: format!("no answer within {deadline:?}") }
     }
@@ -89,9 +98,13 @@ impl Transient for Failure {
 
 impl<E> From<SdkError<E, HttpResponse>> for Failure
 where
-    E: ProvideErrorMetadata + std::error::Error + 'static,
+    E: ProvideErrorMetadata + Error + 'static,
 {
     fn from(error: SdkError<E, HttpResponse>) -> Self {
+        if let Some(missing) = no_credentials(&error) {
+            let why = quoted(&format!("nothing was sent, since the daemon's AWS credentials are not to be had: {}", chain(missing)));
+            return Self { kind: Kind::Denied, code: String::new(), why };
+        }
         let status = error.raw_response().map_or(0, |response| response.status().as_u16());
         match &error {
             SdkError::ServiceError(service) => {
@@ -105,8 +118,20 @@ where
     }
 }
 
+/// Finds the failure to get credentials among an error's causes. A request is signed before it is sent.
+fn no_credentials<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a CredentialsError> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(missing) = error.downcast_ref() {
+            return Some(missing);
+        }
+        cause = error.source();
+    }
+    None
+}
+
 /// Reads what a service's error code means.
-fn kind_of(code: &str, status: u16) -> Kind {
+pub(crate) fn kind_of(code: &str, status: u16) -> Kind {
     match code {
         "RequestLimitExceeded"
         | "Throttling"
@@ -150,6 +175,8 @@ fn kind_of(code: &str, status: u16) -> Kind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+    use aws_smithy_types::error::ErrorMetadata;
 
     #[test]
     fn codes_mean_what_the_caller_does_about_them() {
@@ -174,6 +201,23 @@ mod tests {
         assert!(Failure::service("InternalError", "", 500).may_pass());
         assert!(!Failure::service("UnauthorizedOperation", "encoded", 403).may_pass());
         assert!(!Failure::service("InvalidParameterValue", "", 400).may_pass());
+    }
+
+    #[test]
+    fn a_request_without_credentials_was_not_sent() {
+        let missing = || CredentialsError::not_loaded("no provider in the chain has any");
+        let unsigned = [
+            SdkError::<ErrorMetadata, HttpResponse>::dispatch_failure(ConnectorError::other(missing().into(), None)),
+            SdkError::construction_failure(missing()),
+        ];
+        for error in unsigned {
+            let failure = Failure::from(error);
+            assert_eq!(failure.kind, Kind::Denied);
+            assert!(!failure.may_pass() && !failure.may_have_landed());
+            assert!(failure.why.contains("nothing was sent") && failure.why.contains("no provider in the chain"), "{}", failure.why);
+        }
+        let cut = SdkError::<ErrorMetadata, HttpResponse>::dispatch_failure(ConnectorError::other("connection reset".into(), None));
+        assert!(Failure::from(cut).may_have_landed());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! | record | attributes |
 //! |---|---|
 //! | `lock` | `owner`, `lease_ms`, `version`, `epoch`, `expires_at` (the table's TTL, on this record alone) |
-//! | `epoch` | `epoch`; it never expires, so that the epoch never falls |
+//! | `epoch` | `epoch`; it never expires, so that the epoch never falls; `released`, the last epoch that was given back |
 //! | `state` | `node_count`, `scaling_in_progress`, `last_scale_time` (ISO 8601), `memory` (JSON), `pause` (JSON) |
 //! | `operation#ID` | `body` (JSON), and to be read by people: `kind`, `state`, `pool`, `epoch`, `created` |
 //!
@@ -13,6 +13,9 @@
 //! a transaction that checks owner and epoch of the lock. It also carries the writer's
 //! epoch and a number that grows with each write, and replaces nothing that is later: a
 //! request that lands long after it was given up cannot undo what came after.
+//!
+//! DynamoDB refuses one of two writes that touch the same record at once, and all of these
+//! touch the lock's. So this process makes them one after the other.
 
 mod fault;
 mod item;
@@ -28,7 +31,7 @@ use crate::config::Config;
 use crate::model::snapshot::Pause;
 use crate::model::{Memory, Operation, OperationId};
 use crate::ports::ledger::StateSummary;
-use crate::ports::{Claim, Grant, Ledger, LedgerError, LedgerState, LockRecord};
+use crate::ports::{Claim, Grant, Ledger, LedgerError, LedgerState, Lock};
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::{ConditionCheck, TransactWriteItem};
@@ -37,6 +40,8 @@ use item::{Item, number, text};
 use jiff::Timestamp;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::{Instant, timeout};
 
 /// The condition that a record is written in the grant's name.
 const HELD: &str = "#owner = :owner AND #epoch = :epoch";
@@ -53,6 +58,8 @@ pub struct DynamoDb {
     timeout: Duration,
     /// Counts this process's writes; the next one's number.
     writes: AtomicU64,
+    /// Held by the one write that touches the lock's record.
+    turn: Mutex<()>,
 }
 
 impl DynamoDb {
@@ -65,6 +72,7 @@ impl DynamoDb {
             cluster: config.cluster.id.clone(),
             timeout: config.ledger.timeout,
             writes: AtomicU64::new(1),
+            turn: Mutex::new(()),
         }
     }
 
@@ -83,16 +91,24 @@ impl DynamoDb {
         Ok(answer.item)
     }
 
-    /// Writes all of the items or none.
+    /// Waits until no other write of this process touches the lock's record. Gives what is left of the time.
+    async fn turn(&self, deadline: Duration) -> Result<(MutexGuard<'_, ()>, Duration), Fault> {
+        let asked = Instant::now();
+        let turn = timeout(deadline, self.turn.lock()).await.map_err(|_| Fault::Contended)?;
+        Ok((turn, deadline.saturating_sub(asked.elapsed())))
+    }
+
+    /// Writes all of the items or none, the lock's record among them. The deadline includes the wait for the turn.
     ///
     /// The token makes a repetition of the transaction have one effect, for ten minutes.
     async fn transact(&self, items: Vec<TransactWriteItem>, deadline: Duration) -> Result<(), Fault> {
+        let (_turn, left) = self.turn(deadline).await?;
         let token = SystemEntropy::token();
         let call = async || {
             let request = self.client.transact_write_items().set_transact_items(Some(items.clone())).client_request_token(&token);
             request.send().await.map(|_| ()).map_err(Fault::from)
         };
-        retried(deadline, call).await
+        retried(left, call).await
     }
 
     /// The part of a transaction that holds only while the grant does.
@@ -117,7 +133,8 @@ impl DynamoDb {
     fn fenced(&self, outcome: Result<(), Fault>) -> Result<(), LedgerError> {
         match outcome {
             Ok(()) => Ok(()),
-            Err(Fault::Condition { item: 0 }) => Err(LedgerError::LeaseLost),
+            // Whatever an earlier attempt has done: no later one will do anything.
+            Err(fault) if fault.condition() == Some(0) => Err(LedgerError::LeaseLost),
             Err(fault) => Err(self.error("TransactWriteItems", fault)),
         }
     }
@@ -134,8 +151,8 @@ fn held_by(grant: &Grant) -> Item {
 }
 
 impl Ledger for DynamoDb {
-    async fn lock(&self) -> Result<Option<LockRecord>, LedgerError> {
-        self.read_lock(self.timeout).await
+    async fn lock(&self) -> Result<Lock, LedgerError> {
+        self.look_at_lock(self.timeout).await
     }
 
     async fn acquire(&self, claim: &Claim) -> Result<Grant, LedgerError> {
@@ -193,6 +210,7 @@ mod tests {
             cluster: "prod".into(),
             timeout: Duration::from_secs(1),
             writes: AtomicU64::new(1),
+            turn: Mutex::new(()),
         }
     }
 
@@ -201,15 +219,38 @@ mod tests {
         let ledger = ledger();
         assert_eq!(ledger.fenced(Err(Fault::Condition { item: 0 })), Err(LedgerError::LeaseLost));
         assert_eq!(ledger.fenced(Err(Fault::Condition { item: 1 })), Err(LedgerError::Conflict));
-        assert!(matches!(ledger.fenced(Err(Fault::timed_out(Duration::from_secs(1)))), Err(LedgerError::Unavailable { .. })));
+        let unanswered = || Fault::timed_out(Duration::from_secs(1));
+        assert!(matches!(ledger.fenced(Err(unanswered())), Err(LedgerError::Unavailable { .. })));
+        let doubtful = |item| Fault::Condition { item }.after_ambiguous(unanswered());
+        assert_eq!(ledger.fenced(Err(doubtful(0))), Err(LedgerError::LeaseLost));
+        let own = ledger.fenced(Err(doubtful(1)));
+        assert!(matches!(own, Err(LedgerError::Unavailable { .. })), "it may be the write itself that has landed: {own:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_waits_for_its_turn_no_longer_than_its_deadline() {
+        let ledger = ledger();
+        let other = ledger.turn.lock().await;
+        let asked = Instant::now();
+        assert_eq!(ledger.transact(Vec::new(), Duration::from_secs(1)).await, Err(Fault::Contended), "nothing was sent");
+        assert_eq!(asked.elapsed(), Duration::from_secs(1));
+        let (waited, ()) = tokio::join!(ledger.turn(Duration::from_secs(1)), async {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            drop(other);
+        });
+        let (_turn, left) = waited.expect("its turn has come");
+        assert_eq!(left, Duration::from_millis(600));
     }
 
     #[tokio::test]
     async fn every_fence_asks_for_owner_and_epoch() {
         let fence = ledger().fence(&Grant { owner: "a".into(), epoch: Epoch(3) }).expect("complete");
         let check = fence.condition_check().expect("a check");
-        assert_eq!(check.condition_expression(), HELD);
+        assert_eq!(check.condition_expression(), "#owner = :owner AND #epoch = :epoch");
+        let names = check.expression_attribute_names().expect("names");
+        assert_eq!((names["#owner"].as_str(), names["#epoch"].as_str()), ("owner", "epoch"));
         let values = check.expression_attribute_values().expect("values");
+        assert_eq!(values.get(":owner"), Some(&text("a")));
         assert_eq!(values.get(":epoch"), Some(&AttributeValue::N("3".into())));
         assert_eq!(check.key().get("record"), Some(&text(item::LOCK)));
     }

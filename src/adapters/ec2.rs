@@ -6,6 +6,7 @@ mod launch;
 
 use super::aws::{Failure, Kind};
 use super::retry::{once, retried};
+use super::system_clock::SystemClock;
 use crate::config::{Config, PoolLaunch, PricesConfig};
 use crate::model::operation::LaunchRequest;
 use crate::model::{Instance, InstanceId, InstanceState};
@@ -16,6 +17,9 @@ use aws_sdk_ec2::Client;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tracing::warn;
+
+/// EC2's code for an instance that it does not know, or does not know everywhere yet.
+const UNKNOWN_INSTANCE: &str = "InvalidInstanceID.NotFound";
 
 /// EC2 as the controller's [`Cloud`].
 ///
@@ -35,21 +39,26 @@ struct Inner {
     timeout: Duration,
     pools: Vec<PoolLaunch>,
     prices: PricesConfig,
-    cache: catalogue::Cache,
+    clock: SystemClock,
+    cache: Arc<catalogue::Cache>,
 }
 
 impl Ec2 {
     /// Speaks for the cluster and its pools. Sends nothing yet.
     #[must_use]
     pub fn new(sdk: &SdkConfig, config: &Config) -> Self {
-        Self { inner: RwLock::new(Inner::new(Client::new(sdk), config)) }
+        Self { inner: RwLock::new(Arc::new(Inner::new(Client::new(sdk), config))) }
     }
 
     /// Takes the pools, prices and deadlines of another configuration. Calls under way end with the old
-    /// ones; the next catalogue is read anew.
+    /// ones; the next catalogue is read anew where it would be another one.
     pub fn reconfigure(&self, config: &Config) {
-        let client = self.inner().client.clone();
-        *self.inner.write().unwrap_or_else(PoisonError::into_inner) = Inner::new(client, config);
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let mut new = Inner::new(inner.client.clone(), config);
+        if new.has_the_catalogue_of(&inner) {
+            new.cache = Arc::clone(&inner.cache);
+        }
+        *inner = Arc::new(new);
     }
 
     fn inner(&self) -> Arc<Inner> {
@@ -94,7 +103,7 @@ impl Cloud for Ec2 {
                 Some(found) => instances::state(found).map_err(|why| CloudError::Invalid { call: CALL, why: why.to_owned() }),
                 None => Ok(None),
             },
-            Err(failure) if failure.code == "InvalidInstanceID.NotFound" => Ok(None),
+            Err(failure) if failure.code == UNKNOWN_INSTANCE => Ok(None),
             Err(failure) => Err(cloud_error(CALL, failure)),
         }
     }
@@ -127,27 +136,32 @@ impl Cloud for Ec2 {
         let call = async || inner.client.terminate_instances().instance_ids(instance.as_str()).send().await.map_err(Failure::from);
         match retried(inner.timeout, call).await {
             Ok(_) => Ok(()),
-            Err(failure) if failure.code == "InvalidInstanceID.NotFound" => Ok(()),
             Err(failure) => Err(cloud_error("TerminateInstances", failure)),
         }
     }
 }
 
 impl Inner {
-    fn new(client: Client, config: &Config) -> Arc<Self> {
-        Arc::new(Self {
+    fn new(client: Client, config: &Config) -> Self {
+        Self {
             client,
             cluster: config.cluster.id.clone(),
             region: config.cluster.region.clone(),
             timeout: config.operations.request_timeout,
             pools: config.pools.clone(),
             prices: config.prices.clone(),
-            cache: catalogue::Cache::default(),
-        })
+            clock: SystemClock::new(),
+            cache: Arc::default(),
+        }
+    }
+
+    /// Tells whether what can be bought is the same as under the other configuration.
+    fn has_the_catalogue_of(&self, other: &Self) -> bool {
+        self.pools == other.pools && self.prices == other.prices && self.region == other.region
     }
 
     async fn refresh(&self) -> Result<Arc<Catalogue>, CloudError> {
-        let source = catalogue::Source { client: &self.client, timeout: self.timeout };
+        let source = catalogue::Source { client: &self.client, timeout: self.timeout, clock: self.clock };
         self.cache.refresh(async { source.read(&self.pools, &self.prices, &self.region).await }).await
     }
 }
@@ -160,6 +174,7 @@ fn cloud_error(call: &'static str, failure: Failure) -> CloudError {
         Kind::Denied => CloudError::Denied { call, why: failure.why },
         // Termination protection: only an operator can lift it.
         Kind::Rejected if failure.code == "OperationNotPermitted" => CloudError::Denied { call, why: failure.why },
+        Kind::Rejected if failure.code == UNKNOWN_INSTANCE => CloudError::NotFound { call },
         Kind::Rejected => CloudError::Invalid { call, why: failure.why },
     }
 }
@@ -176,5 +191,28 @@ mod tests {
         assert!(matches!(error("OperationNotPermitted", 400), CloudError::Denied { .. }));
         assert!(matches!(error("InvalidParameterValue", 400), CloudError::Invalid { .. }));
         assert!(matches!(error("InternalError", 500), CloudError::Unavailable { .. }));
+        let unknown = cloud_error("TerminateInstances", Failure::service(UNKNOWN_INSTANCE, "words", 400));
+        assert_eq!(unknown, CloudError::NotFound { call: "TerminateInstances" });
+    }
+
+    #[tokio::test]
+    async fn the_catalogue_outlives_a_reload_that_does_not_change_it() {
+        let example = include_str!("../../config/node-fleet.toml");
+        let config = || crate::config::parse(example, "node-fleet.toml", []).unwrap_or_else(|problems| panic!("{problems}"));
+        let sdk = SdkConfig::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::new("us-east-1"))
+            .build();
+        let ec2 = Ec2::new(&sdk, &config());
+        ec2.inner().cache.refresh(async { Ok(Catalogue::default()) }).await.expect("a catalogue");
+        let mut later = config();
+        later.operations.request_timeout = Duration::from_secs(3);
+        ec2.reconfigure(&later);
+        assert_eq!(ec2.inner().timeout, Duration::from_secs(3));
+        assert!(ec2.catalogue_age().is_some());
+        let mut dearer = config();
+        dearer.prices.spot_ratio = 0.5;
+        ec2.reconfigure(&dearer);
+        assert!(ec2.catalogue_age().is_none(), "its prices are the old ones");
     }
 }

@@ -24,6 +24,7 @@ mod wire;
 
 use self::mutate::Requests;
 use self::store::Hub;
+use super::chain;
 use super::system_clock::SystemClock;
 use crate::config::KubernetesConfig;
 use crate::model::plan::NodeRef;
@@ -82,7 +83,7 @@ impl Kubernetes {
     /// When the configuration names no usable way to the API server.
     pub async fn unwatched(config: &KubernetesConfig, clock: SystemClock) -> Result<Self, ConnectError> {
         install_crypto();
-        let client = Client::try_from(client_config(config).await?).map_err(|error| ConnectError::Client { why: errors::chain(&error) })?;
+        let client = Client::try_from(client_config(config).await?).map_err(|error| ConnectError::Client { why: errors::words(&error) })?;
         Ok(Self::over(client, config.timeout, clock))
     }
 
@@ -175,25 +176,21 @@ fn install_crypto() {
 async fn client_config(settings: &KubernetesConfig) -> Result<Config, ConnectError> {
     let found = if let Some(path) = &settings.kubeconfig {
         let failed = |why: String| ConnectError::Kubeconfig { from: path.display().to_string(), why };
-        let kubeconfig = Kubeconfig::read_from(path).map_err(|error| failed(with_cause(&error)))?;
+        let kubeconfig = Kubeconfig::read_from(path).map_err(|error| failed(chain(&error)))?;
         let options = KubeConfigOptions::default();
-        Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| failed(with_cause(&error)))
+        Config::from_custom_kubeconfig(kubeconfig, &options).await.map_err(|error| failed(chain(&error)))
     } else {
         let from = || "KUBECONFIG or the service account".to_owned();
-        Config::infer().await.map_err(|error| ConnectError::Kubeconfig { from: from(), why: with_cause(&error) })
+        Config::infer().await.map_err(|error| ConnectError::Kubeconfig { from: from(), why: chain(&error) })
     };
     let mut config = found?;
     // A refused eviction is the caller's to repeat, and every caller has a deadline.
     config.default_retry = false;
     config.connect_timeout = Some(settings.timeout);
     // A connection that says nothing for longer than a watch lasts is dead.
-    config.read_timeout = Some(Duration::from_secs(u64::from(watch::WATCH_SECONDS) + 15));
+    config.read_timeout = Some(watch::QUIET);
     config.reset_reader_on_write = true;
     Ok(config)
-}
-
-fn with_cause(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 #[cfg(test)]

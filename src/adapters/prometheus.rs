@@ -13,7 +13,7 @@ use crate::model::{Missing, NodeName, Reading, RuleName};
 use crate::ports::{Clock, Metrics};
 use answer::{Answer, Sample};
 use jiff::Timestamp;
-use query::Queries;
+use query::{Queries, Timed};
 use reqwest::{Certificate, Client, RequestBuilder, Response, StatusCode, Url};
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -129,7 +129,7 @@ impl Prometheus {
     pub async fn probe(&self) -> Result<(), Vec<String>> {
         let mut silent = Vec::new();
         for endpoint in &self.endpoints {
-            let asked = tokio::time::timeout(self.timeout, self.vector(endpoint, "vector(1)")).await;
+            let asked = tokio::time::timeout(self.timeout, self.vector(endpoint, "vector(1)", false)).await;
             match asked.unwrap_or_else(|_| Err(late(self.timeout))) {
                 Ok(_) => {}
                 Err(failure) => silent.push(failure.at(endpoint)),
@@ -158,14 +158,14 @@ impl Prometheus {
 
     /// Reads all that a utilisation report needs from one endpoint.
     async fn report(&self, endpoint: &Url) -> Result<UtilisationReport, Failure> {
+        let Queries { label, cpu, memory } = &self.queries;
         let (cpu, cpu_times, memory, memory_times, start) = tokio::join!(
-            self.vector(endpoint, &self.queries.cpu.value),
-            self.vector(endpoint, &self.queries.cpu.time),
-            self.vector(endpoint, &self.queries.memory.value),
-            self.vector(endpoint, &self.queries.memory.time),
+            self.vector(endpoint, &cpu.value, cpu.own),
+            self.vector(endpoint, &cpu.time, cpu.own),
+            self.vector(endpoint, &memory.value, memory.own),
+            self.vector(endpoint, &memory.time, memory.own),
             self.start(endpoint),
         );
-        let label = &self.queries.label;
         let now = self.clock.now();
         let cpu = shares(label, &cpu?, &cpu_times?, self.gate, now);
         let memory = shares(label, &memory?, &memory_times?, self.gate, now);
@@ -185,8 +185,8 @@ impl Prometheus {
 
     /// Reads the value of a rule and when it was sampled.
     async fn value(&self, endpoint: &Url, promql: &str) -> Result<Reading, Failure> {
-        let stamped = query::stamped(promql);
-        let (value, time) = tokio::join!(self.answer(endpoint, promql), self.answer(endpoint, &stamped));
+        let query = Timed::own(promql);
+        let (value, time) = tokio::join!(self.answer(endpoint, &query.value, query.own), self.answer(endpoint, &query.time, query.own));
         // The time of a query that is no vector cannot be asked for; the evaluation's is then the best there is.
         let time = match time {
             Ok(Answer::Vector(samples)) => samples.iter().map(|sample| sample.value).reduce(f64::min),
@@ -206,26 +206,32 @@ impl Prometheus {
         };
         // A part of the time: an endpoint that does not answer this must not spoil the reading.
         match tokio::time::timeout(self.timeout / 4, asked).await {
-            Ok(Ok((status, body))) if status.is_success() => answer::start(&body).map_or(Start::Nowhere, Start::At),
+            Ok(Ok((status, body))) if status.is_success() => answer::start(&body).map_or(Start::Unknown, Start::At),
             Ok(Ok((StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST | StatusCode::NOT_IMPLEMENTED, _))) => Start::Nowhere,
             Ok(Ok(_) | Err(_)) | Err(_) => Start::Unknown,
         }
     }
 
     /// Runs a query whose answer must be a vector.
-    async fn vector(&self, endpoint: &Url, promql: &str) -> Result<Vec<Sample>, Failure> {
-        match self.answer(endpoint, promql).await? {
+    async fn vector(&self, endpoint: &Url, promql: &str, own: bool) -> Result<Vec<Sample>, Failure> {
+        match self.answer(endpoint, promql, own).await? {
             Answer::Vector(samples) => Ok(samples),
             Answer::Scalar(_) => Err(Failure::Nonsense("a scalar where a value per node was asked for".to_owned())),
         }
     }
 
-    /// Runs a query.
-    async fn answer(&self, endpoint: &Url, promql: &str) -> Result<Answer, Failure> {
+    /// Runs a query. In an operator's own one, samples that are too old do not count: once it has
+    /// reckoned with them, their age is lost.
+    async fn answer(&self, endpoint: &Url, promql: &str, own: bool) -> Result<Answer, Failure> {
         let url = joined(endpoint, "api/v1/query");
+        let lookback = format!("{}ms", self.gate.oldest.as_millis());
         // Prometheus itself gives up when nobody waits any more.
         let timeout = format!("{}ms", self.timeout.as_millis());
-        let body = self.body(|| self.client.post(url.clone()).form(&[("query", promql), ("timeout", &timeout)])).await?;
+        let mut form = vec![("query", promql), ("timeout", timeout.as_str())];
+        if own {
+            form.insert(1, ("lookback_delta", lookback.as_str()));
+        }
+        let body = self.body(|| self.client.post(url.clone()).form(&form)).await?;
         answer::parse(&body)
     }
 
@@ -394,15 +400,15 @@ fn single(answer: Answer, time: Option<f64>, gate: Gate, now: Timestamp) -> Read
 }
 
 fn base(endpoint: &str) -> Result<Url, PrometheusError> {
-    let wrong = |why: String| PrometheusError::Endpoint { endpoint: endpoint.to_owned(), why };
+    // What stands before an `@` may be a password, whether the rest is a URL or not.
+    let shown = endpoint.rsplit_once('@').map_or_else(|| endpoint.to_owned(), |(_, rest)| format!("…@{rest}"));
+    let wrong = |why: String| PrometheusError::Endpoint { endpoint: shown.clone(), why };
     let url = Url::parse(endpoint).map_err(|error| wrong(error.to_string()))?;
     if !matches!(url.scheme(), "http" | "https") || url.cannot_be_a_base() {
         return Err(wrong("it is neither http nor https".to_owned()));
     }
     if !url.username().is_empty() || url.password().is_some() {
-        // The endpoint itself is not shown: it holds a secret.
-        let endpoint = url.host_str().unwrap_or_default().to_owned();
-        return Err(PrometheusError::Endpoint { endpoint, why: "a password belongs under [prometheus.auth]".to_owned() });
+        return Err(wrong("a password belongs under [prometheus.auth]".to_owned()));
     }
     Ok(url)
 }

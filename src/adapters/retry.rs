@@ -13,17 +13,26 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// An error that knows whether it may pass by itself.
-pub(crate) trait Transient {
+pub(crate) trait Transient: Sized {
     /// Tells whether the same call may succeed when it is repeated at once.
     fn may_pass(&self) -> bool;
+    /// Tells whether the call may have taken effect although it failed.
+    fn may_have_landed(&self) -> bool;
     /// Makes the error of a call that had no answer within the time.
     fn timed_out(deadline: Duration) -> Self;
+    /// Makes the error of a call whose last attempt failed so, after an earlier one that may have taken effect.
+    ///
+    /// The last attempt's own where nobody asks whether the call has taken effect.
+    fn after_ambiguous(self, _earlier: Self) -> Self {
+        self
+    }
 }
 
 /// Makes the call, and again while its error may pass, until the deadline.
 ///
 /// When the deadline cuts an attempt short, the error says so: that attempt may have
-/// taken effect. When it falls into a pause, the error is the last attempt's.
+/// taken effect. When it falls into a pause, the error is the last attempt's. Either way
+/// it tells of the first attempt before it that may have taken effect.
 pub(crate) async fn retried<T, E, F, Fut>(deadline: Duration, mut call: F) -> Result<T, E>
 where
     E: Transient,
@@ -31,10 +40,15 @@ where
     Fut: Future<Output = Result<T, E>>,
 {
     let mut answered: Option<E> = None;
+    let mut ambiguous: Option<E> = None;
     let attempts = async {
         let mut attempt = 1;
         loop {
-            answered = None;
+            if let Some(error) = answered.take()
+                && error.may_have_landed()
+            {
+                ambiguous.get_or_insert(error);
+            }
             match Box::pin(call()).await {
                 Ok(value) => return Ok(value),
                 Err(error) if attempt >= ATTEMPTS || !error.may_pass() => return Err(error),
@@ -44,9 +58,13 @@ where
             attempt += 1;
         }
     };
-    match tokio::time::timeout(deadline, attempts).await {
+    let outcome = match tokio::time::timeout(deadline, attempts).await {
         Ok(outcome) => outcome,
         Err(_) => Err(answered.unwrap_or_else(|| E::timed_out(deadline))),
+    };
+    match (outcome, ambiguous) {
+        (Err(last), Some(earlier)) => Err(last.after_ambiguous(earlier)),
+        (outcome, _) => outcome,
     }
 }
 
@@ -73,17 +91,27 @@ mod tests {
     #[derive(Debug, PartialEq)]
     enum Fault {
         Passing,
+        Unanswered,
         Final,
         TimedOut,
+        After(Box<Self>, Box<Self>),
     }
 
     impl Transient for Fault {
         fn may_pass(&self) -> bool {
-            *self == Self::Passing
+            matches!(self, Self::Passing | Self::Unanswered)
+        }
+
+        fn may_have_landed(&self) -> bool {
+            matches!(self, Self::Unanswered | Self::TimedOut)
         }
 
         fn timed_out(_: Duration) -> Self {
             Self::TimedOut
+        }
+
+        fn after_ambiguous(self, earlier: Self) -> Self {
+            Self::After(Box::new(earlier), Box::new(self))
         }
     }
 
@@ -118,6 +146,28 @@ mod tests {
         })
         .await;
         assert_eq!(outcome, Err(Fault::TimedOut));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_that_may_have_landed_is_not_forgotten() {
+        let after = |last: Fault| -> Result<(), Fault> { Err(Fault::After(Box::new(Fault::Unanswered), Box::new(last))) };
+        let play = async |script: Vec<Fault>, deadline: Duration| {
+            let mut script = script.into_iter();
+            retried::<(), _, _, _>(deadline, || std::future::ready(Err(script.next().unwrap_or(Fault::Final)))).await
+        };
+        assert_eq!(play(vec![Fault::Unanswered, Fault::Passing, Fault::Final], DEADLINE).await, after(Fault::Final));
+        assert_eq!(play(vec![Fault::Passing, Fault::Final], DEADLINE).await, Err(Fault::Final));
+        assert_eq!(play(vec![Fault::Unanswered], DEADLINE).await, after(Fault::Final));
+        let calls = Cell::new(0);
+        let cut: Result<(), Fault> = retried(DEADLINE, async || {
+            calls.set(calls.get() + 1);
+            if calls.get() == 1 { Err(Fault::Unanswered) } else { std::future::pending().await }
+        })
+        .await;
+        assert_eq!(cut, after(Fault::TimedOut));
+        let landed = Cell::new(false);
+        let repeated = retried(DEADLINE, async || if landed.replace(true) { Ok(()) } else { Err(Fault::Unanswered) }).await;
+        assert_eq!(repeated, Ok(()), "the repetition has its answer");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `node-fleet status`, `pause`, `resume` and `evaluate`: what an operator asks of the running daemon, over its socket.
+//! `node-fleet status`, `pause`, `resume`, `reset-offers` and `evaluate`: what an operator asks of the running daemon, over its socket.
 
 use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Full, Limited};
@@ -47,6 +47,12 @@ pub(super) fn pause(socket: &Socket, reason: Option<&str>) -> anyhow::Result<Exi
 pub(super) fn resume(socket: &Socket) -> anyhow::Result<ExitCode> {
     let answer = ask(socket, "POST", "/api/v1/resume", Some(&json!({})))?;
     show(socket, &answer, |_| "resumed\n".to_owned())
+}
+
+/// Lets it try offers again that rest.
+pub(super) fn reset_offers(socket: &Socket) -> anyhow::Result<ExitCode> {
+    let answer = ask(socket, "POST", "/api/v1/offers/reset", Some(&json!({})))?;
+    show(socket, &answer, |_| "every offer is tried again\n".to_owned())
 }
 
 /// Makes the daemon decide now, and shows what it decided.

@@ -2,6 +2,8 @@
 
 mod check;
 mod client;
+mod demo;
+mod fuzz;
 #[cfg(feature = "live")]
 mod run;
 
@@ -31,6 +33,10 @@ enum Command {
         #[arg(long, value_name = "FILE", default_value = CONFIG)]
         config: std::path::PathBuf,
     },
+    /// Shows a fleet that lives in memory, with its workload, its market and its daemon: no account is needed.
+    Demo(demo::Demo),
+    /// Lives through thousands of simulated clusters with faults, and looks whether an invariant breaks.
+    Fuzz(fuzz::Fuzz),
     /// Reads a configuration and names everything that is wrong with it at once.
     Check(check::Check),
     /// Shows what the running daemon sees and does.
@@ -45,6 +51,8 @@ enum Command {
     },
     /// Lets the running daemon start things again.
     Resume(client::Socket),
+    /// Lets the running daemon try offers again that rest after failures.
+    ResetOffers(client::Socket),
     /// Makes the running daemon decide now, and shows what it decided.
     Evaluate(client::Socket),
 }
@@ -58,10 +66,13 @@ impl Cli {
         match self.command {
             #[cfg(feature = "live")]
             Command::Run { config } => run::run(&config),
+            Command::Demo(demo) => demo::execute(&demo),
+            Command::Fuzz(fuzz) => fuzz::execute(&fuzz),
             Command::Check(check) => check::run(&check),
             Command::Status(socket) => client::status(&socket),
             Command::Pause { reason, socket } => client::pause(&socket, reason.as_deref()),
             Command::Resume(socket) => client::resume(&socket),
+            Command::ResetOffers(socket) => client::reset_offers(&socket),
             Command::Evaluate(socket) => client::evaluate(&socket),
         }
     }

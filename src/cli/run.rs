@@ -2,6 +2,7 @@
 
 mod reload;
 mod supervisor;
+mod token;
 
 use super::read;
 use crate::adapters::aws;
@@ -10,28 +11,25 @@ use crate::adapters::live::Live;
 use crate::adapters::secrets_manager::Secrets;
 use crate::adapters::system_clock::{SystemClock, SystemEntropy};
 use crate::config::Config;
-use crate::control::status::{COMMANDS_WAITING, Handle, Role, Status};
+use crate::control::status::{COMMANDS_WAITING, Handle, Status};
 use crate::control::{self, Controller, Inputs, Leadership, lease, notices};
-use crate::http::{self, AdminSocket, Pulse, Surface, Token};
-use crate::observability;
+use crate::http::{self, AdminSocket, Pulse, Surface};
+use crate::observability::{self, Instruments};
 use crate::ports::{Clock, Entropy};
 use anyhow::{Context, anyhow};
-use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{error, info};
 
 /// systemd is told that the daemon stops, and it has ended this long after.
 const STOP_LIMIT: Duration = Duration::from_millis(9500);
-/// How long the secret of the HTTP token may take at the start.
-const SECRET_LIMIT: Duration = Duration::from_secs(10);
 
 /// Runs until SIGTERM or SIGINT.
 pub(super) fn run(path: &Path) -> anyhow::Result<ExitCode> {
@@ -58,24 +56,31 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
 
     let owner = owner();
     info!(version = env!("CARGO_PKG_VERSION"), cluster = %config.cluster.id, %owner, "starting");
-    let (status, shown) = watch::channel(Arc::new(first_status(&config, &owner)));
+    let (status, shown) = watch::channel(Arc::new(Status::first(&config.cluster.id, &owner, SystemClock::new().now())));
     let (instruments, render) = observability::metrics(shown.clone());
-    let tcp =
-        TcpListener::bind(config.http.listen).await.with_context(|| format!("cannot listen on {} (http.listen)", config.http.listen))?;
-    let admin = match &config.http.socket {
-        Some(path) => Some(AdminSocket::bind(path).await?),
-        None => None,
+    // In a task of its own: what it asks for may block its thread, and a signal does not wait for it.
+    let mut opening = tokio::spawn(open(config.clone(), instruments));
+    let opened = tokio::select! {
+        biased;
+        _ = terminate.recv() => Err("SIGTERM"),
+        _ = interrupt.recv() => Err("SIGINT"),
+        opened = &mut opening => Ok(opened??),
     };
-
-    let sdk = aws::load(&config.cluster.region).await;
-    let secrets = Arc::new(Secrets::new(&sdk));
-    let token = token(&config, &secrets).await?;
-    let world = Arc::new(Live::connect(&config, &sdk, secrets, instruments).await?);
+    let Outside { tcp, admin, secrets, world } = match opened {
+        Ok(outside) => outside,
+        Err(signal) => {
+            info!(signal, "stopping: nothing has been begun");
+            supervisor::stopping();
+            opening.abort();
+            return Ok(());
+        }
+    };
 
     let (stop, stopped) = watch::channel(false);
     let (end_lease, lease_ends) = watch::channel(false);
     let (leadership, leads) = watch::channel(Leadership::Unknown);
     let (leading, is_leading) = watch::channel(false);
+    let (resign, resignation) = mpsc::channel(1);
     let (delivered, deliveries) = mpsc::channel(notices::DELIVERIES_WAITING);
     let (commanded, commands) = mpsc::channel(COMMANDS_WAITING);
     let (reloaded, reloads) = mpsc::channel(1);
@@ -83,23 +88,29 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let (ticks, ticking) = Ticks::start(config.policy.interval).await?;
 
     let settings = settings(&config, &owner);
-    let inputs = Inputs { leadership: leads.clone(), ticks: ticking, deliveries, commands, reloads, stop: stopped.clone() };
+    let inputs = Inputs { leadership: leads.clone(), resign, ticks: ticking, deliveries, commands, reloads, stop: stopped.clone() };
     let pulse = Pulse::new(config.policy.interval);
+    let mut helpers = JoinSet::new();
+    let token_again = Arc::new(Notify::new());
+    let token = config.http.token.clone().map(|reference| {
+        let (token, watched) = watch::channel(None);
+        helpers.spawn(token::keep(secrets, reference, token, Arc::clone(&token_again)));
+        watched
+    });
     let surface = Surface { handle: Handle { status: shown.clone(), commands: commanded }, pulse: Arc::clone(&pulse), render, token };
 
-    let lease = tokio::spawn(lease::keep(Arc::clone(&world), owner.clone(), settings.lease, leadership, lease_ends));
+    let lease = tokio::spawn(lease::keep(Arc::clone(&world), owner.clone(), settings.lease, leadership, resignation, lease_ends));
     let controller = tokio::spawn(Controller::new(Arc::clone(&world), settings, inputs, status, beats).run());
     let http = tokio::spawn(http::serve(surface, http::Limits::default(), tcp, admin, stopped.clone()));
-    let mut helpers = JoinSet::new();
-    helpers.spawn(tell_leading(leads, leading));
+    helpers.spawn(notices::follow_leadership(leads, leading));
     helpers.spawn(notices::listen(Arc::clone(&world), is_leading, delivered));
     helpers.spawn({
         let (pulse, beat, shown) = (Arc::clone(&pulse), beat.clone(), shown.clone());
         async move { pulse.follow(beat, shown).await }
     });
-    helpers.spawn(supervisor::report(beat, shown));
+    helpers.spawn(supervisor::report(beat, shown, pulse));
     let path = path.to_owned();
-    helpers.spawn(reload::follow(path, config, owner, Arc::clone(&world), hang_up, reloaded));
+    helpers.spawn(reload::follow(path, config, owner, Arc::clone(&world), hang_up, token_again, reloaded));
 
     let mut work = Work { lease, controller, http, helpers };
     let ended = tokio::select! {
@@ -125,6 +136,28 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     work.helpers.shutdown().await;
     ended?;
     if in_time { Ok(()) } else { Err(anyhow!("not everything ended within {STOP_LIMIT:?}; the journal says where to go on")) }
+}
+
+/// Where the daemon meets the outside.
+struct Outside {
+    tcp: TcpListener,
+    admin: Option<AdminSocket>,
+    secrets: Arc<Secrets>,
+    world: Arc<Live<Instruments>>,
+}
+
+/// Opens what the daemon answers on and finds the ways to the real systems.
+async fn open(config: Config, instruments: Instruments) -> anyhow::Result<Outside> {
+    let listen = config.http.listen;
+    let tcp = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen} (http.listen)"))?;
+    let admin = match &config.http.socket {
+        Some(path) => Some(AdminSocket::bind(path).await?),
+        None => None,
+    };
+    let sdk = aws::load(&config.cluster.region).await;
+    let secrets = Arc::new(Secrets::new(&sdk));
+    let world = Arc::new(Live::connect(&config, &sdk, Arc::clone(&secrets), instruments).await?);
+    Ok(Outside { tcp, admin, secrets, world })
 }
 
 /// The tasks without which there is no daemon.
@@ -166,49 +199,12 @@ impl Work {
     }
 }
 
-/// Passes on whether this instance leads.
-async fn tell_leading(mut leads: watch::Receiver<Leadership>, leading: watch::Sender<bool>) {
-    loop {
-        let now = leads.borrow_and_update().grant().is_some();
-        leading.send_if_modified(|before| std::mem::replace(before, now) != now);
-        if leads.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
 /// Makes the identity under which this process holds the lease: who it is, for people, and
 /// something that no other process ever had, for the ledger.
 fn owner() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "unknown" } else { host.trim() };
     format!("{host}/{}/{}", std::process::id(), SystemEntropy.operation_id())
-}
-
-async fn token(config: &Config, secrets: &Secrets) -> anyhow::Result<Option<Arc<Token>>> {
-    let Some(reference) = &config.http.token else { return Ok(None) };
-    let secret = timeout(SECRET_LIMIT, secrets.resolve(reference)).await.map_err(|_| anyhow!("no answer within {SECRET_LIMIT:?}"));
-    let secret = secret.and_then(|resolved| resolved.map_err(Into::into)).context("the token of http.token cannot be had")?;
-    let token = Token::new(secret.expose()).context("the token of http.token is empty")?;
-    Ok(Some(Arc::new(token)))
-}
-
-fn first_status(config: &Config, owner: &str) -> Status {
-    Status {
-        version: env!("CARGO_PKG_VERSION"),
-        cluster: config.cluster.id.clone(),
-        owner: owner.to_owned(),
-        role: Role::Standby { leader: None },
-        started: SystemClock::new().now(),
-        last_turn: None,
-        turns: 0,
-        pause: None,
-        plan: None,
-        operations: Vec::new(),
-        sources: BTreeMap::new(),
-        reload_error: None,
-        decisions: VecDeque::new(),
-    }
 }
 
 /// Takes what the control loop needs from the configuration.

@@ -41,6 +41,7 @@ fn read(root: &Section<'_>) -> Config {
     let prices = sections::prices(root);
     let (pool_settings, pool_launches) = pools::pools(root, &prices);
     let evaluation = sections::evaluation(root);
+    let operations = sections::operations(root);
     let policy = Settings {
         metrics: pools::metrics(root, &pool_settings),
         pools: pool_settings,
@@ -53,6 +54,9 @@ fn read(root: &Section<'_>) -> Config {
         price_ceiling: evaluation.price_ceiling,
         replace_interrupted_while_paused: evaluation.replace_interrupted_while_paused,
         stray_grace: evaluation.stray_grace,
+        unhealthy_after: evaluation.unhealthy_after,
+        join_timeout: operations.join_timeout,
+        startup_taints: evaluation.startup_taints,
         critical_priority: evaluation.critical_priority,
         expendable_below: evaluation.expendable_below,
     };
@@ -62,7 +66,7 @@ fn read(root: &Section<'_>) -> Config {
         prometheus: sections::prometheus(root),
         ledger: sections::ledger(root),
         notices: sections::notices(root),
-        operations: sections::operations(root),
+        operations,
         http: sections::http(root),
         log: sections::log(root),
         pools: pool_launches,
@@ -73,6 +77,14 @@ fn read(root: &Section<'_>) -> Config {
 
 /// Finds contradictions between keys.
 fn agree(report: &Report, config: &Config) {
+    agree_on_rules(report, config);
+    agree_on_deadlines(report, config);
+    if !config.http.listen.ip().is_loopback() && config.http.token.is_none() {
+        report.contradiction("http.listen", &["http.token"], "must be a loopback address unless http.token is set".into());
+    }
+}
+
+fn agree_on_rules(report: &Report, config: &Config) {
     let interval = config.policy.interval;
     let (up, down) = (&config.policy.scale_up, &config.policy.scale_down);
     let interval_key = "evaluation.interval";
@@ -83,9 +95,10 @@ fn agree(report: &Report, config: &Config) {
         ("scale_down.sustain", down.sustain),
         ("scale_down.cooldown", down.cooldown),
     ];
-    for (key, value) in not_shorter {
+    let metrics = config.policy.metrics.iter().map(|rule| (format!("metric.{}.sustain", rule.name), rule.sustain));
+    for (key, value) in not_shorter.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(metrics) {
         if value < interval {
-            report.contradiction(key, &[interval_key], format!("must not be shorter than {interval_key} ({interval:?})"));
+            report.contradiction(&key, &[interval_key], format!("must not be shorter than {interval_key} ({interval:?})"));
         }
     }
     let below = [
@@ -99,6 +112,28 @@ fn agree(report: &Report, config: &Config) {
             report.contradiction(key, &[other], format!("must be below {other} ({limit})"));
         }
     }
+    let (expendable, critical) = (config.policy.expendable_below, config.policy.critical_priority);
+    if expendable > critical {
+        let other = "evaluation.critical_priority";
+        report.contradiction("evaluation.expendable_below", &[other], format!("must not be above {other} ({critical})"));
+    }
+    let rest = &config.policy.rest;
+    if down.longest_cooldown < down.cooldown {
+        report.contradiction(
+            "scale_down.longest_cooldown",
+            &["scale_down.cooldown"],
+            format!("must not be shorter than scale_down.cooldown ({:?})", down.cooldown),
+        );
+    }
+    if rest.first > rest.longest {
+        report.contradiction("rest.first", &["rest.longest"], format!("must not be longer than rest.longest ({:?})", rest.longest));
+    }
+    if rest.stopped < rest.longest {
+        report.contradiction("rest.stopped", &["rest.longest"], format!("must not be shorter than rest.longest ({:?})", rest.longest));
+    }
+}
+
+fn agree_on_deadlines(report: &Report, config: &Config) {
     let ledger = &config.ledger;
     if ledger.heartbeat * 3 > ledger.lease / 2 {
         report.contradiction(
@@ -107,21 +142,21 @@ fn agree(report: &Report, config: &Config) {
             format!("must fit three times into half of ledger.lease ({:?})", ledger.lease),
         );
     }
+    if ledger.timeout >= ledger.heartbeat {
+        let expected = format!("must be shorter than ledger.heartbeat ({:?})", ledger.heartbeat);
+        report.contradiction("ledger.timeout", &["ledger.heartbeat"], expected);
+    }
+    let request_timeout = config.operations.request_timeout;
     let left = (ledger.lease / 2).saturating_sub(ledger.heartbeat);
-    if config.operations.request_timeout + crate::config::REQUEST_MARGIN > left {
+    if request_timeout + crate::config::REQUEST_MARGIN > left {
         let expected =
             format!("must leave {:?} of what half of ledger.lease leaves after ledger.heartbeat ({left:?})", crate::config::REQUEST_MARGIN);
         report.contradiction("operations.request_timeout", &["ledger.lease", "ledger.heartbeat"], expected);
     }
-    if config.policy.rest.first > config.policy.rest.longest {
-        report.contradiction(
-            "rest.first",
-            &["rest.longest"],
-            format!("must not be longer than rest.longest ({:?})", config.policy.rest.longest),
-        );
-    }
-    if !config.http.listen.ip().is_loopback() && config.http.token.is_none() {
-        report.contradiction("http.listen", &["http.token"], "must be a loopback address unless http.token is set".into());
+    // Before a request is sent, the lease is held against this deadline alone, whichever system it goes to.
+    if config.kubernetes.timeout > request_timeout {
+        let expected = format!("must not be longer than operations.request_timeout ({request_timeout:?})");
+        report.contradiction("kubernetes.timeout", &["operations.request_timeout"], expected);
     }
 }
 
@@ -131,9 +166,25 @@ mod tests {
     use proptest::prelude::*;
 
     const EXAMPLE: &str = super::layers::EXAMPLE;
+    /// What the example shows without meaning it: tables that an operator may add. They stand at its end.
+    const ADDED: &str = r#"
+        [[pool.schedule]]
+        start = "30 20 * * *"
+        end = "0 9 * * *"
+        timezone = "Europe/Paris"
+        min = 2
+        max = 2
+
+        [[metric]]
+        name = "queue_depth"
+        pool = "workers"
+        query = "sum(queue)"
+        per_node = 500.0
+        sustain = "4m"
+    "#;
 
     fn problems(change: impl Fn(&str) -> String) -> Vec<String> {
-        match parse(&change(EXAMPLE), "fleet.toml", []) {
+        match parse(&change(&format!("{EXAMPLE}{ADDED}")), "fleet.toml", []) {
             Ok(_) => Vec::new(),
             Err(problems) => problems.0.iter().map(ToString::to_string).collect(),
         }
@@ -144,9 +195,26 @@ mod tests {
         let config = parse(EXAMPLE, "node-fleet.toml", []).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!((config.policy.pools[0].min, config.policy.pools[0].max), (2, 10));
         assert_eq!(config.policy.interval, std::time::Duration::from_mins(2));
-        assert_eq!(config.policy.pools[0].schedules.len(), 1);
+        assert!(config.policy.pools[0].schedules.is_empty(), "a schedule is an example, no default");
+        assert_eq!(config.policy.join_timeout, config.operations.join_timeout);
+        assert_eq!(config.policy.unhealthy_after, std::time::Duration::from_mins(15));
+        assert_eq!(config.policy.rest.stopped, std::time::Duration::from_hours(24));
+        let taints: Vec<_> = config.policy.startup_taints.iter().map(String::as_str).collect();
+        let expected = [
+            "ebs.csi.aws.com/agent-not-ready",
+            "efs.csi.aws.com/agent-not-ready",
+            "node.cilium.io/agent-not-ready",
+            "node.cloudprovider.kubernetes.io/uninitialized",
+        ];
+        assert_eq!(taints, expected);
         assert_eq!(config.pools[0].instance_types.len(), 4);
         assert_eq!(config.pools[0].reserved_memory, crate::model::Bytes(512 << 20));
+    }
+
+    #[test]
+    fn what_an_operator_adds_is_read() {
+        let config = parse(&format!("{EXAMPLE}{ADDED}"), "f", []).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!((config.policy.pools[0].schedules.len(), config.policy.metrics.len()), (1, 1));
     }
 
     #[test]
@@ -166,6 +234,9 @@ mod tests {
         let config = parse(text, "f", []).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!(config.policy.pools[0].max, 10);
         assert!(config.policy.pools[0].schedules.is_empty());
+        assert_eq!(config.policy.startup_taints.len(), 4);
+        let bare = text.replace("[prometheus]", "[evaluation]\nstartup_taints = []\n[prometheus]");
+        assert!(parse(&bare, "f", []).is_ok_and(|config| config.policy.startup_taints.is_empty()), "a list replaces the default");
     }
 
     #[test]
@@ -181,10 +252,20 @@ mod tests {
             ("cooldown = \"5m\"", "cooldown = \"30s\"", "scale_up.cooldown = \"30s\"", "evaluation.interval"),
             ("cooldown = \"5m\"", "cooldown = 5", "scale_up.cooldown = 5", "unit"),
             ("cooldown = \"5m\"", "cool_down = \"5m\"", "scale_up.cool_down", "did you mean `cooldown`"),
-            ("\"Europe/Berlin\"", "\"Mars/Olympus\"", "timezone = \"Mars/Olympus\"", "IANA"),
-            ("\"0 21 * * *\"", "\"0 25 * * *\"", "start = \"0 25 * * *\"", "cron"),
+            ("\"Europe/Paris\"", "\"Mars/Olympus\"", "timezone = \"Mars/Olympus\"", "IANA"),
+            ("\"30 20 * * *\"", "\"0 25 * * *\"", "start = \"0 25 * * *\"", "cron"),
             ("heartbeat = \"3s\"", "heartbeat = \"9s\"", "ledger.heartbeat = \"9s\"", "ledger.lease"),
             ("request_timeout = \"5s\"", "request_timeout = \"9s\"", "operations.request_timeout = \"9s\"", "ledger.lease"),
+            ("timeout = \"2s\"", "timeout = \"3s\"", "ledger.timeout = \"3s\"", "ledger.heartbeat"),
+            ("request_timeout = \"5s\"", "request_timeout = \"4s\"", "kubernetes.timeout = \"5s\"", "operations.request_timeout"),
+            ("stopped = \"24h\"", "stopped = \"30m\"", "rest.stopped = \"30m\"", "rest.longest"),
+            ("sustain = \"4m\"\n    ", "sustain = \"1m\"\n    ", "metric.queue_depth.sustain = \"1m\"", "evaluation.interval"),
+            ("expendable_below = -10", "expendable_below = 2000000000", "evaluation.expendable_below", "evaluation.critical_priority"),
+            ("unhealthy_after = \"15m\"", "unhealthy_after = 15", "evaluation.unhealthy_after = 15", "unit"),
+            ("\"node.cilium.io/agent-not-ready\"", "\"a=b:NoSchedule\"", "evaluation.startup_taints", "key"),
+            ("wait = \"20s\"", "wait = \"0s\"", "notices.wait = \"0s\"", "1s"),
+            ("wait = \"20s\"", "wait = \"1500ms\"", "notices.wait = \"1500ms\"", "whole seconds"),
+            ("\"http://127.0.0.1:9090\"", "\"ftp://127.0.0.1\"", "prometheus.endpoints", "http or https"),
             ("id = \"example\"", "", "cluster.id", "missing"),
             ("\"m6i.xlarge\"]", "\"z9.huge\"]", "instance_types", "prices.on_demand"),
             ("listen = \"127.0.0.1:9477\"", "listen = \"0.0.0.0:9477\"", "http.listen", "loopback"),
@@ -194,6 +275,22 @@ mod tests {
             let found = problems(|text| text.replacen(from, to, 1));
             assert!(found.iter().any(|line| line.contains(key) && line.contains(expected)), "{to}: {found:#?}");
             assert!(found.iter().all(|line| line.starts_with("fleet.toml")), "{to}: {found:#?}");
+        }
+    }
+
+    #[test]
+    fn every_type_without_a_price_is_named() {
+        let found = problems(|text| text.replacen("\"m5.xlarge\", \"m6i.xlarge\"]", "\"y8.big\", \"z9.huge\"]", 1));
+        assert_eq!(found.len(), 2, "{found:#?}");
+        assert!(found[0].contains("prices.on_demand.\"y8.big\"") && found[1].contains("prices.on_demand.\"z9.huge\""), "{found:#?}");
+    }
+
+    #[test]
+    fn an_endpoint_with_a_password_is_refused_without_being_repeated() {
+        for endpoint in ["http://ops:canary-7f3a@metrics.internal", "ops:canary-7f3a@metrics.internal:9090", "https://canary-7f3a@m/"] {
+            let found = problems(|text| text.replacen("http://127.0.0.1:9090", endpoint, 1));
+            assert_eq!(found.len(), 2, "it is the only endpoint: {found:#?}");
+            assert!(found.iter().all(|line| line.contains("prometheus.endpoints") && !line.contains("canary")), "{found:#?}");
         }
     }
 

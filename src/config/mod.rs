@@ -64,7 +64,7 @@ pub struct ClusterConfig {
 pub struct KubernetesConfig {
     /// The kubeconfig; `None` takes `KUBECONFIG` or the service account.
     pub kubeconfig: Option<PathBuf>,
-    /// The deadline of one request.
+    /// The deadline of one call, however many requests it takes.
     pub timeout: Duration,
 }
 
@@ -87,7 +87,7 @@ pub struct PrometheusConfig {
     pub max_clock_skew: Duration,
     /// The window of `rate()` in the shipped CPU query.
     pub rate_window: Duration,
-    /// The label that names the node; its value is the node's name or address (with or without port).
+    /// The label that names the node; its value is the node's name, with or without a port.
     pub node_label: String,
     /// Replaces the shipped query; must give a share per node.
     pub cpu_query: Option<String>,
@@ -121,7 +121,7 @@ pub struct LedgerConfig {
     pub lease: Duration,
     /// Between two heartbeats.
     pub heartbeat: Duration,
-    /// The deadline of one request.
+    /// The deadline of one call, its repetitions included.
     pub timeout: Duration,
 }
 
@@ -130,7 +130,7 @@ pub struct LedgerConfig {
 pub struct NoticesConfig {
     /// The queue; `None` listens to none.
     pub queue_url: Option<String>,
-    /// How long one poll waits, at most 20 s.
+    /// How long one poll waits: whole seconds, from 1 s to 20 s.
     pub wait: Duration,
 }
 

@@ -83,7 +83,7 @@ fn launch_part(section: &Section<'_>, pool: PoolName, prices: &PricesConfig) -> 
     if types.is_empty() && section.has("instance_types") {
         section.problem("instance_types", "must name at least one instance type".into());
     }
-    if let Some(unpriced) = types.iter().find(|name| !prices.on_demand.contains_key(name.as_str())) {
+    for unpriced in types.iter().filter(|name| !prices.on_demand.contains_key(name.as_str())) {
         section.problem("instance_types", format!("{unpriced} has no price; set prices.on_demand.\"{unpriced}\""));
     }
     let version = section.has("launch_template_version").then(|| section.count("launch_template_version", 1..=u32::MAX).to_string());

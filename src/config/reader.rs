@@ -231,7 +231,7 @@ impl<'a> Section<'a> {
         let mut texts: Vec<String> = Vec::new();
         for item in items {
             match as_text(item).filter(|text| rule.1(text)) {
-                None => self.wrong(key, Some(item), format!("each must be {}", rule.0)),
+                None => self.wrong(key, Some(item), format!("each {}", rule.0)),
                 Some(text) if texts.iter().any(|other| other == text) => self.wrong(key, Some(item), "stands there twice".to_owned()),
                 Some(text) => texts.push(text.to_owned()),
             }
@@ -417,6 +417,8 @@ fn show(value: &Value) -> String {
         ValueKind::U128(number) => number.to_string(),
         ValueKind::Float(number) => format!("{number:?}"),
         ValueKind::String(text) if is_date(value) => shortened(text),
+        // A URL in which a password may stand.
+        ValueKind::String(text) if text.find('@').is_some_and(|place| place > 0) => "\"…\"".to_owned(),
         ValueKind::String(text) => format!("\"{}\"", shortened(text)),
         ValueKind::Table(_) => "{…}".to_owned(),
         ValueKind::Array(items) if items.is_empty() => "[]".to_owned(),

@@ -8,7 +8,7 @@ use super::{
 use crate::model::InstanceType;
 use crate::model::offer::HourlyPrice;
 use crate::policy::{OfferRest, ScaleDown, ScaleUp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -16,10 +16,11 @@ use std::time::Duration;
 const NAME: Rule = ("must be a name without spaces", |text| !text.is_empty() && text.len() <= 255 && !text.contains(char::is_whitespace));
 const PATH: Rule = ("must be an absolute path", |text| text.starts_with('/'));
 const QUERY: Rule = ("must be a PromQL query", |text| !text.trim().is_empty());
-const URL: Rule = ("must be a URL like \"http://127.0.0.1:9090\"", |text| {
-    text.strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"))
-        .is_some_and(|rest| !rest.is_empty() && !rest.contains(char::is_whitespace))
+const URL: Rule = ("must be an http or https URL like \"http://127.0.0.1:9090\", without a user or password in it", |text| {
+    text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).is_some_and(|rest| {
+        let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        !host.is_empty() && !host.starts_with(':') && !host.contains('@') && !rest.contains(char::is_whitespace)
+    })
 });
 /// Deadlines and intervals that are shorter than this make no sense over a network.
 const REQUEST: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_mins(1);
@@ -110,8 +111,11 @@ pub(super) fn notices(root: &Section<'_>) -> NoticesConfig {
     let section = root.table("notices");
     let config = NoticesConfig {
         queue_url: section.has("queue_url").then(|| section.text("queue_url", URL)),
-        wait: section.duration("wait", Duration::ZERO..=Duration::from_secs(20)),
+        wait: section.duration("wait", Duration::from_secs(1)..=Duration::from_secs(20)),
     };
+    if config.wait.subsec_nanos() > 0 {
+        section.contradiction("wait", &[], "must be whole seconds".into());
+    }
     section.finish();
     config
 }
@@ -163,11 +167,16 @@ pub(super) struct Evaluation {
     pub(super) price_ceiling: Option<HourlyPrice>,
     pub(super) replace_interrupted_while_paused: bool,
     pub(super) stray_grace: Duration,
+    pub(super) unhealthy_after: Duration,
+    pub(super) startup_taints: BTreeSet<String>,
     pub(super) critical_priority: i32,
     pub(super) expendable_below: i32,
 }
 
 pub(super) fn evaluation(root: &Section<'_>) -> Evaluation {
+    const TAINT: Rule = ("must be a taint's key like \"ebs.csi.aws.com/agent-not-ready\"", |text| {
+        !text.is_empty() && !text.contains(|c: char| c.is_whitespace() || c == ':' || c == '=')
+    });
     let section = root.table("evaluation");
     let priority = |key| i32::try_from(section.integer(key, i64::from(i32::MIN)..=i64::from(i32::MAX))).unwrap_or_default();
     let ceiling = || section.number("price_ceiling", ("must be dollars per hour above 0", |price| price > 0.0 && price < 1e6));
@@ -178,6 +187,8 @@ pub(super) fn evaluation(root: &Section<'_>) -> Evaluation {
         price_ceiling: section.has("price_ceiling").then(|| micro_dollars(ceiling())),
         replace_interrupted_while_paused: section.flag("replace_interrupted_while_paused"),
         stray_grace: section.duration("stray_grace", SPAN),
+        unhealthy_after: section.duration("unhealthy_after", SPAN),
+        startup_taints: section.texts("startup_taints", TAINT).into_iter().collect(),
         critical_priority: priority("critical_priority"),
         expendable_below: priority("expendable_below"),
     };
@@ -208,6 +219,7 @@ pub(super) fn scale_down(root: &Section<'_>) -> ScaleDown {
         memory_below: section.share("memory_below"),
         sustain: section.duration("sustain", SPAN),
         cooldown: section.duration("cooldown", SPAN),
+        longest_cooldown: section.duration("longest_cooldown", Duration::from_secs(1)..=Duration::from_hours(7 * 24)),
         min_node_age: section.duration("min_node_age", MAY_BE_NONE),
     };
     section.finish();
@@ -220,6 +232,7 @@ pub(super) fn rest(root: &Section<'_>) -> OfferRest {
         first: section.duration("first", SPAN),
         longest: section.duration("longest", SPAN),
         stop_after_never_joined: section.count("stop_after_never_joined", 1..=100),
+        stopped: section.duration("stopped", Duration::from_secs(1)..=Duration::from_hours(7 * 24)),
         node: section.duration("node", SPAN),
     };
     section.finish();

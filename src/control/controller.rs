@@ -19,7 +19,7 @@ use crate::model::ids::Epoch;
 use crate::model::plan::RetireReason;
 use crate::model::snapshot::Pause;
 use crate::model::{Instance, InstanceId, Memory, Operation, OperationId};
-use crate::ports::{Clock, Cluster, Delivery, Grant, LedgerError, LedgerState, Measurement, Telemetry, World};
+use crate::ports::{Clock, CloudError, Cluster, Delivery, Grant, LedgerError, LedgerState, World};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
@@ -35,6 +35,8 @@ use tracing::{info, warn};
 pub struct Inputs {
     /// The lease.
     pub leadership: watch::Receiver<Leadership>,
+    /// Gives the lease back, when this instance cannot act under it.
+    pub resign: mpsc::Sender<()>,
     /// The evaluation's clockwork.
     pub ticks: mpsc::Receiver<()>,
     /// EC2's notices.
@@ -50,13 +52,14 @@ pub struct Inputs {
 /// What is running beside the loop.
 enum Event {
     /// With how many words had been heard when the ledger was asked.
-    Loaded(Grant, u64, Result<LedgerState, LedgerError>),
+    Loaded(Grant, u64, Result<Box<LedgerState>, LedgerError>),
     /// The trigger, how many words had been heard when the turn began, and what there is.
     Observed(&'static str, u64, Box<Observation>),
     Stepped(Epoch, Box<Stepped>),
     Paused(Result<(), LedgerError>),
     Remembered(Result<(), LedgerError>),
-    Looked(Delivery, InstanceId, Timestamp, Option<Box<Instance>>),
+    /// What EC2 shows, for notices about instances that were not known.
+    Looked(Vec<Unknown>, Result<Vec<Instance>, CloudError>),
     Nothing,
 }
 
@@ -66,8 +69,24 @@ struct Word {
     done: oneshot::Sender<Result<(), String>>,
 }
 
+/// A notice about an instance that the latest list does not show.
+struct Unknown {
+    delivery: Delivery,
+    instance: InstanceId,
+    at: Timestamp,
+}
+
+/// How many of them wait at most; the queue keeps the rest.
+const UNKNOWN_WAITING: usize = 64;
+
 /// How long steps in hand may take once the daemon is to end; what follows must fit into ten seconds with it.
 const LONGEST_FINISH: Duration = Duration::from_secs(6);
+
+/// An operator who waits for a decision.
+type Evaluation = oneshot::Sender<Result<Arc<Decision>, String>>;
+
+/// The loop goes round at least so often, which is what feeds a watchdog.
+const LONGEST_BEAT: Duration = Duration::from_secs(20);
 
 /// The controller of one world.
 pub struct Controller<W: World> {
@@ -91,11 +110,17 @@ pub struct Controller<W: World> {
     /// Messages to delete once their operation's effect is recorded.
     receipts: BTreeMap<OperationId, Vec<(String, crate::ports::Monotonic)>>,
     instances: Vec<Instance>,
+    /// Notices about instances that nobody knows, until EC2 is asked about them all at once.
+    unknown: Vec<Unknown>,
+    looking: bool,
     observing: bool,
     again: Option<&'static str>,
     /// When a turn is made in place of one that was urgent and blind.
     wake_at: Option<Instant>,
-    evaluations: Vec<oneshot::Sender<Result<Arc<Decision>, String>>>,
+    /// Operators who want a decision of a turn that has not begun.
+    evaluations: Vec<Evaluation>,
+    /// Those whose turn it is.
+    answering: Vec<Evaluation>,
     decisions: VecDeque<Arc<Decision>>,
     shown: Status,
 }
@@ -121,10 +146,13 @@ impl<W: World> Controller<W> {
             amended: BTreeMap::new(),
             receipts: BTreeMap::new(),
             instances: Vec::new(),
+            unknown: Vec::new(),
+            looking: false,
             observing: false,
             again: None,
             wake_at: None,
             evaluations: Vec::new(),
+            answering: Vec::new(),
             decisions: VecDeque::new(),
             shown,
         }
@@ -143,7 +171,10 @@ impl<W: World> Controller<W> {
                     Ok(()) => self.follow_lease(),
                     Err(_) => break,
                 },
-                Some(delivery) = self.inputs.deliveries.recv() => self.deliver(delivery),
+                // While the journal is read a notice waits: whom it concerns is not known yet.
+                Some(delivery) = self.inputs.deliveries.recv(), if !self.loading && self.unknown.len() < UNKNOWN_WAITING => {
+                    self.deliver(delivery);
+                }
                 Some(event) = self.running.next(), if !self.running.is_empty() => self.handle(event),
                 Some(command) = self.inputs.commands.recv() => self.command(command),
                 Some(reload) = self.inputs.reloads.recv() => self.reload(reload),
@@ -154,7 +185,7 @@ impl<W: World> Controller<W> {
                     self.turn("pods");
                 }
                 // The watchdog is fed by a loop that turns, also when there is nothing to do.
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = tokio::time::sleep(LONGEST_BEAT) => {}
             }
         }
         self.finish().await;
@@ -194,16 +225,7 @@ impl<W: World> Controller<W> {
                 warn!(%error, "the ledger could not be written");
                 self.source("dynamodb", Err(error.to_string()));
             }
-            Event::Looked(delivery, id, at, Some(instance)) => {
-                info!(instance = %id, "an instance that was not in the latest list is interrupted");
-                self.instances.push((*instance).clone());
-                self.interrupt(delivery, &instance, at);
-            }
-            Event::Looked(delivery, id, _, None) => {
-                self.context.world.telemetry().record(Measurement::NoticeReceived { kind: "foreign" });
-                info!(instance = %id, "the notice is about an instance of somebody else and changes nothing");
-                self.acknowledge(delivery.handle);
-            }
+            Event::Looked(asked, answer) => self.looked(asked, answer),
         }
     }
 

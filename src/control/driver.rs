@@ -5,8 +5,11 @@
 use super::lease::{Fence, Fenced};
 use super::settings::Settings;
 use super::{launch, retire};
-use crate::model::{OfferKey, Operation};
-use crate::ports::{CloudError, Cluster, ClusterError, Entropy, Grant, Ledger, LedgerError, Measurement, Telemetry, World};
+use crate::model::operation::RetireState;
+use crate::model::{InstanceId, OfferKey, Operation};
+use crate::ports::{
+    Clock, Cloud, CloudError, Cluster, ClusterError, Entropy, Grant, Ledger, LedgerError, Measurement, Monotonic, Telemetry, World,
+};
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -75,6 +78,7 @@ pub fn cloud_class(error: &CloudError) -> &'static str {
         CloudError::Unavailable { .. } => "unavailable",
         CloudError::Throttled { .. } => "throttled",
         CloudError::Denied { .. } => "denied",
+        CloudError::NotFound { .. } => "not_found",
         CloudError::Invalid { .. } => "invalid",
     }
 }
@@ -88,6 +92,28 @@ pub struct Drive {
     pub fresh: bool,
     /// Steps in a row that failed.
     pub failures: u32,
+    /// When this process first saw the operation in its state, a drain with its end being one. Deadlines
+    /// count from here: neither a clock that is set nor a time without a leader uses them up.
+    pub entered: Monotonic,
+}
+
+impl Drive {
+    /// Begins to drive an operation. `fresh` says that the journal does not have it yet.
+    pub fn new(operation: Operation, fresh: bool, now: Monotonic) -> Self {
+        Self { operation, fresh, failures: 0, entered: now }
+    }
+
+    fn enter(&mut self, operation: Operation, now: Monotonic) {
+        let drains = |operation: &Operation| match operation {
+            Operation::Retire(retire) => matches!(retire.state, RetireState::Draining { .. } | RetireState::Drained { .. }),
+            Operation::Launch(_) => false,
+        };
+        let same = operation.state_name() == self.operation.state_name() || (drains(&operation) && drains(&self.operation));
+        if !same {
+            self.entered = now;
+        }
+        self.operation = operation;
+    }
 }
 
 /// What a step brought.
@@ -138,14 +164,15 @@ async fn attempt<W: World>(context: &Context<W>, drive: &mut Drive, without_capa
         journal(context, &drive.operation).await?;
         drive.fresh = false;
     }
+    let spent = context.world.clock().monotonic().since(drive.entered);
     let next = match &drive.operation {
-        Operation::Launch(operation) => launch::advance(context, operation).await?,
-        Operation::Retire(operation) => retire::advance(context, operation).await?,
+        Operation::Launch(operation) => launch::advance(context, operation, spent).await?,
+        Operation::Retire(operation) => retire::advance(context, operation, spent).await?,
     };
     match next {
         Next::State(operation, empty) => {
             *without_capacity = empty;
-            drive.operation = *operation;
+            drive.enter(*operation, context.world.clock().monotonic());
             // Should the write fail, the effect is repeated from the state that the journal knows:
             // effects are idempotent, and this copy carries on with the write alone.
             drive.fresh = true;
@@ -179,6 +206,33 @@ async fn journal<W: World>(context: &Context<W>, operation: &Operation) -> Resul
 /// When it does not outlast the request.
 pub fn permit<W: World>(context: &Context<W>) -> Result<Grant, StepError> {
     Ok(context.fence.permit(context.world.clock(), context.settings.operations.request_timeout)?)
+}
+
+/// Sends a request to Kubernetes if the lease outlasts it, and gives it up before the lease could end.
+///
+/// # Errors
+/// When the lease does not outlast the request.
+pub async fn fenced<W: World, T>(
+    context: &Context<W>,
+    call: &'static str,
+    request: impl Future<Output = Result<T, ClusterError>>,
+) -> Result<Result<T, ClusterError>, StepError> {
+    permit(context)?;
+    let limit = context.settings.operations.request_timeout;
+    let gave_up = |_| Err(ClusterError::Unavailable { call, why: format!("no answer within {limit:?}") });
+    Ok(tokio::time::timeout(limit, request).await.unwrap_or_else(gave_up))
+}
+
+/// Tells whether an instance that EC2 does not know is gone, and not so young that only a part of EC2 knows it.
+///
+/// # Errors
+/// When EC2 does not answer.
+pub async fn is_gone<W: World>(context: &Context<W>, instance: &InstanceId) -> Result<bool, StepError> {
+    if context.world.cloud().state_of(instance).await?.is_some() {
+        return Ok(false);
+    }
+    let listed = context.world.cloud().instances().await?;
+    Ok(!listed.iter().any(|known| known.id == *instance && known.counts()))
 }
 
 /// Doubles the pause with each failure, with full jitter.

@@ -1,5 +1,6 @@
 //! Listens for EC2's notices and hands them to the loop, one long poll after another.
 
+use super::lease::Leadership;
 use crate::ports::{Delivery, Measurement, NoticeError, Notices, Telemetry, World};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,17 @@ pub const DELIVERIES_WAITING: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after failures.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// Passes on whether this instance leads, until the lease's keeper is gone.
+pub async fn follow_leadership(mut leads: watch::Receiver<Leadership>, leading: watch::Sender<bool>) {
+    loop {
+        let now = leads.borrow_and_update().grant().is_some();
+        leading.send_if_modified(|before| std::mem::replace(before, now) != now);
+        if leads.changed().await.is_err() {
+            return;
+        }
+    }
+}
 
 /// Receives until `stop` is set. Only a leader takes messages: a standby would hide them from it.
 pub async fn listen<W: World>(world: Arc<W>, mut leads: watch::Receiver<bool>, deliveries: mpsc::Sender<Delivery>) {

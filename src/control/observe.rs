@@ -54,7 +54,8 @@ pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: b
     }
     let known = |answer: Result<_, CloudError>| asked(&*world, answer, listed_at);
     let instances = known(instances);
-    let catalogue = asked(&*world, catalogue, listed_at);
+    let read_at = catalogue.as_ref().ok().and_then(|catalogue| catalogue.read_at);
+    let catalogue = asked(&*world, catalogue, read_at.unwrap_or(listed_at));
     Observation { cluster, instances, catalogue, utilisation, metrics, pause }
 }
 

@@ -1,28 +1,32 @@
 //! The retirement: revalidate, cordon, evict, terminate, remove the node's object.
 
-use super::driver::{Context, Next, StepError, permit};
+use super::driver::{Context, Next, StepError, fenced, is_gone, permit};
 use crate::model::instance::InstanceState;
 use crate::model::operation::RetireState;
 use crate::model::plan::{NodeRef, OnDrainTimeout, RetireReason};
-use crate::model::{Operation, Pod, Retire};
+use crate::model::{Operation, Pod, PodKey, Retire};
 use crate::policy;
-use crate::ports::{Clock, Cloud, Cluster, ClusterError, Cordon, Eviction, NodeState, World};
-use jiff::{SignedDuration, Timestamp};
+use crate::ports::{Clock, Cloud, CloudError, Cluster, ClusterError, Cordon, Eviction, NodeState, World};
+use futures::{StreamExt, stream};
+use jiff::SignedDuration;
 use std::time::Duration;
 use tracing::{info, warn};
 
 /// Why a removal for economy ends where its node's object has gone or changed: whether pods run there cannot be told.
 const LOST_SIGHT: &str = "the node is gone, or another has its name";
 
-/// Makes the retirement's next step.
+/// How many pods are asked to leave at once.
+const EVICTIONS_AT_ONCE: usize = 10;
+
+/// Makes the retirement's next step. `spent` is how long this process has seen it in its state.
 ///
 /// # Errors
 /// When a port fails or the lease does not allow the step; the same step is then tried again.
-pub async fn advance<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, StepError> {
+pub async fn advance<W: World>(context: &Context<W>, retire: &Retire, spent: Duration) -> Result<Next, StepError> {
     match &retire.state {
         RetireState::Journalled => begin(context, retire).await,
-        RetireState::Draining { since } => drain(context, retire, *since).await,
-        RetireState::Drained { forced } => terminate(context, retire, *forced).await,
+        RetireState::Draining { .. } => drain(context, retire, spent).await,
+        RetireState::Drained { forced } => terminate(context, retire, *forced, spent).await,
         RetireState::Terminated => remove(context, retire).await,
         RetireState::RollingBack { reason } => roll_back(context, retire, reason).await,
         RetireState::Done | RetireState::RolledBack { .. } => Ok(Next::Wait),
@@ -39,7 +43,11 @@ async fn begin<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, 
             None => state(context, retire, RetireState::Done),
         });
     };
-    if let Some(reason) = objection(context, retire, node, &found) {
+    if mistaken(retire, node, &found) {
+        // EC2 takes the instance back all the same, so the node that it is now is looked for.
+        return Ok(aimed_at(context, retire, None));
+    }
+    if let Some(reason) = objection(context, retire, node, &found).or_else(|| outdated(context, retire)) {
         // A predecessor may have cordoned it and ended before the journal knew.
         let touched = found.node.cordoned_by.as_deref() == Some(retire.id.as_str());
         return Ok(if touched {
@@ -51,9 +59,9 @@ async fn begin<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, 
     if retire.order.instance.is_none() {
         return node_object_alone(context, retire, &found).await;
     }
-    permit(context)?;
     let interrupted = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
-    match context.world.cluster().cordon(node, &Cordon { operation: retire.id.clone(), taint: interrupted }).await {
+    let cordon = Cordon { operation: retire.id.clone(), taint: interrupted };
+    match fenced(context, "patch nodes", context.world.cluster().cordon(node, &cordon)).await? {
         Ok(()) => {}
         Err(ClusterError::Gone { .. }) => return Ok(Next::Wait),
         Err(error) => return Err(error.into()),
@@ -64,12 +72,43 @@ async fn begin<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, 
 
 /// An instance that is no node: nothing to drain, if it still is none.
 async fn without_node<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, StepError> {
-    if let Some(instance) = &retire.order.instance
-        && let Some(node) = context.world.cluster().node_of(instance).await?
-    {
-        return Ok(rolled_back(context, retire, &format!("the instance is the node {node}")));
+    let Some(instance) = &retire.order.instance else { return Ok(state(context, retire, RetireState::Drained { forced: 0 })) };
+    let Some(name) = context.world.cluster().node_of(instance).await? else {
+        return Ok(state(context, retire, RetireState::Drained { forced: 0 }));
+    };
+    match (&retire.order.reason, context.world.cluster().read_node(&name).await?) {
+        (RetireReason::SpotInterruption { .. }, Some(found)) => Ok(aimed_at(context, retire, Some(NodeRef { name, uid: found.node.uid }))),
+        (RetireReason::SpotInterruption { .. }, None) => Ok(Next::Wait),
+        (
+            RetireReason::Underused { .. }
+            | RetireReason::AboveMaximum
+            | RetireReason::NeverJoined
+            | RetireReason::Leaked
+            | RetireReason::InstanceGone
+            | RetireReason::Unhealthy { .. },
+            _,
+        ) => Ok(rolled_back(context, retire, &format!("the instance is the node {name}"))),
     }
-    Ok(state(context, retire, RetireState::Drained { forced: 0 }))
+}
+
+/// Tells whether the node of an interrupted instance is another one than the order says.
+fn mistaken(retire: &Retire, node: &NodeRef, found: &NodeState) -> bool {
+    let interrupted = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
+    interrupted && (found.node.uid != node.uid || found.node.instance != retire.order.instance)
+}
+
+/// Gives the retirement another node to remove; the journal hears of it before anything is done.
+fn aimed_at<W: World>(context: &Context<W>, retire: &Retire, node: Option<NodeRef>) -> Next {
+    let mut next = Retire { updated: context.world.clock().now(), ..retire.clone() };
+    next.order.node = node;
+    Next::State(Box::new(Operation::Retire(next)), Vec::new())
+}
+
+/// Says whether a decision that nobody has begun to carry out is too old to be still true.
+fn outdated<W: World>(context: &Context<W>, retire: &Retire) -> Option<String> {
+    let good_for = context.settings.policy.interval.saturating_mul(2);
+    let age = context.world.clock().now().duration_since(retire.created);
+    (retire.order.reason.is_voluntary() && age > signed(good_for)).then(|| format!("the decision is older than {good_for:?}"))
 }
 
 /// A node's object without an instance: it goes only when EC2 says that the instance is gone.
@@ -95,6 +134,9 @@ fn objection<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, fo
     if retire.order.instance.is_some() && found.node.instance != retire.order.instance {
         return Some("the node belongs to another instance".into());
     }
+    if matches!(retire.order.reason, RetireReason::Unhealthy { .. }) && found.node.is_ready() {
+        return Some("the node is Ready again".into());
+    }
     if !retire.order.reason.is_voluntary() {
         return None;
     }
@@ -113,14 +155,19 @@ fn objection<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, fo
 }
 
 /// Evicts what a drain moves, waits for what will not go yet, and ends at the deadline.
-async fn drain<W: World>(context: &Context<W>, retire: &Retire, since: Timestamp) -> Result<Next, StepError> {
+async fn drain<W: World>(context: &Context<W>, retire: &Retire, spent: Duration) -> Result<Next, StepError> {
     let Some(node) = &retire.order.node else { return Ok(state(context, retire, RetireState::Drained { forced: 0 })) };
+    let overdue = overdue(context, retire, spent);
     let found = match context.world.cluster().read_node(&node.name).await {
         Ok(Some(found)) if found.node.uid == node.uid => found,
         Ok(_) if retire.order.reason.is_voluntary() => return Ok(rolled_back(context, retire, LOST_SIGHT)),
         Ok(_) => return Ok(state(context, retire, RetireState::Drained { forced: 0 })),
+        Err(error) if overdue && retire.order.reason.is_voluntary() => {
+            let reason = format!("the node could not be read until the drain's time was up: {error}");
+            return Ok(state(context, retire, RetireState::RollingBack { reason }));
+        }
         // The end of a spot instance does not wait for the API server.
-        Err(error) if overdue(context, retire, since) && !retire.order.reason.is_voluntary() => {
+        Err(error) if overdue => {
             warn!(operation = %retire.id, %error, "the API server does not answer and the time is up");
             return Ok(state(context, retire, RetireState::Drained { forced: 0 }));
         }
@@ -133,23 +180,33 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, since: Timestamp
     if left.is_empty() {
         return Ok(state(context, retire, RetireState::Drained { forced: 0 }));
     }
-    if overdue(context, retire, since) {
+    if overdue {
         return Ok(end(context, retire, &left));
     }
-    let mut failed = None;
-    for pod in left.into_iter().filter(|pod| pod.terminating_since.is_none()) {
-        permit(context)?;
-        match context.world.cluster().evict(&pod.key, &pod.uid).await {
-            Ok(Eviction::Accepted) => info!(operation = %retire.id, node = %node.name, pod = %pod.key, "evicted"),
-            Ok(Eviction::Blocked | Eviction::Gone) => {}
-            // One pod that cannot be evicted, for a webhook's sake say, does not keep the others.
-            Err(error) => {
-                warn!(operation = %retire.id, node = %node.name, pod = %pod.key, %error, "not evicted");
-                failed.get_or_insert(error);
-            }
+    evict(context, retire, node, left).await.map(|()| Next::Wait)
+}
+
+/// Asks every pod that does not end yet to leave, a few at a time.
+async fn evict<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, pods: Vec<&Pod>) -> Result<(), StepError> {
+    let mut asked = Vec::new();
+    for pod in pods.into_iter().filter(|pod| pod.terminating_since.is_none()) {
+        asked.push(evict_one(context, retire, node, pod.key.clone(), pod.uid.clone()));
+    }
+    let answers: Vec<Result<(), StepError>> = stream::iter(asked).buffered(EVICTIONS_AT_ONCE).collect().await;
+    answers.into_iter().collect()
+}
+
+async fn evict_one<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, pod: PodKey, uid: String) -> Result<(), StepError> {
+    match fenced(context, "create pods/eviction", context.world.cluster().evict(&pod, &uid)).await? {
+        Ok(Eviction::Accepted) => info!(operation = %retire.id, node = %node.name, %pod, "evicted"),
+        Ok(Eviction::Blocked | Eviction::Gone) => {}
+        // One pod that cannot be evicted, for a webhook's sake say, does not keep the others.
+        Err(error) => {
+            warn!(operation = %retire.id, node = %node.name, %pod, %error, "not evicted");
+            return Err(error.into());
         }
     }
-    failed.map_or(Ok(Next::Wait), |error| Err(error.into()))
+    Ok(())
 }
 
 /// Says whether somebody has put the node back into service, which ends a removal that is for economy only.
@@ -157,16 +214,19 @@ fn countermand(retire: &Retire, found: &NodeState) -> Option<String> {
     (retire.order.reason.is_voluntary() && !found.node.cordoned).then(|| "somebody has put the node back into service".into())
 }
 
-fn overdue<W: World>(context: &Context<W>, retire: &Retire, since: Timestamp) -> bool {
+/// Tells whether the drain's time is up.
+fn overdue<W: World>(context: &Context<W>, retire: &Retire, spent: Duration) -> bool {
     let operations = &context.settings.operations;
-    let now = context.world.clock().now();
     match &retire.order.reason {
-        RetireReason::SpotInterruption { deadline } => now >= *deadline - signed(operations.interruption_margin),
+        RetireReason::SpotInterruption { deadline } => {
+            deadline.duration_since(context.world.clock().now()) <= signed(operations.interruption_margin)
+        }
         RetireReason::Underused { .. }
         | RetireReason::AboveMaximum
         | RetireReason::NeverJoined
         | RetireReason::Leaked
-        | RetireReason::InstanceGone => now.duration_since(since) > signed(operations.drain_timeout),
+        | RetireReason::InstanceGone
+        | RetireReason::Unhealthy { .. } => spent > operations.drain_timeout,
     }
 }
 
@@ -187,7 +247,7 @@ fn end<W: World>(context: &Context<W>, retire: &Retire, left: &[&Pod]) -> Next {
 }
 
 /// Terminates the instance. A voluntary removal looks once more whether the node is really empty.
-async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32) -> Result<Next, StepError> {
+async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32, spent: Duration) -> Result<Next, StepError> {
     if let Some(node) = retire.order.node.as_ref().filter(|_| retire.order.reason.is_voluntary() && forced == 0) {
         let found = match context.world.cluster().read_node(&node.name).await? {
             Some(found) if found.node.uid == node.uid => found,
@@ -201,10 +261,21 @@ async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32)
             return Ok(state(context, retire, RetireState::Draining { since: context.world.clock().now() }));
         }
     }
-    if let Some(instance) = &retire.order.instance {
-        permit(context)?;
-        context.world.cloud().terminate(instance).await?;
-        info!(operation = %retire.id, %instance, reason = %retire.order.reason, "terminated");
+    let Some(instance) = &retire.order.instance else { return Ok(state(context, retire, RetireState::Terminated)) };
+    permit(context)?;
+    match context.world.cloud().terminate(instance).await {
+        Ok(()) => info!(operation = %retire.id, %instance, reason = %retire.order.reason, "terminated"),
+        Err(CloudError::NotFound { .. }) if is_gone(context, instance).await? => {
+            info!(operation = %retire.id, %instance, "the instance is gone already");
+        }
+        Err(CloudError::NotFound { .. }) => return Ok(Next::Wait),
+        // Termination protection, say: nobody but an operator can lift it, and an empty node is of no use.
+        Err(error @ (CloudError::Denied { .. } | CloudError::Invalid { .. }))
+            if retire.order.reason.is_voluntary() && spent > context.settings.operations.drain_timeout =>
+        {
+            return Ok(state(context, retire, RetireState::RollingBack { reason: error.to_string() }));
+        }
+        Err(error) => return Err(error.into()),
     }
     Ok(state(context, retire, RetireState::Terminated))
 }
@@ -220,8 +291,7 @@ async fn already_ending<W: World>(context: &Context<W>, retire: &Retire) -> Resu
 
 async fn remove<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, StepError> {
     if let Some(node) = &retire.order.node {
-        permit(context)?;
-        match context.world.cluster().delete_node(node).await {
+        match fenced(context, "delete nodes", context.world.cluster().delete_node(node)).await? {
             Ok(()) | Err(ClusterError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -231,8 +301,7 @@ async fn remove<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next,
 
 async fn roll_back<W: World>(context: &Context<W>, retire: &Retire, reason: &str) -> Result<Next, StepError> {
     if let Some(node) = &retire.order.node {
-        permit(context)?;
-        match context.world.cluster().uncordon(node).await {
+        match fenced(context, "patch nodes", context.world.cluster().uncordon(node)).await? {
             Ok(()) | Err(ClusterError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }

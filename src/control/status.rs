@@ -35,7 +35,7 @@ pub enum Role {
 pub struct Decision {
     /// When.
     pub at: Timestamp,
-    /// What began the turn: `tick`, `pods`, `notice`, `operator`.
+    /// What began the turn: `start`, `tick`, `pods`, `notice`, `failure`, `operator`.
     pub trigger: &'static str,
     /// What was decided and why.
     pub plan: Plan,
@@ -88,6 +88,28 @@ pub struct Status {
     pub decisions: VecDeque<Arc<Decision>>,
 }
 
+impl Status {
+    /// Makes the status of an instance that has done nothing yet.
+    #[must_use]
+    pub fn first(cluster: &str, owner: &str, started: Timestamp) -> Self {
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            cluster: cluster.to_owned(),
+            owner: owner.to_owned(),
+            role: Role::Standby { leader: None },
+            started,
+            last_turn: None,
+            turns: 0,
+            pause: None,
+            plan: None,
+            operations: Vec::new(),
+            sources: BTreeMap::new(),
+            reload_error: None,
+            decisions: VecDeque::new(),
+        }
+    }
+}
+
 /// What an operator asks of the controller.
 #[derive(Debug)]
 pub enum Command {
@@ -105,6 +127,13 @@ pub enum Command {
         /// Who asks.
         by: String,
         /// Told when it holds, or why it does not.
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// Forget which offers and markets rest, so that they are tried again.
+    ResetOffers {
+        /// Who asks.
+        by: String,
+        /// Told when it is done, or why it is not.
         done: oneshot::Sender<Result<(), String>>,
     },
     /// Make a turn now.

@@ -1,11 +1,13 @@
-//! Who may change something.
+//! Who may look from afar, and who may change something.
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, StatusCode};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use subtle::ConstantTimeEq;
+use tokio::sync::watch;
 
 /// Where a request came from. The server attaches it to each request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +44,8 @@ impl Token {
     }
 
     /// Compares in constant time.
-    fn is(&self, text: &str) -> bool {
+    #[must_use]
+    pub fn is(&self, text: &str) -> bool {
         let digest: [u8; 32] = Sha256::digest(text.as_bytes()).into();
         self.0.ct_eq(&digest).into()
     }
@@ -54,17 +57,29 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Gives the name under which a change is made, or why it is refused.
-pub(super) fn permit(caller: Caller, headers: &HeaderMap, token: Option<&Token>) -> Result<String, (StatusCode, &'static str)> {
+/// The token as it is now; `None` while it cannot be had.
+pub type TokenWatch = watch::Receiver<Option<Arc<Token>>>;
+
+/// Lets everybody on this machine look, and those beyond it who show the token.
+pub(super) fn admit(caller: Caller, headers: &HeaderMap, token: Option<&TokenWatch>) -> Result<(), (StatusCode, &'static str)> {
+    match caller {
+        Caller::Tcp(address) if !address.ip().to_canonical().is_loopback() => permit(caller, headers, token).map(drop),
+        Caller::Tcp(_) | Caller::Trusted { .. } | Caller::Stranger { .. } => Ok(()),
+    }
+}
+
+/// Gives the name under which a change is made, or why it is refused. `token` is `None` when none is configured.
+pub(super) fn permit(caller: Caller, headers: &HeaderMap, token: Option<&TokenWatch>) -> Result<String, (StatusCode, &'static str)> {
     match caller {
         Caller::Trusted { uid } => Ok(format!("uid {uid}")),
         Caller::Stranger { .. } => {
             Err((StatusCode::FORBIDDEN, "only root and the daemon's own user may make changes over the socket; use sudo"))
         }
         Caller::Tcp(address) => {
-            let closed = "changes over TCP need a token, and none is configured (http.token); use the Unix socket";
-            let token = token.ok_or((StatusCode::FORBIDDEN, closed))?;
-            let given = bearer(headers).ok_or((StatusCode::UNAUTHORIZED, "changes over TCP need `Authorization: Bearer TOKEN`"))?;
+            let closed = "over TCP this needs a token, and none is configured (http.token); use the Unix socket";
+            let token = token.ok_or((StatusCode::FORBIDDEN, closed))?.borrow().clone();
+            let token = token.ok_or((StatusCode::SERVICE_UNAVAILABLE, "the token cannot be had now (http.token); use the Unix socket"))?;
+            let given = bearer(headers).ok_or((StatusCode::UNAUTHORIZED, "over TCP this needs `Authorization: Bearer TOKEN`"))?;
             if token.is(given) {
                 Ok(format!("token from {}", address.ip()))
             } else {
@@ -83,6 +98,11 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 mod tests {
     use super::*;
 
+    /// The token as it is known; the empty one is not.
+    fn known(text: &str) -> TokenWatch {
+        watch::channel(Token::new(text).map(Arc::new)).1
+    }
+
     fn headers(value: &str) -> HeaderMap {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, value.parse().expect("a header"));
@@ -92,8 +112,8 @@ mod tests {
     #[test]
     fn tcp_needs_exactly_the_token() {
         let caller = Caller::Tcp(SocketAddr::from(([10, 0, 0, 1], 4711)));
-        let token = Token::new("canary-7f3a").expect("it is not empty");
-        let code = |headers: &HeaderMap, token| permit(caller, headers, token).map_err(|(code, _)| code.as_u16());
+        let token = known("canary-7f3a");
+        let code = |headers: &HeaderMap, token: Option<&TokenWatch>| permit(caller, headers, token).map_err(|(code, _)| code.as_u16());
         assert_eq!(code(&headers("Bearer canary-7f3a"), Some(&token)), Ok("token from 10.0.0.1".to_owned()));
         assert_eq!(code(&headers("bearer canary-7f3a"), Some(&token)), Ok("token from 10.0.0.1".to_owned()));
         for wrong in ["Bearer canary-7f3", "Bearer canary-7f3aa", "Bearer ", "Basic canary-7f3a", "canary-7f3a"] {
@@ -102,6 +122,29 @@ mod tests {
         assert_eq!(code(&HeaderMap::new(), Some(&token)), Err(401));
         assert_eq!(code(&headers("Bearer canary-7f3a"), None), Err(403));
         assert_eq!(code(&headers("Bearer "), None), Err(403));
+        let unknown = known("");
+        assert_eq!(code(&headers("Bearer canary-7f3a"), Some(&unknown)), Err(503));
+        assert_eq!(code(&headers("Bearer "), Some(&unknown)), Err(503));
+    }
+
+    #[test]
+    fn from_beyond_this_machine_even_a_look_needs_the_token() {
+        let token = known("canary-7f3a");
+        let code = |address: &str, headers: &HeaderMap, token: Option<&TokenWatch>| {
+            let caller = Caller::Tcp(SocketAddr::new(address.parse().expect("an address"), 4711));
+            admit(caller, headers, token).map_err(|(code, _)| code.as_u16())
+        };
+        for near in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
+            assert_eq!(code(near, &HeaderMap::new(), Some(&token)), Ok(()), "{near}");
+            assert_eq!(code(near, &HeaderMap::new(), None), Ok(()), "{near}");
+        }
+        for far in ["10.0.0.1", "fd00::7", "::ffff:10.0.0.1"] {
+            assert_eq!(code(far, &HeaderMap::new(), Some(&token)), Err(401), "{far}");
+            assert_eq!(code(far, &headers("Bearer canary"), Some(&token)), Err(401), "{far}");
+            assert_eq!(code(far, &headers("Bearer canary-7f3a"), Some(&token)), Ok(()), "{far}");
+            assert_eq!(code(far, &headers("Bearer canary-7f3a"), None), Err(403), "{far}");
+        }
+        assert_eq!(admit(Caller::Stranger { uid: 1000 }, &HeaderMap::new(), None), Ok(()));
     }
 
     #[test]
@@ -109,7 +152,7 @@ mod tests {
         assert_eq!(Caller::of_peer(0, 990), Caller::Trusted { uid: 0 });
         assert_eq!(Caller::of_peer(990, 990), Caller::Trusted { uid: 990 });
         assert_eq!(Caller::of_peer(1000, 990), Caller::Stranger { uid: 1000 });
-        assert!(permit(Caller::Stranger { uid: 1000 }, &headers("Bearer x"), Token::new("x").as_ref()).is_err());
+        assert!(permit(Caller::Stranger { uid: 1000 }, &headers("Bearer x"), Some(&known("x"))).is_err());
     }
 
     #[test]

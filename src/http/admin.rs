@@ -1,4 +1,4 @@
-//! `POST /api/v1/pause`, `/resume` and `/evaluate`
+//! `POST /api/v1/pause`, `/resume`, `/offers/reset` and `/evaluate`
 
 use super::access::{Caller, permit};
 use super::{Surface, failure};
@@ -70,6 +70,23 @@ pub(super) async fn resume(
     }
 }
 
+pub(super) async fn reset_offers(
+    State(surface): State<Surface>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let by = match asked::<Nothing>(&surface, caller, &headers, body) {
+        Ok((by, Nothing {})) => by,
+        Err(refusal) => return refusal,
+    };
+    info!(%by, "it is asked that offers that rest are tried again");
+    match tell(&surface, |done| Command::ResetOffers { by, done }).await {
+        Ok(()) => axum::Json(json!({ "reset": true })).into_response(),
+        Err(refusal) => refusal,
+    }
+}
+
 pub(super) async fn evaluate(
     State(surface): State<Surface>,
     Extension(caller): Extension<Caller>,
@@ -93,7 +110,7 @@ fn asked<T>(surface: &Surface, caller: Caller, headers: &HeaderMap, body: Body) 
 where
     T: Default + serde::de::DeserializeOwned,
 {
-    let by = permit(caller, headers, surface.token.as_deref()).map_err(|(code, why)| {
+    let by = permit(caller, headers, surface.token.as_ref()).map_err(|(code, why)| {
         warn!(?caller, why, "a change is refused");
         failure(code, why)
     })?;

@@ -34,6 +34,8 @@ pub struct Limits {
     pub head_time: Duration,
     /// From a request's head to its answer.
     pub request: Duration,
+    /// How much later the client must have taken the answer and asked again, or the connection ends.
+    pub write: Duration,
     /// Connections at once, of each listener.
     pub connections: usize,
     /// An older connection is closed after the answer in hand.
@@ -47,6 +49,7 @@ impl Default for Limits {
             head: 16 << 10,
             head_time: Duration::from_secs(5),
             request: Duration::from_secs(10),
+            write: Duration::from_secs(10),
             connections: 64,
             connection_life: Duration::from_mins(5),
         }
@@ -218,7 +221,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = shared.router.clone();
+    let (began, exchanges) = watch::channel(());
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        began.send_replace(());
         request.extensions_mut().insert(caller);
         router.clone().oneshot(request.map(Body::new))
     });
@@ -236,6 +241,10 @@ where
         };
         let outcome = tokio::select! {
             outcome = serving.as_mut() => outcome,
+            () = overdue(exchanges, shared.limits.request + shared.limits.write) => {
+                debug!(?caller, "a client does not take its answer");
+                return;
+            }
             grace = grace => {
                 serving.as_mut().graceful_shutdown();
                 // A client that does not take its answer keeps nobody waiting.
@@ -249,4 +258,10 @@ where
             debug!(?caller, %error, "a connection ended badly");
         }
     }
+}
+
+/// Waits until an exchange has lasted longer than the limit. hyper does not tell when an answer
+/// has been taken, and ends an idle connection sooner by itself; so the next request is what counts.
+async fn overdue(mut exchanges: watch::Receiver<()>, limit: Duration) {
+    while let Ok(Ok(())) = tokio::time::timeout(limit, exchanges.changed()).await {}
 }

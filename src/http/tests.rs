@@ -1,32 +1,18 @@
 use super::*;
-use crate::control::status::{Command, Decision, Role, Status};
+use crate::control::status::{Command, Decision, Status};
 use crate::model::Plan;
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::Path;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{mpsc, watch};
+use tower::ServiceExt;
 
 /// A standby's status, before anything has happened.
 pub(super) fn status() -> Status {
-    Status {
-        version: "0.0.0",
-        cluster: "c".into(),
-        owner: "me".into(),
-        role: Role::Standby { leader: None },
-        started: jiff::Timestamp::UNIX_EPOCH,
-        last_turn: None,
-        turns: 0,
-        pause: None,
-        plan: None,
-        operations: Vec::new(),
-        sources: BTreeMap::new(),
-        reload_error: None,
-        decisions: VecDeque::new(),
-    }
+    Status::first("c", "me", jiff::Timestamp::UNIX_EPOCH)
 }
 
 struct Bed {
@@ -40,14 +26,14 @@ struct Bed {
 
 impl Bed {
     async fn start(token: Option<&str>, limits: Limits) -> Self {
+        Self::showing(Arc::new(|| "# EOF\n".to_owned()), token.map(known), limits).await
+    }
+
+    async fn showing(render: Render, token: Option<TokenWatch>, limits: Limits) -> Self {
         let (status, shown) = watch::channel(Arc::new(status()));
         let (sender, commands) = mpsc::channel(2);
-        let surface = Surface {
-            handle: Handle { status: shown, commands: sender },
-            pulse: Pulse::new(Duration::from_mins(2)),
-            render: Arc::new(|| "# EOF\n".to_owned()),
-            token: token.and_then(Token::new).map(Arc::new),
-        };
+        let surface =
+            Surface { handle: Handle { status: shown, commands: sender }, pulse: Pulse::new(Duration::from_mins(2)), render, token };
         let tcp = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = tcp.local_addr().expect("an address");
         let folder = tempfile::tempdir().expect("a folder");
@@ -68,7 +54,9 @@ impl Bed {
             while let Some(command) = commands.recv().await {
                 match command {
                     Command::Pause { reason, done, .. } if reason == "ledger" => drop(done.send(Err("the ledger does not answer".into()))),
-                    Command::Pause { done, .. } | Command::Resume { done, .. } => drop(done.send(Ok(()))),
+                    Command::Pause { done, .. } | Command::Resume { done, .. } | Command::ResetOffers { done, .. } => {
+                        drop(done.send(Ok(())));
+                    }
                     Command::Evaluate { done } => drop(done.send(Ok(decision()))),
                 }
             }
@@ -84,6 +72,11 @@ impl Bed {
         let stream = UnixStream::connect(self.socket()).await.expect("a connection");
         ask(stream, method, path, None, body).await
     }
+}
+
+/// A token as it is known; the empty one is not.
+fn known(text: &str) -> TokenWatch {
+    watch::channel(Token::new(text).map(Arc::new)).1
 }
 
 fn decision() -> Arc<Decision> {
@@ -150,6 +143,8 @@ async fn the_socket_takes_changes_from_its_own_user() {
     assert_eq!((code, answer["paused"].as_bool(), answer["reason"].as_str()), (200, Some(true), Some("maintenance")));
     assert_eq!(bed.unix("POST", "/api/v1/pause", "").await.1["reason"], "no reason given");
     assert_eq!(bed.unix("POST", "/api/v1/resume", "").await, (200, json!({ "paused": false })));
+    assert_eq!(bed.unix("POST", "/api/v1/offers/reset", "{}").await, (200, json!({ "reset": true })));
+    assert_eq!(bed.unix("POST", "/api/v1/offers/reset", r#"{"offer":"x"}"#).await.0, 400);
     assert_eq!(bed.unix("POST", "/api/v1/evaluate", "{}").await.1["trigger"], "operator");
     for (body, code) in [
         ("{", 400),
@@ -174,9 +169,61 @@ async fn tcp_takes_changes_with_the_token_only() {
     assert!(answer["error"].as_str().is_some_and(|text| text.contains("http.token")), "{answer}");
     let mut open = Bed::start(Some("canary"), Limits::default()).await;
     open.obey();
-    assert_eq!(open.tcp("POST", "/api/v1/resume", None, "").await.0, 401);
-    assert_eq!(open.tcp("POST", "/api/v1/resume", Some("canari"), "").await.0, 401);
-    assert_eq!(open.tcp("POST", "/api/v1/resume", Some("canary"), "").await.0, 200);
+    for path in ["/api/v1/resume", "/api/v1/offers/reset"] {
+        assert_eq!(open.tcp("POST", path, None, "").await.0, 401, "{path}");
+        assert_eq!(open.tcp("POST", path, Some("canari"), "").await.0, 401, "{path}");
+        assert_eq!(open.tcp("POST", path, Some("canary"), "").await.0, 200, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_that_comes_late_and_is_changed_is_followed() {
+    let (token, watched) = watch::channel(None);
+    let mut bed = Bed::showing(Arc::new(String::new), Some(watched), Limits::default()).await;
+    bed.obey();
+    let (code, answer) = bed.tcp("POST", "/api/v1/resume", Some("canary"), "").await;
+    assert_eq!(code, 503);
+    assert!(answer["error"].as_str().is_some_and(|text| text.contains("the token cannot be had now")), "{answer}");
+    for text in ["canary", "finch"] {
+        token.send_replace(Token::new(text).map(Arc::new));
+        assert_eq!(bed.tcp("POST", "/api/v1/resume", Some(text), "").await.0, 200, "{text}");
+    }
+    assert_eq!(bed.tcp("POST", "/api/v1/resume", Some("canary"), "").await.0, 401, "the old one is void");
+}
+
+#[tokio::test]
+async fn from_beyond_this_machine_the_api_needs_the_token_and_metrics_and_health_do_not() {
+    let far = Caller::Tcp(SocketAddr::from(([10, 0, 0, 1], 4711)));
+    let near = Caller::Tcp(SocketAddr::from(([127, 0, 0, 1], 4711)));
+    for path in ["/api/v1/status", "/api/v1/decisions"] {
+        assert_eq!(look(far, None, None, path).await, 403, "{path} without a token configured");
+        assert_eq!(look(far, Some("canary"), None, path).await, 401, "{path} without the token");
+        assert_eq!(look(far, Some("canary"), Some("canari"), path).await, 401, "{path} with another token");
+        assert_eq!(look(far, Some(""), Some("canary"), path).await, 503, "{path} while the token cannot be had");
+        assert_eq!(look(far, Some("canary"), Some("canary"), path).await, 200, "{path} with the token");
+        assert_eq!(look(near, Some("canary"), None, path).await, 200, "{path} from here");
+    }
+    for (path, code) in [("/metrics", 200), ("/healthz", 200), ("/readyz", 503), ("/", 404)] {
+        assert_eq!(look(far, Some("canary"), None, path).await, code, "{path}");
+    }
+}
+
+/// The code that a caller gets for a GET, where `known_as` is configured (`Some("")`: and cannot be had) and `shown` is sent.
+async fn look(caller: Caller, known_as: Option<&str>, shown: Option<&str>, path: &str) -> u16 {
+    let (_status, status) = watch::channel(Arc::new(status()));
+    let surface = Surface {
+        handle: Handle { status, commands: mpsc::channel(1).0 },
+        pulse: Pulse::new(Duration::from_mins(2)),
+        render: Arc::new(String::new),
+        token: known_as.map(known),
+    };
+    let mut request = hyper::Request::builder().uri(path).extension(caller);
+    if let Some(token) = shown {
+        request = request.header("authorization", format!("Bearer {token}"));
+    }
+    let request = request.body(axum::body::Body::empty()).expect("a request");
+    let response = router(surface, &Limits::default()).oneshot(request).await.expect("an answer");
+    response.status().as_u16()
 }
 
 #[tokio::test]
@@ -213,6 +260,28 @@ async fn a_slow_client_is_cut_off() {
     let mut answer = Vec::new();
     tokio::time::timeout(Duration::from_secs(5), slow_body.read_to_end(&mut answer)).await.expect("in time").expect("it is read");
     assert!(String::from_utf8_lossy(&answer).starts_with("HTTP/1.1 504"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_take_its_answer_gives_its_place_up() {
+    let limits = Limits {
+        connections: 1,
+        head_time: Duration::from_mins(1),
+        request: Duration::from_secs(1),
+        write: Duration::from_secs(1),
+        ..Limits::default()
+    };
+    // More than the buffers between the two hold, so that the rest waits for the client.
+    let bed = Bed::showing(Arc::new(|| "x".repeat(32 << 20)), None, limits).await;
+    for head in ["", "Connection: close\r\n"] {
+        let mut greedy = TcpStream::connect(bed.address).await.expect("a connection");
+        greedy.write_all(format!("GET /metrics HTTP/1.1\r\nHost: x\r\n{head}\r\n").as_bytes()).await.expect("it is sent");
+        let mut first = [0; 1];
+        greedy.read_exact(&mut first).await.expect("the answer begins");
+        let answer = tokio::time::timeout(Duration::from_secs(20), bed.tcp("GET", "/healthz", None, "")).await;
+        assert_eq!(answer.expect("the place is free again").0, 200, "{head:?}");
+        drop(greedy);
+    }
 }
 
 #[tokio::test]

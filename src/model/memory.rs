@@ -2,6 +2,7 @@
 //! carries on where the leader stopped.
 
 use super::ids::{NodeName, PoolName, RuleName};
+use super::instance::Market;
 use super::offer::OfferKey;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -18,15 +19,27 @@ pub struct Streak {
     pub readings: u32,
 }
 
-/// An offer that is not bought for a while.
+/// An offer or a market that is not bought for a while.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rest {
-    /// Until when; `None` is until an operator resets it.
-    pub until: Option<Timestamp>,
+    /// Until when.
+    pub until: Timestamp,
     /// Failures in a row; the pause grows with them.
     pub failures: u32,
     /// Why.
     pub why: String,
+    /// So many launches in a row never joined that the pause is the longest there is, and a human should look.
+    #[serde(default)]
+    pub stopped: bool,
+}
+
+/// Something that happened and that a human should look at for some time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incident {
+    /// What happened.
+    pub text: String,
+    /// How long it is shown.
+    pub until: Timestamp,
 }
 
 /// What is remembered of a pool.
@@ -37,6 +50,10 @@ pub struct PoolMemory {
     pub last_up: Option<Timestamp>,
     /// When capacity was last given back.
     pub last_down: Option<Timestamp>,
+    /// When pods last bought what had only just been given back.
+    pub regretted: Option<Timestamp>,
+    /// How many removals in a row were regretted.
+    pub regrets: u32,
     /// Rules above their threshold.
     pub above: BTreeMap<RuleName, Streak>,
     /// The pool is idle by every measure.
@@ -50,32 +67,17 @@ pub struct Memory {
     /// By pool.
     pub pools: BTreeMap<PoolName, PoolMemory>,
     /// Offers that rest.
-    #[serde(with = "pairs")]
+    #[serde(with = "super::offer::pairs")]
     pub offers: BTreeMap<OfferKey, Rest>,
+    /// Markets that rest as a whole, since the account may have no more of them.
+    pub markets: BTreeMap<Market, Rest>,
     /// Launches in a row whose instances never joined, by offer.
-    #[serde(with = "pairs")]
+    #[serde(with = "super::offer::pairs")]
     pub never_joined: BTreeMap<OfferKey, u32>,
+    /// By the name of their alert.
+    pub incidents: BTreeMap<String, Incident>,
     /// Nodes whose drain failed, and until when they are left alone.
     pub resting_nodes: BTreeMap<NodeName, Timestamp>,
     /// Instances without a journal entry or node, nodes without an instance: since when.
     pub strays: BTreeMap<String, Timestamp>,
-}
-
-/// Keeps a map as a list of pairs, since a JSON object's keys are texts only.
-mod pairs {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use std::collections::BTreeMap;
-
-    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(map)
-    }
-
-    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
-    where
-        K: Deserialize<'de> + Ord,
-        V: Deserialize<'de>,
-        D: Deserializer<'de>,
-    {
-        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
-    }
 }

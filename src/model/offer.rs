@@ -62,3 +62,38 @@ pub struct Offer {
     /// The taints that the node would carry.
     pub taints: Vec<Taint>,
 }
+
+/// Keeps a map as a list of pairs, since a JSON object's keys are texts only.
+pub(super) mod pairs {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use std::collections::BTreeMap;
+
+    pub fn serialize<K: Serialize, V: Serialize, S: Serializer>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
+    }
+
+    pub fn deserialize<'de, K, V, D>(deserializer: D) -> Result<BTreeMap<K, V>, D::Error>
+    where
+        K: Deserialize<'de> + Ord,
+        V: Deserialize<'de>,
+        D: Deserializer<'de>,
+    {
+        Ok(Vec::<(K, V)>::deserialize(deserializer)?.into_iter().collect())
+    }
+}
+
+/// Keeps a shared price list as a list of pairs.
+pub(super) mod price_list {
+    use super::{HourlyPrice, OfferKey, pairs};
+    use serde::{Deserializer, Serializer};
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    pub fn serialize<S: Serializer>(prices: &Arc<BTreeMap<OfferKey, HourlyPrice>>, serializer: S) -> Result<S::Ok, S::Error> {
+        pairs::serialize(prices, serializer)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<BTreeMap<OfferKey, HourlyPrice>>, D::Error> {
+        pairs::deserialize(deserializer).map(Arc::new)
+    }
+}

@@ -88,11 +88,36 @@ pub enum LaunchFailure {
     },
     /// The token has been used with other parameters: the operation is set aside, with an alert.
     TokenMismatch,
-    /// The request is refused for good (permission, template, parameters).
+    /// The request is refused for good (template, parameters).
     Refused {
         /// EC2's own words.
         message: String,
     },
+    /// EC2 was too busy and the token is spent: nothing is wrong with the offers.
+    Busy {
+        /// EC2's own words.
+        message: String,
+    },
+    /// No answer came in time, and EC2 shows no instance of the operation: the offers rest.
+    Unanswered {
+        /// The last error.
+        message: String,
+    },
+}
+
+impl LaunchFailure {
+    /// Gives its stable name, as metrics and logs show it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::InsufficientCapacity => "insufficient_capacity",
+            Self::Quota { .. } => "quota",
+            Self::TokenMismatch => "token_mismatch",
+            Self::Refused { .. } => "refused",
+            Self::Busy { .. } => "busy",
+            Self::Unanswered { .. } => "unanswered",
+        }
+    }
 }
 
 /// The purchase of instances, from the journal entry to Ready nodes.

@@ -141,6 +141,11 @@ pub enum RetireReason {
     Leaked,
     /// Its instance is gone and the node's object remains.
     InstanceGone,
+    /// Its node has not been Ready for long, although the instance runs.
+    Unhealthy {
+        /// Since when.
+        since: Timestamp,
+    },
 }
 
 impl RetireReason {
@@ -149,7 +154,21 @@ impl RetireReason {
     pub fn is_voluntary(&self) -> bool {
         match self {
             Self::Underused { .. } | Self::AboveMaximum => true,
-            Self::SpotInterruption { .. } | Self::NeverJoined | Self::Leaked | Self::InstanceGone => false,
+            Self::SpotInterruption { .. } | Self::NeverJoined | Self::Leaked | Self::InstanceGone | Self::Unhealthy { .. } => false,
+        }
+    }
+
+    /// Gives its stable name, as metrics and logs show it.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Underused { .. } => "underused",
+            Self::AboveMaximum => "above_maximum",
+            Self::SpotInterruption { .. } => "spot_interruption",
+            Self::NeverJoined => "never_joined",
+            Self::Leaked => "leaked",
+            Self::InstanceGone => "instance_gone",
+            Self::Unhealthy { .. } => "unhealthy",
         }
     }
 }
@@ -163,6 +182,7 @@ impl fmt::Display for RetireReason {
             Self::NeverJoined => formatter.write_str("the instance never became a Ready node"),
             Self::Leaked => formatter.write_str("the instance is in no journal and is no node"),
             Self::InstanceGone => formatter.write_str("the instance is gone and its node object remains"),
+            Self::Unhealthy { since } => write!(formatter, "the node has not been Ready since {since}"),
         }
     }
 }
@@ -175,6 +195,22 @@ pub enum Action {
     Launch(LaunchOrder),
     /// Give back.
     Retire(RetireOrder),
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Launch(LaunchOrder { count, market, instance_types, zone, reason, .. }) => {
+                let first = instance_types.first().map(InstanceType::as_str).unwrap_or_default();
+                write!(formatter, "buys {count} {market} {first} in {zone}: {reason}")
+            }
+            Self::Retire(RetireOrder { instance, node, reason, .. }) => {
+                let name = node.as_ref().map(|node| node.name.as_str());
+                let name = name.or(instance.as_ref().map(InstanceId::as_str)).unwrap_or_default();
+                write!(formatter, "gives {name} back: {reason}")
+            }
+        }
+    }
 }
 
 /// Why something that a rule wanted, or might have wanted, is not done.
@@ -334,6 +370,8 @@ pub struct Plan {
     pub pending: u32,
     /// Pods that no node of ours could take (bounded), so that they buy none.
     pub unplaceable: Vec<Unplaceable>,
+    /// How many these are in all.
+    pub unplaceable_pods: u32,
     /// Conditions that a human should look at, by a short stable name with a text.
     pub alerts: Vec<Alert>,
 }

@@ -3,7 +3,7 @@
 use super::ids::{NodeName, OperationId, RuleName};
 use super::instance::Instance;
 use super::node::Node;
-use super::offer::Offer;
+use super::offer::{HourlyPrice, Offer, OfferKey};
 use super::operation::Operation;
 use super::pod::Pod;
 use super::reading::{Missing, Reading, Utilisation};
@@ -102,6 +102,19 @@ pub struct Pause {
     pub reason: String,
 }
 
+impl ClusterView {
+    /// Lists the workers of which nobody can tell which instance they are: their provider id is no EC2 one.
+    pub fn unidentified(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values().filter(|node| node.instance.is_none() && !node.control_plane && node.pool().is_some())
+    }
+
+    /// Tells whether an instance that seems to be no node may be one all the same.
+    #[must_use]
+    pub fn may_hide_a_node(&self) -> bool {
+        !self.refused_nodes.is_empty() || self.unidentified().next().is_some()
+    }
+}
+
 /// Everything a plan is made from.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -111,6 +124,9 @@ pub struct Snapshot {
     pub instances: Observed<Vec<Instance>>,
     /// EC2: what can be bought, in no order of preference.
     pub offers: Observed<Arc<Vec<Offer>>>,
+    /// What offers cost, those included that no pool may buy.
+    #[serde(with = "super::offer::price_list")]
+    pub prices: Arc<BTreeMap<OfferKey, HourlyPrice>>,
     /// Prometheus: how busy each node is.
     pub utilisation: Observed<UtilisationReport>,
     /// Prometheus: the value of each `[[metric]]` rule.

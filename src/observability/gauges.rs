@@ -14,7 +14,17 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Alerts that are shown as 0 while they are silent, so that a rule on them has something to see.
-const KNOWN_ALERTS: [&str; 4] = ["object_refused", "offer_stopped", "scheduler_disagrees", "spot_exhausted"];
+const KNOWN_ALERTS: [&str; 9] = [
+    "account_limit",
+    "drain_failed",
+    "node_unidentified",
+    "object_refused",
+    "offer_stopped",
+    "scheduler_disagrees",
+    "spot_exhausted",
+    "stray_left_alone",
+    "token_mismatch",
+];
 
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 type Sample<'a> = (Labels<'a>, f64);
@@ -94,7 +104,7 @@ fn pools(page: &mut Page<'_>, plan: &Plan) -> fmt::Result {
 
 fn fleet(page: &mut Page<'_>, plan: &Plan) -> fmt::Result {
     page.one(&catalogue::PENDING_PODS, f64::from(plan.pending))?;
-    page.one(&catalogue::UNPLACEABLE_PODS, number(plan.unplaceable.len()))?;
+    page.one(&catalogue::UNPLACEABLE_PODS, f64::from(plan.unplaceable_pods))?;
     let mut holds: BTreeMap<Labels<'_>, usize> = BTreeMap::new();
     for report in &plan.pools {
         for (finding, hold) in report.findings.iter().filter_map(|finding| Some((finding, finding.hold.as_ref()?))) {

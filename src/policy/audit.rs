@@ -1,7 +1,7 @@
 //! Holds a plan against the invariants. The runtime's guard, the property tests' oracle and
 //! the simulator's checker are this one function.
 
-use super::fleet::{Fleet, count};
+use super::fleet::{Fleet, cost, count, prices};
 use super::settings::Settings;
 use crate::model::offer::HourlyPrice;
 use crate::model::snapshot::Observed;
@@ -94,7 +94,7 @@ fn bounds(settings: &Settings, fleet: &Fleet<'_>, plan: &Plan, now: Timestamp, s
             say(Invariant::Maximum, format!("pool {} would have {} of at most {}", pool.name, total + launches, bounds.max));
         }
         let voluntary = count(retirements(plan).filter(|order| order.pool == pool.name && order.reason.is_voluntary()).count());
-        let staying = fleet.pool(&pool.name).iter().filter(|member| member.leaving.is_none() && !member.boots()).count();
+        let staying = fleet.pool(&pool.name).iter().filter(|member| member.serves()).count();
         if voluntary > 0 && count(staying) < bounds.min + voluntary {
             say(
                 Invariant::Minimum,
@@ -111,11 +111,16 @@ fn bounds(settings: &Settings, fleet: &Fleet<'_>, plan: &Plan, now: Timestamp, s
 
 fn ceiling(settings: &Settings, snapshot: &Snapshot, fleet: &Fleet<'_>, plan: &Plan, say: &mut impl FnMut(Invariant, String)) {
     let (Some(ceiling), Observed::Known { value: offers, .. }) = (settings.price_ceiling, &snapshot.offers) else { return };
-    let known = super::fleet::prices(offers);
-    let now: u64 = fleet.members().filter_map(|member| known.get(&member.offer())).map(|price| price.0).sum();
     let more: u64 = launches(plan).map(|order| order.price.0.saturating_mul(u64::from(order.count))).sum();
-    if more > 0 && now.saturating_add(more) > ceiling.0 {
-        say(Invariant::Maximum, format!("the fleet would cost {} of at most {ceiling}", HourlyPrice(now + more)));
+    if more == 0 {
+        return;
+    }
+    match cost(fleet, &prices(offers, &snapshot.prices)) {
+        Ok(now) if now.0.saturating_add(more) <= ceiling.0 => {}
+        Ok(now) => {
+            say(Invariant::Maximum, format!("the fleet would cost {} of at most {ceiling}", HourlyPrice(now.0.saturating_add(more))));
+        }
+        Err(offer) => say(Invariant::Maximum, format!("a launch although the price of {offer} is not known and {ceiling} is the ceiling")),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Opens nodes that may be bought: which pool, market, zone and type, within the bounds.
 
 use super::fit::{Board, Misfit, node_accepts};
-use super::fleet::{Fleet, count, prices};
+use super::fleet::{Fleet, cost, count};
 use super::settings::{PoolSettings, Settings};
 use crate::model::memory::Memory;
 use crate::model::offer::HourlyPrice;
@@ -9,6 +9,7 @@ use crate::model::plan::{Hold, LaunchOrder, LaunchReason, PODS_NAMED};
 use crate::model::snapshot::DaemonSet;
 use crate::model::{InstanceType, Market, Offer, OfferKey, Pod, PoolName, Resources, Zone};
 use jiff::Timestamp;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A type whose price exceeds the chosen one's by more than this factor is no alternative to it.
@@ -48,12 +49,16 @@ pub struct Buyer<'a> {
     offers: &'a [Offer],
     memory: &'a Memory,
     now: Timestamp,
-    /// What an empty node of each offer has for pods, daemon sets taken off.
-    room: Vec<Resources>,
+    /// What an empty node of each offer has for pods, daemon sets taken off; made when somebody asks.
+    room: Vec<OnceCell<Resources>>,
+    /// One pod of each daemon set.
+    daemons: Vec<Pod>,
     zones: BTreeMap<PoolName, BTreeMap<Zone, u32>>,
     markets: BTreeMap<PoolName, BTreeMap<Market, u32>>,
     totals: BTreeMap<PoolName, u32>,
     price: HourlyPrice,
+    /// A member whose price nobody knows, so that no ceiling can be kept.
+    unpriced: Option<OfferKey>,
     purchases: Vec<Purchase<'a>>,
 }
 
@@ -72,22 +77,28 @@ impl<'a> Buyer<'a> {
     pub fn new(
         settings: &'a Settings,
         offers: &'a [Offer],
+        prices: &BTreeMap<&OfferKey, HourlyPrice>,
         daemon_sets: &[DaemonSet],
         memory: &'a Memory,
         fleet: &Fleet<'_>,
         now: Timestamp,
     ) -> Self {
-        let known = prices(offers);
+        let (price, unpriced) = match cost(fleet, prices) {
+            Ok(price) => (price, None),
+            Err(offer) => (HourlyPrice(0), Some(offer)),
+        };
         let mut buyer = Self {
             settings,
             offers,
             memory,
             now,
-            room: offers.iter().map(|offer| room(offer, daemon_sets)).collect(),
+            room: offers.iter().map(|_| OnceCell::new()).collect(),
+            daemons: daemon_sets.iter().map(daemon).collect(),
             zones: BTreeMap::new(),
             markets: BTreeMap::new(),
             totals: settings.pools.iter().map(|pool| (pool.name.clone(), fleet.total(&pool.name))).collect(),
-            price: HourlyPrice(fleet.members().filter_map(|member| known.get(&member.offer())).map(|price| price.0).sum()),
+            price,
+            unpriced,
             purchases: Vec::new(),
         };
         for offer in offers {
@@ -106,7 +117,20 @@ impl<'a> Buyer<'a> {
     #[must_use]
     pub fn room_of(&self, key: &OfferKey, pool: &PoolName) -> Option<(&'a Offer, &Resources)> {
         let index = self.offers.iter().position(|offer| offer.key == *key && offer.pool == *pool)?;
-        Some((&self.offers[index], &self.room[index]))
+        Some((&self.offers[index], self.room(index)))
+    }
+
+    fn room(&self, index: usize) -> &Resources {
+        self.room[index].get_or_init(|| {
+            let offer = &self.offers[index];
+            let mut room = offer.allocatable.clone();
+            for pod in &self.daemons {
+                if node_accepts(pod, None, &offer.labels, &offer.taints).is_ok() {
+                    room.subtract(&pod.requests);
+                }
+            }
+            room
+        })
     }
 
     /// Counts what has been bought for a pool.
@@ -167,7 +191,7 @@ impl<'a> Buyer<'a> {
         let below_minimum = matches!(reason, LaunchReason::BelowMinimum);
         let index = self.choose(pool, offers, |buyer, index| {
             let offer = &buyer.offers[index];
-            if below_minimum { offer.price.dollars() } else { offer.price.dollars() / buyer.room[index].cpu.cores().max(0.001) }
+            if below_minimum { offer.price.dollars() } else { offer.price.dollars() / buyer.room(index).cpu.cores().max(0.001) }
         })?;
         let allocatable = self.offers[index].allocatable.clone();
         self.buy(board, index, reason.clone());
@@ -222,11 +246,11 @@ impl<'a> Buyer<'a> {
     /// Tells whether an empty node of the offer takes the pod, the rest of the board considered.
     fn takes(&self, board: &mut Board<'a>, index: usize, pod: &'a Pod) -> Result<(), Misfit> {
         let offer = &self.offers[index];
-        if !pod.requests.fits_in(&self.room[index]) {
-            return Err(Misfit::Resources(pod.requests.shortages(&self.room[index])));
+        if !pod.requests.fits_in(self.room(index)) {
+            return Err(Misfit::Resources(pod.requests.shortages(self.room(index))));
         }
         let length = board.nodes();
-        let bin = board.add(None, &offer.labels, &offer.taints, &self.room[index], true);
+        let bin = board.add(None, &offer.labels, &offer.taints, self.room(index), true);
         let fits = board.fits(pod, bin);
         board.truncate(length);
         fits
@@ -236,7 +260,7 @@ impl<'a> Buyer<'a> {
     fn cost_per_pod(&self, board: &mut Board<'a>, index: usize, waiting: &[&'a Pod]) -> f64 {
         let offer = &self.offers[index];
         let length = board.nodes();
-        let bin = board.add(None, &offer.labels, &offer.taints, &self.room[index], true);
+        let bin = board.add(None, &offer.labels, &offer.taints, self.room(index), true);
         let mut weight = 0.0;
         for pod in waiting.iter().take(LOOK_AHEAD) {
             if board.fits(pod, bin).is_ok() {
@@ -268,6 +292,11 @@ impl<'a> Buyer<'a> {
             return Err(Hold::NoOffer { why });
         }
         if let Some(ceiling) = self.settings.price_ceiling {
+            if let Some(offer) = &self.unpriced {
+                return Err(Hold::NoOffer {
+                    why: format!("the price of {offer} is not known, so that the ceiling of {ceiling} cannot be kept"),
+                });
+            }
             offers.retain(|index| self.price.0 + self.offers[*index].price.0 <= ceiling.0);
             if offers.is_empty() {
                 return Err(Hold::NoOffer { why: format!("the price ceiling of {ceiling} is reached at {}", self.price) });
@@ -311,17 +340,18 @@ impl<'a> Buyer<'a> {
     }
 
     fn rests(&self, key: &OfferKey) -> Option<String> {
-        let rest = self.memory.offers.get(key)?;
-        match rest.until {
-            Some(until) if until <= self.now => None,
-            Some(until) => Some(format!("{key} rests until {until}: {}", rest.why)),
-            None => Some(format!("{key} is stopped: {}", rest.why)),
+        let market = self.memory.markets.get(&key.market).filter(|rest| rest.until > self.now);
+        if let Some(rest) = market {
+            return Some(format!("{} rests until {}: {}", key.market, rest.until, rest.why));
         }
+        let rest = self.memory.offers.get(key).filter(|rest| rest.until > self.now)?;
+        let verb = if rest.stopped { "is stopped" } else { "rests" };
+        Some(format!("{key} {verb} until {}: {}", rest.until, rest.why))
     }
 
     fn buy(&mut self, board: &mut Board<'a>, index: usize, reason: LaunchReason) -> usize {
         let offer = &self.offers[index];
-        let bin = board.add(None, &offer.labels, &offer.taints, &self.room[index], true);
+        let bin = board.add(None, &offer.labels, &offer.taints, self.room(index), true);
         *self.zones.entry(offer.pool.clone()).or_default().entry(offer.key.zone.clone()).or_default() += 1;
         *self.markets.entry(offer.pool.clone()).or_default().entry(offer.key.market).or_default() += 1;
         *self.totals.entry(offer.pool.clone()).or_default() += 1;
@@ -341,12 +371,12 @@ impl<'a> Buyer<'a> {
         }
         let limit = chosen.price.dollars() * ALTERNATIVE_PRICE;
         let mut types: Vec<(&Offer, bool)> = Vec::new();
-        for (offer, room) in self.offers.iter().zip(&self.room) {
+        for (index, offer) in self.offers.iter().enumerate() {
             let same_place = offer.pool == chosen.pool && offer.key.zone == chosen.key.zone && offer.key.market == chosen.key.market;
             if !same_place || offer.subnet != chosen.subnet || self.rests(&offer.key).is_some() || offer.price.dollars() > limit {
                 continue;
             }
-            let holds = if pods.is_empty() { need.fits_in(&offer.allocatable) } else { need.fits_in(room) };
+            let holds = if pods.is_empty() { need.fits_in(&offer.allocatable) } else { need.fits_in(self.room(index)) };
             if offer.key == chosen.key || (holds && pods.iter().all(|pod| node_accepts(pod, None, &offer.labels, &offer.taints).is_ok())) {
                 types.push((offer, offer.key == chosen.key));
             }
@@ -378,16 +408,9 @@ impl<'a> Buyer<'a> {
     }
 }
 
-/// Gives what an empty node has for pods once the daemon sets that it attracts have come.
-fn room(offer: &Offer, daemon_sets: &[DaemonSet]) -> Resources {
-    let mut room = offer.allocatable.clone();
-    for set in daemon_sets {
-        let pod = Pod { requests: set.requests.clone(), constraints: std::sync::Arc::new(set.constraints.clone()), ..Pod::default() };
-        if node_accepts(&pod, None, &offer.labels, &offer.taints).is_ok() {
-            room.subtract(&set.requests);
-        }
-    }
-    room
+/// Makes a pod of a daemon set, which comes to every node that takes it.
+fn daemon(set: &DaemonSet) -> Pod {
+    Pod { requests: set.requests.clone(), constraints: std::sync::Arc::new(set.constraints.clone()), ..Pod::default() }
 }
 
 /// Keeps the misfit that says more: one that is not about size, else the one short of fewer things.

@@ -138,6 +138,13 @@ impl<'a> Board<'a> {
         (from..self.bins.len()).find(|index| self.bins[*index].open && self.fits(pod, *index).is_ok())
     }
 
+    /// Finds the open node with the most free CPU that takes the pod.
+    #[must_use]
+    pub fn emptiest_fit(&self, pod: &Pod) -> Option<usize> {
+        let open = (0..self.bins.len()).filter(|index| self.bins[*index].open && self.fits(pod, *index).is_ok());
+        open.max_by_key(|index| (self.bins[*index].free.cpu, std::cmp::Reverse(*index)))
+    }
+
     /// Tells whether the pod fits the node.
     ///
     /// # Errors

@@ -33,6 +33,10 @@ pub struct Member<'a> {
     pub launch: Option<&'a Launch>,
     /// The retirement that takes it away.
     pub leaving: Option<&'a Retire>,
+    /// Its launch has taken longer than it may: nobody should count on it.
+    pub late: bool,
+    /// Its node still carries a taint that it started with.
+    pub starts: bool,
 }
 
 impl Member<'_> {
@@ -45,13 +49,13 @@ impl Member<'_> {
     /// Tells whether its node takes pods.
     #[must_use]
     pub fn serves(&self) -> bool {
-        self.leaving.is_none() && self.node.is_some_and(|node| node.is_ready() && !node.cordoned)
+        self.leaving.is_none() && !self.starts && self.node.is_some_and(|node| node.is_ready() && !node.cordoned)
     }
 
-    /// Tells whether it is on its way to become a Ready node.
+    /// Tells whether it is on its way to become a node that takes pods.
     #[must_use]
     pub fn boots(&self) -> bool {
-        self.leaving.is_none() && self.launch.is_some() && !self.node.is_some_and(Node::is_ready)
+        self.leaving.is_none() && (self.starts || (self.launch.is_some() && !self.late && !self.node.is_some_and(Node::is_ready)))
     }
 }
 
@@ -72,22 +76,27 @@ impl<'a> Fleet<'a> {
         };
         let journal = Journal::read(&snapshot.operations, *at);
         let nodes = nodes_by_instance(cluster);
+        let eyes = Eyes { settings, now: *at };
         for instance in instances.iter().filter(|instance| instance.counts() && !journal.gone.contains(&instance.id)) {
             let Some(pool) = &instance.pool else { continue };
+            let launch = instance.operation.as_ref().and_then(|id| journal.launches.get(id)).copied();
+            let node = nodes.get(&instance.id).copied();
             pools.entry(pool.clone()).or_default().push(Member {
                 id: Some(instance.id.clone()),
                 instance: Some(instance),
-                node: nodes.get(&instance.id).copied(),
+                node,
                 instance_type: instance.instance_type.clone(),
                 zone: instance.zone.clone(),
                 market: instance.market,
-                launch: instance.operation.as_ref().and_then(|id| journal.launches.get(id)).copied(),
+                launch,
                 leaving: journal.leaving.get(&instance.id).copied(),
+                late: launch.is_some_and(|launch| eyes.is_late(launch)),
+                starts: node.is_some_and(|node| eyes.starts(node)),
             });
         }
         for launch in journal.launches.values().chain(&journal.just_launched) {
             let members = pools.entry(launch.order.pool.clone()).or_default();
-            members.extend(unseen(launch, instances, &journal, &nodes));
+            members.extend(unseen(launch, instances, &journal, &nodes, &eyes));
         }
         Self { pools }
     }
@@ -122,10 +131,24 @@ pub fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Looks prices up.
+/// Looks prices up: those of offers, and of what is in the list besides.
 #[must_use]
-pub fn prices(offers: &[Offer]) -> BTreeMap<&OfferKey, HourlyPrice> {
-    offers.iter().map(|offer| (&offer.key, offer.price)).collect()
+pub fn prices<'p>(offers: &'p [Offer], list: &'p BTreeMap<OfferKey, HourlyPrice>) -> BTreeMap<&'p OfferKey, HourlyPrice> {
+    let others = list.iter().map(|(key, price)| (key, *price));
+    others.chain(offers.iter().map(|offer| (&offer.key, offer.price))).collect()
+}
+
+/// Sums what the members cost.
+///
+/// # Errors
+/// An offer whose price is not known.
+pub fn cost(fleet: &Fleet<'_>, known: &BTreeMap<&OfferKey, HourlyPrice>) -> Result<HourlyPrice, OfferKey> {
+    let mut sum = HourlyPrice(0);
+    for member in fleet.members() {
+        let offer = member.offer();
+        sum.0 = sum.0.saturating_add(known.get(&offer).ok_or(offer)?.0);
+    }
+    Ok(sum)
 }
 
 /// Joins nodes to instances by their provider id. Names are not looked at: they are reused.
@@ -185,24 +208,53 @@ impl<'a> Journal<'a> {
     }
 }
 
+/// How members are judged.
+struct Eyes<'s> {
+    settings: &'s Settings,
+    now: Timestamp,
+}
+
+impl Eyes<'_> {
+    /// Tells whether the launch has taken longer than an instance may, and the time that EC2's list may lag.
+    fn is_late(&self, launch: &Launch) -> bool {
+        let limit = SignedDuration::try_from(self.settings.join_timeout).unwrap_or(SignedDuration::MAX);
+        match &launch.state {
+            LaunchState::Joining { since, .. } => self.now.duration_since(*since) > limit.saturating_add(DESCRIBE_LAG),
+            LaunchState::Journalled | LaunchState::Done { .. } | LaunchState::Failed { .. } => false,
+        }
+    }
+
+    /// Tells whether the node is young and not yet rid of a taint that nodes start with.
+    fn starts(&self, node: &Node) -> bool {
+        let limit = SignedDuration::try_from(self.settings.join_timeout).unwrap_or(SignedDuration::MAX);
+        self.now.duration_since(node.created) <= limit && node.taints.iter().any(|taint| self.settings.startup_taints.contains(&taint.key))
+    }
+}
+
 /// Lists the members of a launch that EC2's list does not show.
 fn unseen<'a>(
     launch: &'a Launch,
     instances: &'a [Instance],
     journal: &Journal<'a>,
     nodes: &BTreeMap<&InstanceId, &'a Node>,
+    eyes: &Eyes<'_>,
 ) -> Vec<Member<'a>> {
     let listed: BTreeSet<&InstanceId> =
         instances.iter().filter(|instance| instance.operation.as_ref() == Some(&launch.id)).map(|instance| &instance.id).collect();
-    let member = |id: Option<&InstanceId>, instance_type: InstanceType| Member {
-        id: id.cloned(),
-        instance: None,
-        node: id.and_then(|id| nodes.get(id)).copied(),
-        instance_type,
-        zone: launch.order.zone.clone(),
-        market: launch.request.market,
-        launch: Some(launch),
-        leaving: id.and_then(|id| journal.leaving.get(id)).copied(),
+    let member = |id: Option<&InstanceId>, instance_type: InstanceType| {
+        let node = id.and_then(|id| nodes.get(id)).copied();
+        Member {
+            id: id.cloned(),
+            instance: None,
+            node,
+            instance_type,
+            zone: launch.order.zone.clone(),
+            market: launch.request.market,
+            launch: Some(launch),
+            leaving: id.and_then(|id| journal.leaving.get(id)).copied(),
+            late: eyes.is_late(launch),
+            starts: node.is_some_and(|node| eyes.starts(node)),
+        }
     };
     match &launch.state {
         LaunchState::Journalled => {

@@ -1,11 +1,18 @@
 //! What the end of an operation teaches: offers that failed rest, nodes that did not drain are left alone.
 
 use super::settings::{OfferRest, Settings};
-use crate::model::memory::{Memory, Rest};
+use super::strays;
+use crate::model::memory::{Incident, Memory, Rest};
 use crate::model::operation::{LaunchFailure, LaunchState, RetireState};
-use crate::model::{Launch, OfferKey, Operation};
+use crate::model::plan::{LaunchReason, RetireReason};
+use crate::model::{Launch, OfferKey, Operation, Retire};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
+
+/// How long an incident is shown.
+const INCIDENT_SHOWN: SignedDuration = SignedDuration::from_hours(1);
+/// A launch that was begun so soon after the pool's last growth is that growth.
+const SAME_TURN: SignedDuration = SignedDuration::from_secs(60);
 
 /// Takes the end of an operation into account. `without_capacity` are offers that EC2 named as empty.
 #[must_use]
@@ -15,20 +22,14 @@ pub fn learn(settings: &Settings, mut memory: Memory, operation: &Operation, wit
     }
     match operation {
         Operation::Launch(launch) => learn_launch(settings, &mut memory, launch, without_capacity, now),
-        Operation::Retire(retire) => match (&retire.state, &retire.order.node) {
-            (RetireState::RolledBack { .. }, Some(node)) => {
-                memory.resting_nodes.insert(node.name.clone(), now + signed(settings.rest.node));
-            }
-            (
-                RetireState::Journalled
-                | RetireState::Draining { .. }
-                | RetireState::Drained { .. }
-                | RetireState::Terminated
-                | RetireState::RollingBack { .. }
-                | RetireState::Done
-                | RetireState::RolledBack { .. },
-                _,
-            ) => {}
+        Operation::Retire(retire) => match &retire.state {
+            RetireState::RolledBack { reason } => learn_roll_back(settings, &mut memory, retire, reason, now),
+            RetireState::Journalled
+            | RetireState::Draining { .. }
+            | RetireState::Drained { .. }
+            | RetireState::Terminated
+            | RetireState::RollingBack { .. }
+            | RetireState::Done => {}
         },
     }
     memory
@@ -36,23 +37,14 @@ pub fn learn(settings: &Settings, mut memory: Memory, operation: &Operation, wit
 
 fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, without_capacity: &[OfferKey], now: Timestamp) {
     match &launch.state {
-        LaunchState::Failed { failure } => {
-            let why = match failure {
-                LaunchFailure::InsufficientCapacity => "insufficient capacity".to_owned(),
-                LaunchFailure::Quota { message } => format!("account limit: {message}"),
-                LaunchFailure::TokenMismatch => "the client token was used otherwise".to_owned(),
-                LaunchFailure::Refused { message } => format!("refused: {message}"),
-            };
-            for offer in launch.offers().filter(|offer| !without_capacity.contains(offer)) {
-                rest(&settings.rest, memory, &offer, &why, now);
-            }
-        }
+        LaunchState::Failed { failure } => learn_failure(settings, memory, launch, failure, without_capacity, now),
         LaunchState::Done { joined, never_joined } => {
             let key = |instance_type| OfferKey { instance_type, zone: launch.order.zone.clone(), market: launch.request.market };
             for instance in joined {
                 let offer = key(instance.instance_type.clone());
                 memory.offers.remove(&offer);
                 memory.never_joined.remove(&offer);
+                memory.markets.remove(&launch.request.market);
             }
             // The types of instances that never joined are not kept apart: all types of the order are suspect.
             if !never_joined.is_empty() && joined.is_empty() {
@@ -65,6 +57,65 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
     }
 }
 
+fn learn_failure(
+    settings: &Settings,
+    memory: &mut Memory,
+    launch: &Launch,
+    failure: &LaunchFailure,
+    without_capacity: &[OfferKey],
+    now: Timestamp,
+) {
+    let why = match failure {
+        LaunchFailure::InsufficientCapacity => Some("insufficient capacity".to_owned()),
+        LaunchFailure::Refused { message } => Some(format!("refused: {message}")),
+        LaunchFailure::Unanswered { message } => Some(format!("EC2 did not answer: {message}")),
+        LaunchFailure::Quota { message } => {
+            let failures = memory.markets.get(&launch.request.market).map_or(0, |rest| rest.failures).saturating_add(1);
+            let until = now + pause(&settings.rest, failures);
+            let why = format!("account limit: {message}");
+            memory.markets.insert(launch.request.market, Rest { until, failures, why, stopped: false });
+            None
+        }
+        LaunchFailure::TokenMismatch => {
+            let text = format!("the client token {} was used for something else; nothing was launched with it", launch.id);
+            memory.incidents.insert("token_mismatch".into(), Incident { text, until: now + INCIDENT_SHOWN });
+            None
+        }
+        LaunchFailure::Busy { .. } => None,
+    };
+    if let Some(why) = why {
+        for offer in launch.offers().filter(|offer| !without_capacity.contains(offer)) {
+            rest(&settings.rest, memory, &offer, &why, now);
+        }
+    }
+    // What was not bought is no reason to wait before another offer is tried.
+    if let (LaunchReason::Rule { .. }, Some(pool)) = (&launch.order.reason, memory.pools.get_mut(&launch.order.pool)) {
+        let own = |up: &Timestamp| launch.created.duration_since(*up).abs() <= SAME_TURN;
+        pool.last_up = pool.last_up.filter(|up| !own(up));
+    }
+}
+
+fn learn_roll_back(settings: &Settings, memory: &mut Memory, retire: &Retire, reason: &str, now: Timestamp) {
+    if let Some(node) = &retire.order.node {
+        memory.resting_nodes.insert(node.name.clone(), now + signed(settings.rest.node));
+    }
+    match retire.order.reason {
+        RetireReason::Underused { .. } | RetireReason::AboveMaximum | RetireReason::SpotInterruption { .. } => {
+            let node = retire.order.node.as_ref().map(|node| node.name.to_string()).unwrap_or_default();
+            let text = format!("the removal of node {node} was rolled back: {reason}");
+            memory.incidents.insert("drain_failed".into(), Incident { text, until: now + INCIDENT_SHOWN });
+        }
+        // It is looked at again after another time of grace.
+        RetireReason::NeverJoined | RetireReason::Leaked | RetireReason::InstanceGone | RetireReason::Unhealthy { .. } => {
+            if let Some(key) = strays::key(&retire.order) {
+                memory.strays.insert(key.clone(), now);
+                let text = format!("{key} is not accounted for and is left alone: {reason}");
+                memory.incidents.insert("stray_left_alone".into(), Incident { text, until: now + INCIDENT_SHOWN });
+            }
+        }
+    }
+}
+
 fn never_joined_again(settings: &OfferRest, memory: &mut Memory, offer: &OfferKey, now: Timestamp) {
     let failures = memory.never_joined.entry(offer.clone()).or_default();
     *failures = failures.saturating_add(1);
@@ -73,16 +124,22 @@ fn never_joined_again(settings: &OfferRest, memory: &mut Memory, offer: &OfferKe
     if failures >= settings.stop_after_never_joined
         && let Some(entry) = memory.offers.get_mut(offer)
     {
-        entry.until = None;
+        entry.until = now + signed(settings.stopped);
         entry.why = format!("{failures} launches in a row never joined");
+        entry.stopped = true;
     }
 }
 
-/// Lets an offer rest: the first pause, doubled with each failure in a row, up to the longest.
+/// Lets an offer rest, longer with each failure in a row.
 fn rest(settings: &OfferRest, memory: &mut Memory, offer: &OfferKey, why: &str, now: Timestamp) {
     let failures = memory.offers.get(offer).map_or(0, |rest| rest.failures).saturating_add(1);
-    let pause = settings.first.saturating_mul(1 << (failures - 1).min(16)).min(settings.longest);
-    memory.offers.insert(offer.clone(), Rest { until: Some(now + signed(pause)), failures, why: why.to_owned() });
+    let until = now + pause(settings, failures);
+    memory.offers.insert(offer.clone(), Rest { until, failures, why: why.to_owned(), stopped: false });
+}
+
+/// The first pause, doubled with each further failure, up to the longest.
+fn pause(settings: &OfferRest, failures: u32) -> SignedDuration {
+    signed(settings.first.saturating_mul(1 << (failures.saturating_sub(1)).min(16)).min(settings.longest))
 }
 
 fn signed(duration: Duration) -> SignedDuration {

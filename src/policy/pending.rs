@@ -34,13 +34,27 @@ pub struct Outcome {
     pub served: u32,
     /// Pods for which nothing can be bought now, by pool and reason.
     pub held: BTreeMap<PoolName, (u32, Hold)>,
-    /// Pods that no node of ours could take.
+    /// Pods that no node of ours could take (bounded).
     pub unplaceable: Vec<Unplaceable>,
-    /// What a human should look at.
-    pub alerts: Vec<Alert>,
+    /// How many these are in all.
+    pub unplaceable_pods: u32,
+    /// Unschedulable pods that a node which exists, or one of ours that can be had, would take.
+    pub wanting: u32,
+    /// Pods that are unschedulable although a node seems to have room for them.
+    disagreements: u32,
+    /// The first of them, in words.
+    disagreement: String,
 }
 
 impl Outcome {
+    /// Says what a human should look at.
+    #[must_use]
+    pub fn alert(&self) -> Option<Alert> {
+        let others = self.disagreements.checked_sub(1)?;
+        let text = format!("{}; it buys no node, and neither do {others} others like it", self.disagreement);
+        Some(Alert { name: "scheduler_disagrees".into(), text })
+    }
+
     /// Says it as the finding of a rule. `bought` counts the pool's new nodes.
     #[must_use]
     pub fn finding(&self, pool: &PoolName, bought: u32) -> Finding {
@@ -78,7 +92,7 @@ pub fn place<'a>(
         let shape = shape(pod);
         let from = match hints.get(&shape) {
             Some(Err(refusal)) => {
-                note(&mut outcome, pod, refusal.clone());
+                note(&mut outcome, entry, refusal.clone());
                 continue;
             }
             Some(Ok(hint)) => *hint,
@@ -97,11 +111,12 @@ pub fn place<'a>(
         match found {
             Ok(index) => {
                 board.place(pod, index);
+                outcome.wanting += u32::from(entry.leaves.is_none() && buys(settings, pod));
                 count_placed(&mut outcome, pod, index, existing, bought_from, board, now);
                 hints.insert(shape, Ok(index));
             }
             Err(refusal) => {
-                note(&mut outcome, pod, refusal.clone());
+                note(&mut outcome, entry, refusal.clone());
                 if is_local(&pod.constraints) {
                     hints.insert(shape, Err(refusal));
                 }
@@ -122,24 +137,28 @@ fn count_placed(outcome: &mut Outcome, pod: &Pod, index: usize, existing: usize,
         return;
     }
     outcome.covered += 1;
-    let waits_long = pod.unschedulable_since.is_some_and(|since| since + DISAGREEMENT < now);
+    let waits_long = pod.unschedulable_since.is_some_and(|since| now.duration_since(since) > DISAGREEMENT);
     if index < existing && waits_long {
-        let node = board.bin(index).name.map(ToString::to_string).unwrap_or_default();
-        outcome.alerts.push(Alert {
-            name: "scheduler_disagrees".into(),
-            text: format!("pod {} is unschedulable although node {node} seems to have room; it buys no node", pod.key),
-        });
+        outcome.disagreements += 1;
+        if outcome.disagreements == 1 {
+            let node = board.bin(index).name.map(ToString::to_string).unwrap_or_default();
+            outcome.disagreement = format!("pod {} is unschedulable although node {node} seems to have room", pod.key);
+        }
     }
 }
 
-fn note(outcome: &mut Outcome, pod: &Pod, refusal: Refusal) {
+fn note(outcome: &mut Outcome, entry: &Waiting<'_>, refusal: Refusal) {
     match refusal {
         Refusal::Never(misfit) => {
+            outcome.unplaceable_pods += 1;
             if outcome.unplaceable.len() < UNPLACEABLE_NAMED {
-                outcome.unplaceable.push(Unplaceable { pod: pod.key.clone(), why: never(&misfit) });
+                outcome.unplaceable.push(Unplaceable { pod: entry.pod.key.clone(), why: never(&misfit) });
             }
         }
-        Refusal::Now(pool, hold) => outcome.held.entry(pool).or_insert((0, hold)).0 += 1,
+        Refusal::Now(pool, hold) => {
+            outcome.wanting += u32::from(entry.leaves.is_none());
+            outcome.held.entry(pool).or_insert((0, hold)).0 += 1;
+        }
     }
 }
 

@@ -4,16 +4,16 @@ use super::buying::{Bounds, Buyer};
 use super::fit::Board;
 use super::fleet::{Fleet, count, prices};
 use super::pending::{self, Waiting};
-use super::rules::{self, Demand, NoLoad, PoolLoad, Verdict};
+use super::rules::{self, Demand, NoLoad, PoolLoad, Strength, Verdict};
 use super::settings::{PoolSettings, Settings};
 use super::{scale_down, strays};
-use crate::model::memory::{Memory, PoolMemory};
+use crate::model::memory::{Memory, PoolMemory, Rest};
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::RetireState;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason, NodeRef, RetireReason};
 use crate::model::snapshot::Observed;
 use crate::model::{
-    Action, ClusterView, Instance, NodeName, Offer, Operation, Plan, Pod, PoolName, PoolReport, RetireOrder, RuleName, Snapshot,
+    Action, ClusterView, Instance, NodeName, Offer, OfferKey, Operation, Plan, Pod, PoolName, PoolReport, RetireOrder, RuleName, Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,6 +21,10 @@ use std::time::Duration;
 
 /// How many nodes one rule may open in one turn; the maximum bounds them further.
 const OPENED_AT_ONCE: u32 = 1000;
+/// So long after a node has gone its pods may still look for a place.
+const DISPLACED: SignedDuration = SignedDuration::from_mins(1);
+/// How many nodes an alert names.
+const NODES_NAMED: usize = 5;
 
 /// Decides. Same input, same output, on every machine.
 ///
@@ -40,11 +44,12 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
     let offers: &[Offer] = snapshot.offers.known().map_or(&[], |offers| offers.as_slice());
     let fleet = Fleet::new(settings, snapshot);
     let known = memory.clone();
-    let mut turn = Turn { settings, snapshot, cluster, instances, offers, fleet, now, plan };
+    let prices = prices(offers, &snapshot.prices);
+    let mut turn = Turn { prices, settings, snapshot, cluster, instances, offers, fleet, now, plan, wanting: 0 };
     let verdicts = turn.judge(&mut memory);
     turn.buy(&known, &mut memory, &verdicts);
     turn.give_back(&mut memory, &verdicts);
-    turn.plan.alerts.extend(alerts(cluster, &memory));
+    turn.plan.alerts.extend(alerts(cluster, &memory, now));
     (turn.plan, memory)
 }
 
@@ -54,7 +59,10 @@ fn forget(memory: &Memory, now: Timestamp) -> Memory {
     memory.resting_nodes.retain(|_, until| *until > now);
     // An offer whose rest is long over starts again with the shortest pause.
     let day = SignedDuration::from_hours(24);
-    memory.offers.retain(|_, rest| rest.until.is_none_or(|until| until + day > now));
+    let lately = |rest: &Rest| now.duration_since(rest.until) < day;
+    memory.offers.retain(|_, rest| lately(rest));
+    memory.markets.retain(|_, rest| lately(rest));
+    memory.incidents.retain(|_, incident| incident.until > now);
     memory
 }
 
@@ -64,12 +72,28 @@ fn blind(mut plan: Plan, memory: Memory, why: String) -> (Plan, Memory) {
 }
 
 /// Conditions that last.
-fn alerts(cluster: &ClusterView, memory: &Memory) -> Vec<Alert> {
-    let stopped = memory.offers.iter().filter(|(_, rest)| rest.until.is_none());
-    let stopped =
-        stopped.map(|(offer, rest)| Alert { name: "offer_stopped".into(), text: format!("{offer} is not bought any more: {}", rest.why) });
+fn alerts(cluster: &ClusterView, memory: &Memory, now: Timestamp) -> Vec<Alert> {
+    let stopped = memory.offers.iter().filter(|(_, rest)| rest.stopped && rest.until > now);
+    let stopped = stopped.map(|(offer, rest)| Alert {
+        name: "offer_stopped".into(),
+        text: format!("{offer} is not bought before {}: {} (`node-fleet reset-offers` forgets it)", rest.until, rest.why),
+    });
+    let markets = memory.markets.iter().filter(|(_, rest)| rest.until > now);
+    let markets = markets.map(|(market, rest)| Alert {
+        name: "account_limit".into(),
+        text: format!("no {market} is bought before {}: {}", rest.until, rest.why),
+    });
     let refused = cluster.refused.iter().map(|why| Alert { name: "object_refused".into(), text: format!("left out of the plan: {why}") });
-    stopped.chain(refused).collect()
+    let incidents = memory.incidents.iter().map(|(name, incident)| Alert { name: name.clone(), text: incident.text.clone() });
+    let unidentified: Vec<&str> = cluster.unidentified().map(|node| node.name.as_str()).take(NODES_NAMED).collect();
+    let unidentified = (!unidentified.is_empty()).then(|| Alert {
+        name: "node_unidentified".into(),
+        text: format!(
+            "no instance is given back for being no node, since these nodes have no provider id of EC2 (--kubelet-arg=provider-id=aws:///ZONE/INSTANCE): {}",
+            unidentified.join(", ")
+        ),
+    });
+    stopped.chain(markets).chain(refused).chain(incidents).chain(unidentified).collect()
 }
 
 /// What the rules of each pool said.
@@ -82,8 +106,11 @@ struct Turn<'a> {
     instances: &'a [Instance],
     offers: &'a [Offer],
     fleet: Fleet<'a>,
+    prices: BTreeMap<&'a OfferKey, HourlyPrice>,
     now: Timestamp,
     plan: Plan,
+    /// Unschedulable pods that want room which can be had.
+    wanting: u32,
 }
 
 impl<'a> Turn<'a> {
@@ -93,8 +120,9 @@ impl<'a> Turn<'a> {
             let kept = memory.pools.entry(pool.name.clone()).or_default();
             let load = rules::pool_load(self.settings, self.fleet.pool(&pool.name), &self.snapshot.utilisation);
             let mut verdicts = rules::utilisation(self.settings, &load, kept, self.now);
-            let total = self.fleet.staying(&pool.name);
-            verdicts.extend(rules::metrics(self.settings, pool, self.snapshot, total, kept, self.now));
+            let serving = count(self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).count());
+            let strength = Strength { total: self.fleet.staying(&pool.name), serving };
+            verdicts.extend(rules::metrics(self.settings, pool, self.snapshot, strength, kept, self.now));
             keep_idle(self.settings, &load, kept, self.now);
             (pool.name.clone(), (load, verdicts))
         };
@@ -104,10 +132,15 @@ impl<'a> Turn<'a> {
     fn buy(&mut self, known: &'a Memory, memory: &mut Memory, verdicts: &Verdicts) {
         let mut board = Board::default();
         let existing = self.set_up(&mut board);
-        let mut buyer = Buyer::new(self.settings, self.offers, &self.cluster.daemon_sets, known, &self.fleet, self.now);
+        let daemon_sets = &self.cluster.daemon_sets;
+        let mut buyer = Buyer::new(self.settings, self.offers, &self.prices, daemon_sets, known, &self.fleet, self.now);
         self.add_booting(&mut board, &buyer);
-        let waiting = self.waiting();
+        let mut waiting = self.waiting();
         self.plan.pending = count(waiting.iter().filter(|entry| entry.leaves.is_none()).count());
+        if self.snapshot.pause.is_some() {
+            // What is bought for growth now would be dropped, and with it the room of those that must move.
+            waiting.retain(|entry| entry.leaves.is_some());
+        }
         let outcome = pending::place(self.settings, &mut board, &mut buyer, waiting, existing, self.now);
         for pool in &self.settings.pools {
             let mut findings = Vec::new();
@@ -121,15 +154,21 @@ impl<'a> Turn<'a> {
             }
             self.plan.pools.push(self.report(pool, bounds, &verdicts[&pool.name].0, findings, buyer.bought(&pool.name)));
         }
-        self.plan.unplaceable.clone_from(&outcome.unplaceable);
-        self.plan.alerts.extend(outcome.alerts);
+        self.plan.alerts.extend(outcome.alert());
+        self.wanting = outcome.wanting;
+        self.plan.unplaceable_pods = outcome.unplaceable_pods;
+        self.plan.unplaceable = outcome.unplaceable;
         self.spot_alert(known);
         let mut orders = buyer.orders(&board);
         if self.snapshot.pause.is_some() {
             orders.retain(|order| self.settings.replace_interrupted_while_paused && !order.reason_is_discretionary());
         }
         for order in orders {
-            memory.pools.entry(order.pool.clone()).or_default().last_up = Some(self.now);
+            let kept = memory.pools.entry(order.pool.clone()).or_default();
+            kept.last_up = Some(self.now);
+            if matches!(order.reason, LaunchReason::PendingPods { .. }) && self.displaces(&order.pool) {
+                regret(kept, self.now);
+            }
             self.plan.actions.push(Action::Launch(order));
         }
     }
@@ -143,8 +182,11 @@ impl<'a> Turn<'a> {
             .filter(|member| member.leaving.is_some())
             .filter_map(|member| member.node.map(|node| &node.name))
             .collect();
+        let starting: BTreeSet<&NodeName> =
+            self.fleet.members().filter(|member| member.starts).filter_map(|member| member.node.map(|node| &node.name)).collect();
         for node in self.cluster.nodes.values() {
-            let open = node.is_ready() && !node.cordoned && !leaving.contains(&&node.name);
+            // A node that starts is on the board as it will be, with the others that are on their way.
+            let open = node.is_ready() && !node.cordoned && !leaving.contains(&&node.name) && !starting.contains(&node.name);
             let index = board.add(Some(&node.name), &node.labels, &node.taints, &node.allocatable, open);
             pods.get(&node.name).into_iter().flatten().for_each(|pod| board.place(pod, index));
         }
@@ -186,7 +228,8 @@ impl<'a> Turn<'a> {
                     | RetireReason::AboveMaximum
                     | RetireReason::NeverJoined
                     | RetireReason::Leaked
-                    | RetireReason::InstanceGone => false,
+                    | RetireReason::InstanceGone
+                    | RetireReason::Unhealthy { .. } => false,
                 };
                 let over = matches!(retire.state, RetireState::Done | RetireState::RolledBack { .. });
                 retire.order.node.as_ref().filter(|_| interrupted && !over).map(|node| &node.name)
@@ -245,6 +288,17 @@ impl<'a> Turn<'a> {
         finding
     }
 
+    /// Tells whether a removal for economy takes pods' room away just now.
+    fn displaces(&self, pool: &PoolName) -> bool {
+        self.snapshot.operations.values().any(|operation| match operation {
+            Operation::Retire(retire) => {
+                let lately = !operation.is_over() || self.now.duration_since(retire.updated) <= DISPLACED;
+                retire.order.pool == *pool && retire.order.reason.is_voluntary() && lately
+            }
+            Operation::Launch(_) => false,
+        })
+    }
+
     /// Gives what is left of a demand once the nodes that boot or are bought in this turn are taken off.
     fn open_demand(&self, demand: &Demand, pool: &PoolSettings, buyer: &Buyer<'a>) -> f64 {
         let booting: f64 = self
@@ -276,7 +330,7 @@ impl<'a> Turn<'a> {
         bought: u32,
     ) -> PoolReport {
         let members = self.fleet.pool(&pool.name);
-        let known = prices(self.offers);
+        let known = &self.prices;
         let seen = members.iter().filter(|member| member.instance.is_some());
         PoolReport {
             pool: pool.name.clone(),
@@ -298,7 +352,8 @@ impl<'a> Turn<'a> {
         for pool in self.settings.pools.iter().filter(|pool| pool.spot_share > 0.0) {
             let mut spot =
                 self.offers.iter().filter(|offer| offer.pool == pool.name && offer.key.market == crate::model::Market::Spot).peekable();
-            let resting = |offer: &Offer| memory.offers.get(&offer.key).is_some_and(|rest| rest.until.is_none_or(|until| until > self.now));
+            let market = memory.markets.get(&crate::model::Market::Spot).is_some_and(|rest| rest.until > self.now);
+            let resting = |offer: &Offer| market || memory.offers.get(&offer.key).is_some_and(|rest| rest.until > self.now);
             if spot.peek().is_some() && spot.all(resting) {
                 let text = format!("no spot offer of pool {} can be bought; on-demand takes its place", pool.name);
                 self.plan.alerts.push(Alert { name: "spot_exhausted".into(), text });
@@ -320,7 +375,11 @@ impl<'a> Turn<'a> {
             let finding = match decision {
                 Ok(order) => {
                     let evidence = order.reason.to_string();
-                    memory.pools.entry(pool.name.clone()).or_default().last_down = Some(self.now);
+                    let kept = memory.pools.entry(pool.name.clone()).or_default();
+                    if kept.regretted < kept.last_down {
+                        kept.regrets = 0;
+                    }
+                    kept.last_down = Some(self.now);
                     self.plan.actions.push(Action::Retire(order));
                     if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
                         report.desired = report.desired.saturating_sub(1);
@@ -373,13 +432,13 @@ impl<'a> Turn<'a> {
         if !idle && !above_maximum {
             return hold(Hold::NotSustained { since: kept.idle.as_ref().map(|streak| streak.since) });
         }
-        // Nodes that boot do not carry anything yet, so they are no reason that another may go.
-        let carrying = count(self.fleet.pool(&pool.name).iter().filter(|member| member.leaving.is_none() && !member.boots()).count());
+        // Only nodes that take pods are a reason that another may go.
+        let carrying = count(self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).count());
         if carrying <= bounds.min {
             return hold(Hold::AtMinimum { min: bounds.min });
         }
-        if self.plan.pending > 0 {
-            return hold(Hold::PodsWaiting { pods: self.plan.pending });
+        if self.wanting > 0 {
+            return hold(Hold::PodsWaiting { pods: self.wanting });
         }
         if let Some((unready, total)) = self.too_many_unready() {
             return hold(Hold::UnreadyNodes { unready, total });
@@ -393,7 +452,9 @@ impl<'a> Turn<'a> {
         if let Some(operation) = self.underway(pool) {
             return hold(Hold::Underway { operation });
         }
-        let until = cooling_down(kept.last_up, down.cooldown, self.now).max(cooling_down(kept.last_down, down.cooldown, self.now));
+        let doubled = down.cooldown.saturating_mul(1 << kept.regrets.min(16)).min(down.longest_cooldown.max(down.cooldown));
+        let last = [(kept.last_up, down.cooldown), (kept.last_down, down.cooldown), (kept.regretted, doubled)];
+        let until = last.into_iter().filter_map(|(last, cooldown)| cooling_down(last, cooldown, self.now)).max();
         if let Some(until) = until {
             return hold(Hold::CoolingDown { until });
         }
@@ -434,6 +495,15 @@ impl<'a> Turn<'a> {
         let bought = self.plan.actions.iter().any(|action| matches!(action, Action::Launch(order) if order.pool == pool.name));
         let open = self.snapshot.operations.values().find(|operation| !operation.is_over() && *operation.pool() == pool.name);
         open.map(|operation| operation.id().clone()).or_else(|| bought.then(|| "of this turn".into()))
+    }
+}
+
+/// Notes that pods buy what is being given back: the next removal waits longer, and longer each
+/// time, until one is not regretted.
+fn regret(memory: &mut PoolMemory, now: Timestamp) {
+    if memory.regretted < memory.last_down {
+        memory.regrets = memory.regrets.saturating_add(1);
+        memory.regretted = Some(now);
     }
 }
 

@@ -172,24 +172,33 @@ fn silent(rule: RuleName, evidence: &str, hold: Option<Hold>) -> Verdict {
     Verdict { rule, evidence: evidence.to_owned(), demand: None, vetoes_removal: hold.is_some(), hold }
 }
 
-/// Judges the `[[metric]]` rules of a pool. `total` counts its members that stay.
+/// How many members of a pool a rule on an application's metric has to reckon with.
+#[derive(Clone, Copy, Debug)]
+pub struct Strength {
+    /// Those that stay, booting ones included.
+    pub total: u32,
+    /// Those that serve, and so have brought about what the metric shows.
+    pub serving: u32,
+}
+
+/// Judges the `[[metric]]` rules of a pool.
 pub fn metrics(
     settings: &Settings,
     pool: &PoolSettings,
     snapshot: &Snapshot,
-    total: u32,
+    strength: Strength,
     memory: &mut PoolMemory,
     now: Timestamp,
 ) -> Vec<Verdict> {
     let rules = settings.metrics.iter().filter(|rule| rule.pool == pool.name);
-    rules.map(|rule| metric(settings, rule, snapshot.metrics.get(&rule.name), total, memory, now)).collect()
+    rules.map(|rule| metric(settings, rule, snapshot.metrics.get(&rule.name), strength, memory, now)).collect()
 }
 
 fn metric(
     settings: &Settings,
     rule: &MetricRule,
     reading: Option<&Reading>,
-    total: u32,
+    strength: Strength,
     memory: &mut PoolMemory,
     now: Timestamp,
 ) -> Verdict {
@@ -201,17 +210,23 @@ fn metric(
             return silent(rule.name.clone(), &why.to_string(), Some(Hold::BadData { why: why.to_string() }));
         }
     };
+    let Strength { total, serving } = strength;
     let (wanted, needed_without_one, goal) = match rule.goal {
         MetricGoal::PerNode(share) => {
             (nodes(value / share), nodes(value / share) > total.saturating_sub(1), format!("{share} for each node"))
         }
         MetricGoal::Threshold(limit) => {
-            let wanted = if value > limit { nodes(f64::from(total) * value / limit).max(total + 1) } else { total };
+            // What boots already does not show in the value yet.
+            let needed = nodes(f64::from(serving) * value / limit).max(serving.saturating_add(1));
+            let wanted = if value > limit { needed.max(total) } else { total };
             let after = limit * f64::from(total.saturating_sub(1)) / f64::from(total.max(1));
             (wanted, value > after, format!("threshold {limit}"))
         }
     };
-    let above = wanted > total;
+    let above = match rule.goal {
+        MetricGoal::PerNode(_) => wanted > total,
+        MetricGoal::Threshold(limit) => value > limit,
+    };
     let sustained = sustain(memory, &rule.name, above, rule.sustain, settings.interval, now);
     Verdict {
         rule: rule.name.clone(),
@@ -224,7 +239,7 @@ fn metric(
 
 /// Rounds a wish up to whole nodes. An absurd one is cut to what a `u32` holds; the maximum cuts it further.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the value is clamped to the range of u32 first")]
-fn nodes(wish: f64) -> u32 {
+pub(super) fn nodes(wish: f64) -> u32 {
     wish.ceil().clamp(0.0, f64::from(u32::MAX)) as u32
 }
 

@@ -194,6 +194,13 @@ fn everything_fits_elsewhere(
         homeless.extend(pods.get(name).into_iter().flatten().copied());
     }
     homeless.retain(|pod| !pod.stays_with_node());
+    // The scheduler fills the emptiest node first, in an order that nobody knows: what only the best
+    // packing can hold may find no place.
+    let mut spread = board.clone();
+    for pod in &homeless {
+        let index = spread.emptiest_fit(pod).ok_or_else(|| format!("pod {} may find no place", pod.key))?;
+        spread.place(pod, index);
+    }
     homeless.sort_by(|a, b| {
         b.requests.cpu.cmp(&a.requests.cpu).then(b.requests.memory.cmp(&a.requests.memory)).then_with(|| a.key.cmp(&b.key))
     });

@@ -4,6 +4,7 @@ use super::schedule::Schedule;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::OnDrainTimeout;
 use crate::model::{PoolName, RuleName};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// All settings of the policy. Every share is from 0 to 1.
@@ -32,6 +33,12 @@ pub struct Settings {
     /// How long an instance without a journal entry or a node, or a node without an
     /// instance, is left alone before it is removed.
     pub stray_grace: Duration,
+    /// A node that has not been Ready for so long, although its instance runs, is replaced.
+    pub unhealthy_after: Duration,
+    /// How long an instance may take to become a Ready node.
+    pub join_timeout: Duration,
+    /// Keys of taints that nodes start with and lose when they are ready for pods.
+    pub startup_taints: BTreeSet<String>,
     /// Pods of at least this priority forbid the removal of their node.
     pub critical_priority: i32,
     /// Pods below this priority buy no node (placeholders).
@@ -100,6 +107,8 @@ pub struct ScaleDown {
     pub sustain: Duration,
     /// The shortest time after an addition or a removal.
     pub cooldown: Duration,
+    /// The cooldown doubles up to this with each removal in a row that pods take back at once.
+    pub longest_cooldown: Duration,
     /// Younger nodes stay.
     pub min_node_age: Duration,
 }
@@ -111,8 +120,10 @@ pub struct OfferRest {
     pub first: Duration,
     /// The longest pause.
     pub longest: Duration,
-    /// Launches in a row that never joined, after which an offer is not bought any more.
+    /// Launches in a row that never joined, after which an offer is stopped.
     pub stop_after_never_joined: u32,
+    /// How long a stopped offer rests before it is tried once more.
+    pub stopped: Duration,
     /// How long a node whose drain failed is left alone.
     pub node: Duration,
 }

@@ -3,6 +3,7 @@
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::{LaunchRequest, LaunchedInstance};
 use crate::model::{Instance, InstanceId, InstanceState, InstanceType, Offer, OfferKey, PoolName};
+use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
@@ -31,6 +32,12 @@ pub enum CloudError {
         call: &'static str,
         /// EC2's own words.
         why: String,
+    },
+    /// EC2 does not know the instance: it is gone for long, or so young that not all of EC2 knows it yet.
+    #[error("EC2 does not know the instance ({call})")]
+    NotFound {
+        /// The API call.
+        call: &'static str,
     },
     /// The answer or the request makes no sense.
     #[error("EC2 and node-fleet disagree on {call}: {why}")]
@@ -63,6 +70,18 @@ pub enum LaunchError {
         /// EC2's own words.
         message: String,
     },
+    /// Credentials or permissions. An earlier sending of the same request may have taken effect, so it is sent again.
+    #[error("EC2 refuses the launch: {message}; grant the daemon's role `ec2:CreateFleet`, `ec2:RunInstances` and `ec2:CreateTags`")]
+    Denied {
+        /// EC2's own words.
+        message: String,
+    },
+    /// EC2 had too much to do while it served the request, and the token is spent: another operation may try, later.
+    #[error("EC2 was too busy for the launch: {message}")]
+    Busy {
+        /// EC2's own words.
+        message: String,
+    },
     /// It may have taken effect or not: the same request is sent again.
     #[error("the outcome is unknown: {why}")]
     Unknown {
@@ -90,8 +109,10 @@ pub struct Catalogue {
     pub offers: Arc<Vec<Offer>>,
     /// The current version, a number, of each pool's launch template.
     pub template_versions: BTreeMap<PoolName, String>,
-    /// Prices of every known offer, those of other pools included.
-    pub prices: BTreeMap<OfferKey, HourlyPrice>,
+    /// Prices of every known offer, those that no pool may buy included.
+    pub prices: Arc<BTreeMap<OfferKey, HourlyPrice>>,
+    /// When EC2 was asked; `None` is never.
+    pub read_at: Option<Timestamp>,
 }
 
 /// EC2.
@@ -108,6 +129,7 @@ pub trait Cloud: Send + Sync {
     /// Sends the request, once. Repeating it with the same token has no second effect.
     fn launch(&self, request: &LaunchRequest) -> impl Future<Output = Result<Launched, LaunchError>> + Send;
 
-    /// Terminates one instance. One that is gone already is a success.
+    /// Terminates one instance. One that ends already is a success; one that EC2 does not know is
+    /// [`CloudError::NotFound`].
     fn terminate(&self, instance: &InstanceId) -> impl Future<Output = Result<(), CloudError>> + Send;
 }

@@ -66,6 +66,20 @@ pub struct LockRecord {
     pub epoch: Epoch,
 }
 
+/// What there is of the lock.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// Nobody holds it: it was given back, or never taken.
+    Free,
+    /// Its record is gone although nobody gave it back: its holder may not know yet.
+    Vanished {
+        /// The epoch it was taken in. Whoever takes it raises that, so that two times without a record are told apart.
+        epoch: Epoch,
+    },
+    /// Somebody holds it.
+    Held(LockRecord),
+}
+
 /// An attempt to take the lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
@@ -117,7 +131,7 @@ pub struct StateSummary {
 /// DynamoDB.
 pub trait Ledger: Send + Sync {
     /// Reads the lock.
-    fn lock(&self) -> impl Future<Output = Result<Option<LockRecord>, LedgerError>> + Send;
+    fn lock(&self) -> impl Future<Output = Result<Lock, LedgerError>> + Send;
 
     /// Takes the lock and raises the epoch, in one transaction. `Conflict` when somebody was quicker.
     fn acquire(&self, claim: &Claim) -> impl Future<Output = Result<Grant, LedgerError>> + Send;

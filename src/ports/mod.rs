@@ -15,7 +15,7 @@ pub mod telemetry;
 pub use clock::{Clock, Entropy, Monotonic};
 pub use cloud::{Cloud, CloudError, LaunchError, Launched};
 pub use cluster::{Cluster, ClusterError, Cordon, Eviction, NodeState};
-pub use ledger::{Claim, Grant, Ledger, LedgerError, LedgerState, LockRecord};
+pub use ledger::{Claim, Grant, Ledger, LedgerError, LedgerState, Lock, LockRecord};
 pub use metrics::Metrics;
 pub use notices::{Delivery, Notice, NoticeError, Notices};
 pub use telemetry::{Measurement, Telemetry};

@@ -10,7 +10,9 @@ use aws_sdk_ec2::types::{InstanceType, RequestLaunchTemplateData, ResourceType, 
 use aws_sdk_sqs::types::QueueAttributeName;
 use serde_json::json;
 
+use crate::events;
 use crate::offers::{REGION, ZONES};
+use crate::proxy::Upstream;
 
 /// Clients that sign with one access key, by which the call log tells callers apart.
 #[derive(Clone)]
@@ -56,11 +58,12 @@ pub struct Account {
 }
 
 /// Makes the account in an empty moto.
-pub async fn prepare(aws: &Aws) -> Result<Account> {
+pub async fn prepare(aws: &Aws, upstream: &Upstream) -> Result<Account> {
     let subnets = network(&aws.ec2).await.context("make the network")?;
     let launch_template_name = "node-fleet-workers".to_owned();
     let launch_template_id = launch_template(&aws.ec2, &launch_template_name).await.context("make the launch template")?;
     let (queue_url, dead_letter_queue_url) = queues(&aws.sqs).await.context("make the queues")?;
+    events::route(upstream, &arn(&aws.sqs, &queue_url).await?).await.context("make the rule of the notices")?;
     let secret_name = "node-fleet/prometheus".to_owned();
     let secret = json!({"username": "node-fleet", "password": "correct horse"}).to_string();
     aws.secrets.create_secret().name(&secret_name).secret_string(secret).send().await.context("make the secret")?;
@@ -108,10 +111,14 @@ async fn launch_template(ec2: &aws_sdk_ec2::Client, name: &str) -> Result<String
 async fn queues(sqs: &aws_sdk_sqs::Client) -> Result<(String, String)> {
     let dead = sqs.create_queue().queue_name("node-fleet-notices-dead").send().await?;
     let dead = dead.queue_url().context("no queue in the answer")?.to_owned();
-    let attributes = sqs.get_queue_attributes().queue_url(&dead).attribute_names(QueueAttributeName::QueueArn).send().await?;
-    let arn = attributes.attributes().and_then(|all| all.get(&QueueAttributeName::QueueArn)).context("a queue without ARN")?.clone();
-    let redrive = json!({"deadLetterTargetArn": arn, "maxReceiveCount": 5}).to_string();
+    let dead_arn = arn(sqs, &dead).await?;
+    let redrive = json!({"deadLetterTargetArn": dead_arn, "maxReceiveCount": 5}).to_string();
     let queue = sqs.create_queue().queue_name("node-fleet-notices").attributes(QueueAttributeName::RedrivePolicy, redrive);
     let queue = queue.attributes(QueueAttributeName::VisibilityTimeout, "30").send().await?;
     Ok((queue.queue_url().context("no queue in the answer")?.to_owned(), dead))
+}
+
+async fn arn(sqs: &aws_sdk_sqs::Client, queue: &str) -> Result<String> {
+    let attributes = sqs.get_queue_attributes().queue_url(queue).attribute_names(QueueAttributeName::QueueArn).send().await?;
+    Ok(attributes.attributes().and_then(|all| all.get(&QueueAttributeName::QueueArn)).context("a queue without ARN")?.clone())
 }

@@ -18,6 +18,7 @@ use crate::events;
 use crate::exporter::Exporter;
 use crate::joiner::Joiner;
 use crate::kwok;
+use crate::ledger::Ledger;
 use crate::moto::Moto;
 use crate::offers::ZONES;
 use crate::processes::{Process, tail};
@@ -124,7 +125,7 @@ impl Bed {
     async fn furnish(&mut self) -> Result<()> {
         self.scenarios += 1;
         self.cluster_id = format!("bed-{}", self.scenarios);
-        self.account = aws::prepare(&self.aws).await?;
+        self.account = aws::prepare(&self.aws, self.proxy.upstream()).await?;
         let server = NodeSpec {
             name: SERVER_NODE.to_owned(),
             provider_id: format!("aws:///{}/{}", ZONES[0], self.account.server_instance),
@@ -144,7 +145,12 @@ impl Bed {
 
     /// Starts a daemon with this configuration (TOML); its name is its access key in the call log.
     pub fn start_daemon(&mut self, name: &str, configuration: &str) -> Result<Daemon> {
-        let daemon = Daemon::start(name, configuration, &self.surroundings(), &[])?;
+        self.start_daemon_under(name, configuration, &[])
+    }
+
+    /// The same with more in its environment.
+    pub fn start_daemon_under(&mut self, name: &str, configuration: &str, environment: &[(&str, String)]) -> Result<Daemon> {
+        let daemon = Daemon::start(name, configuration, &self.surroundings(), environment)?;
         let entry = (name.to_owned(), daemon.log().to_owned());
         if !self.daemon_logs.contains(&entry) {
             self.daemon_logs.push(entry);
@@ -162,17 +168,22 @@ impl Bed {
         Surroundings { aws: self.proxy.url(), kubeconfig: self.control_plane.daemon.clone(), folder }
     }
 
+    /// What the ledger says now.
+    pub async fn ledger(&self) -> Result<Ledger> {
+        Ledger::read(&self.aws.dynamodb, &self.cluster_id).await
+    }
+
     /// AWS clients for another caller, whose calls are in the log.
     pub fn aws_as(&self, caller: &str) -> Aws {
         Aws::new(&self.proxy.url(), caller)
     }
 
-    /// Puts an event into the notices queue.
+    /// Publishes an event; the account's rule brings it to the notices queue.
     pub async fn notify(&self, event: &Value) -> Result<()> {
-        self.notify_raw(&event.to_string()).await
+        events::publish(self.proxy.upstream(), event).await
     }
 
-    /// Puts any text into the notices queue.
+    /// Puts any text into the notices queue, past EventBridge.
     pub async fn notify_raw(&self, body: &str) -> Result<()> {
         events::send(&self.aws.sqs, &self.account.queue_url, body).await
     }

@@ -113,7 +113,7 @@ async fn one_pod(bed: &mut Bed) -> Result<()> {
             Ok(new.map_or_else(|| Seen::NotYet("none".to_owned()), |(_, at)| Seen::Done(at)))
         });
         match joined.await {
-            Ok(at) => times.push(at.duration_since(watch.unschedulable(&name).context("the pod found room")?)),
+            Ok(at) => times.push(between(watch.unschedulable(&name).context("the pod found room")?, at)),
             // The first pods find room on the first node.
             Err(_) if round == 0 => {}
             Err(error) => return Err(error),
@@ -171,13 +171,13 @@ async fn large(bed: &mut Bed) -> Result<()> {
         let since = until("the condition", SOON, async || {
             Ok(watch.unschedulable(&name).map_or_else(|| Seen::NotYet("not seen".to_owned()), Seen::Done))
         });
-        times.push(call.at.saturating_duration_since(since.await?));
+        times.push(between(since.await?, call.at));
         bed.cluster.wait_for_running(&name, 1, SOON).await?;
         quiet(&daemon).await?;
     }
     println!("Unschedulable to CreateFleet with {NODES} nodes and {PODS} pods: {}", spread(times));
     let listings = bed.proxy.calls_of("DescribeInstances").into_iter().filter(|call| call.number > begin && call.status.is_some());
-    println!("of which the bed's EC2 takes to list the instances: {}", spread(listings.map(|call| call.took).collect()));
+    println!("of which the bed's EC2 takes to list the instances: {}", spread(listings.map(|call| call.took.as_secs_f64()).collect()));
     println!("resident memory afterwards: {:.1} MB", megabytes(&daemon)?);
     Ok(())
 }
@@ -186,15 +186,25 @@ fn megabytes(daemon: &Daemon) -> Result<f64> {
     Ok(daemon.resident_bytes()? as f64 / 1e6)
 }
 
-/// Median, 99th percentile and longest.
-fn spread(mut times: Vec<Duration>) -> String {
-    times.sort();
+/// Seconds from one moment to another, below zero when the other was seen first.
+fn between(from: Instant, to: Instant) -> f64 {
+    to.saturating_duration_since(from).as_secs_f64() - from.saturating_duration_since(to).as_secs_f64()
+}
+
+/// Median, 99th percentile and longest, in seconds; and how many make no sense, since the bed's own watch was late.
+fn spread(mut times: Vec<f64>) -> String {
+    times.sort_by(f64::total_cmp);
     let at = |share: f64| {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an index below the number of times")]
-        let index = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len()) - 1;
-        times.get(index).map_or(f64::NAN, Duration::as_secs_f64)
+        let index = ((times.len() as f64 * share).ceil() as usize).clamp(1, times.len().max(1)) - 1;
+        times.get(index).copied().unwrap_or(f64::NAN)
     };
-    format!("median {:.3} s, p99 {:.3} s, longest {:.3} s of {}", at(0.5), at(0.99), at(1.0), times.len())
+    let mut text = format!("median {:.3} s, p99 {:.3} s, longest {:.3} s of {}", at(0.5), at(0.99), at(1.0), times.len());
+    let early = times.iter().filter(|time| **time < 0.0).count();
+    if early > 0 {
+        text.push_str(&format!(" ({early} below zero, down to {:.3} s: the watch saw the cause late)", at(0.0)));
+    }
+    text
 }
 
 /// When something was first seen, by a watch of its own: conditions have whole seconds.

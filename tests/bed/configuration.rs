@@ -1,6 +1,7 @@
 //! The daemon's configuration in the bed: the shipped defaults, with a clock that runs 24 times as fast.
 
 use crate::bed::Bed;
+use crate::ledger::TABLE;
 use crate::offers::{INSTANCE_TYPES, InstanceType, REGION};
 
 /// A configuration in the making; its fields are the settings that scenarios change.
@@ -24,6 +25,12 @@ pub struct Configuration {
     pub drain_timeout: String,
     pub lease: String,
     pub heartbeat: String,
+    /// The deadline of one request to the ledger.
+    pub ledger_timeout: String,
+    /// The window of `rate()`.
+    pub rate_window: String,
+    /// Another address of Prometheus than the bed's own.
+    pub prometheus: Option<String>,
     pub scale_down: bool,
     /// How long an offer that failed rests first.
     pub offer_rest: String,
@@ -53,6 +60,9 @@ impl Default for Configuration {
             drain_timeout: text("15s"),
             lease: text("8s"),
             heartbeat: text("1s"),
+            ledger_timeout: text("900ms"),
+            rate_window: text("10s"),
+            prometheus: None,
             scale_down: true,
             offer_rest: text("10s"),
             node_rest: text("15s"),
@@ -77,10 +87,16 @@ impl Configuration {
         }
     }
 
-    /// A lease that is over after 6 s.
+    /// The shortest lease that three heartbeats and a request fit into.
     #[must_use]
     pub fn short_lease(self) -> Self {
-        Self { lease: "6s".to_owned(), heartbeat: "500ms".to_owned(), ..self }
+        Self { lease: "7s".to_owned(), heartbeat: "1s".to_owned(), ..self }
+    }
+
+    /// The lease as it is shipped.
+    #[must_use]
+    pub fn shipped_lease(self) -> Self {
+        Self { lease: "20s".to_owned(), heartbeat: "3s".to_owned(), ledger_timeout: "2s".to_owned(), ..self }
     }
 
     /// The file for a daemon in this bed.
@@ -109,16 +125,18 @@ impl Configuration {
 
     fn world(&self, bed: &Bed) -> String {
         format!(
-            "[cluster]\nid = \"{}\"\nregion = \"{REGION}\"\n[kubernetes]\ntimeout = \"5s\"\n\
-             [prometheus]\nendpoints = [\"{}\"]\ntimeout = \"2s\"\nmax_sample_age = \"5s\"\nrate_window = \"10s\"\nnode_label = \"node\"\n\
-             [ledger]\ntable = \"node-fleet\"\nlease = \"{}\"\nheartbeat = \"{}\"\ntimeout = \"1s\"\n\
+            "[cluster]\nid = \"{}\"\nregion = \"{REGION}\"\n[kubernetes]\ntimeout = \"2s\"\n\
+             [prometheus]\nendpoints = [\"{}\"]\ntimeout = \"2s\"\nmax_sample_age = \"5s\"\nrate_window = \"{}\"\nnode_label = \"node\"\n\
+             [ledger]\ntable = \"{TABLE}\"\nlease = \"{}\"\nheartbeat = \"{}\"\ntimeout = \"{}\"\n\
              [notices]\nqueue_url = \"{}\"\nwait = \"5s\"\n\
              [operations]\nrequest_timeout = \"2s\"\njoin_timeout = \"{}\"\ndrain_timeout = \"{}\"\nretry = \"500ms\"\n\
              interruption_margin = \"5s\"\n[log]\nlevel = \"info\"\nformat = \"text\"\n",
             bed.cluster_id,
-            bed.prometheus.url(),
+            self.prometheus.clone().unwrap_or_else(|| bed.prometheus.url()),
+            self.rate_window,
             self.lease,
             self.heartbeat,
+            self.ledger_timeout,
             bed.account.queue_url,
             self.join_timeout,
             self.drain_timeout,
@@ -129,7 +147,7 @@ impl Configuration {
         format!(
             "[evaluation]\ninterval = \"{}\"\nstray_grace = \"5s\"\n\
              [scale_up]\ncpu_sustain = \"{}\"\nmemory_sustain = \"{}\"\ncooldown = \"{}\"\n\
-             [scale_down]\nenabled = {}\nsustain = \"{}\"\ncooldown = \"{}\"\nmin_node_age = \"{}\"\n\
+             [scale_down]\nenabled = {}\nsustain = \"{}\"\ncooldown = \"{}\"\nlongest_cooldown = \"{}\"\nmin_node_age = \"{}\"\n\
              [rest]\nfirst = \"{}\"\nlongest = \"1m\"\nnode = \"{}\"\n",
             self.interval,
             self.up_sustain,
@@ -137,6 +155,7 @@ impl Configuration {
             self.up_cooldown,
             self.scale_down,
             self.down_sustain,
+            self.down_cooldown,
             self.down_cooldown,
             self.min_node_age,
             self.offer_rest,

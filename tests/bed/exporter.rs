@@ -36,6 +36,10 @@ pub enum Ailment {
     Hanging,
     /// The same samples again and again, with the time at which they froze.
     Frozen,
+    /// Samples that go on, each so many seconds old.
+    Late(u32),
+    /// A memory that is no number.
+    NotANumber,
 }
 
 /// What a node of the cluster is, as the exporter needs to know it.
@@ -189,16 +193,19 @@ impl Shared {
     fn text(&mut self, node: &str) -> Option<String> {
         let (load, ailment) = (self.load_of(node), self.ailment_of(node));
         let counters = self.nodes.get_mut(node)?;
-        if ailment == Some(Ailment::Frozen) {
-            if counters.frozen.is_none() {
-                counters.advance(load);
-                counters.frozen = Some(counters.text(load, &format!(" {}", Timestamp::now().as_millisecond())));
-            }
-            return counters.frozen.clone();
+        let is_frozen = ailment == Some(Ailment::Frozen);
+        if is_frozen && let Some(text) = &counters.frozen {
+            return Some(text.clone());
         }
-        counters.frozen = None;
         counters.advance(load);
-        Some(counters.text(load, ""))
+        let text = match ailment {
+            Some(Ailment::Frozen) => counters.text(load, Some(0)),
+            Some(Ailment::Late(seconds)) => counters.text(load, Some(seconds)),
+            Some(Ailment::NotANumber) => counters.text(Load::Fixed { cpu: counters.utilisation(load).0, memory: f64::NAN }, None),
+            Some(Ailment::Absent | Ailment::Failing | Ailment::Hanging) | None => counters.text(load, None),
+        };
+        counters.frozen = is_frozen.then(|| text.clone());
+        Some(text)
     }
 }
 
@@ -223,13 +230,16 @@ impl Counters {
         (cpu.clamp(0.0, 1.0), memory.clamp(0.0, 1.0))
     }
 
-    /// The text format of `node_exporter`; `stamp` is empty or a space and milliseconds.
-    fn text(&self, load: Load, stamp: &str) -> String {
+    /// The text format of `node_exporter`; with an age in seconds, as it was then, at this load, and with that time.
+    fn text(&self, load: Load, age: Option<u32>) -> String {
         let (cpu, memory) = self.utilisation(load);
+        let seconds = f64::from(age.unwrap_or(0));
+        let (busy, idle) = (self.busy_seconds - seconds * cpu, self.idle_seconds - seconds * (1.0 - cpu));
+        let stamp = age.map(|age| format!(" {}", Timestamp::now().as_millisecond() - i64::from(age) * 1000)).unwrap_or_default();
         let mut text = String::from("# TYPE node_cpu_seconds_total counter\n");
         for index in 0..self.machine.cpus {
-            let shares = [("idle", self.idle_seconds), ("user", self.busy_seconds * 0.7), ("system", self.busy_seconds * 0.2)];
-            let rest = [("iowait", self.busy_seconds * 0.1), ("irq", 0.0), ("nice", 0.0), ("softirq", 0.0), ("steal", 0.0)];
+            let shares = [("idle", idle), ("user", busy * 0.7), ("system", busy * 0.2)];
+            let rest = [("iowait", busy * 0.1), ("irq", 0.0), ("nice", 0.0), ("softirq", 0.0), ("steal", 0.0)];
             for (mode, seconds) in shares.into_iter().chain(rest) {
                 let _ = writeln!(text, "node_cpu_seconds_total{{cpu=\"{index}\",mode=\"{mode}\"}} {seconds:.6}{stamp}");
             }
@@ -264,7 +274,7 @@ async fn node_metrics(State(exporter): State<Exporter>, Path(node): Path<String>
     match exporter.with(|shared| shared.ailment_of(&node)) {
         Some(Ailment::Failing | Ailment::Absent) => return StatusCode::INTERNAL_SERVER_ERROR.into_response(),
         Some(Ailment::Hanging) => tokio::time::sleep(Duration::from_secs(60)).await,
-        Some(Ailment::Frozen) | None => {}
+        Some(Ailment::Frozen | Ailment::Late(_) | Ailment::NotANumber) | None => {}
     }
     match exporter.with(|shared| shared.text(&node)) {
         Some(text) => text.into_response(),

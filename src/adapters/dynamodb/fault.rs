@@ -1,6 +1,7 @@
 //! How DynamoDB's errors are read.
 
 use super::super::aws::{Failure, Kind};
+use super::super::quoted;
 use super::super::retry::Transient;
 use crate::ports::LedgerError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
@@ -23,6 +24,13 @@ pub(super) enum Fault {
     Contended,
     /// Anything that all AWS services have in common.
     Other(Failure),
+    /// The last attempt failed so, and an earlier one may have landed.
+    Doubtful {
+        /// Why the last attempt failed.
+        last: Box<Self>,
+        /// Why the first of those that may have landed failed.
+        earlier: Box<Self>,
+    },
 }
 
 impl Fault {
@@ -31,19 +39,49 @@ impl Fault {
         Self::Other(Failure { kind: Kind::Rejected, code: String::new(), why: error.to_string() })
     }
 
-    /// Tells whether the write may have landed all the same.
-    pub(super) fn may_have_landed(&self) -> bool {
+    /// Tells which condition did not hold at the last attempt.
+    pub(super) fn condition(&self) -> Option<usize> {
         match self {
-            Self::Condition { .. } | Self::Contended => false,
-            Self::Other(failure) => matches!(failure.kind, Kind::NoAnswer | Kind::Fault),
+            Self::Condition { item } => Some(*item),
+            Self::Contended | Self::Other(_) => None,
+            Self::Doubtful { last, .. } => last.condition(),
+        }
+    }
+
+    /// Gives DynamoDB's code for what went wrong at the last attempt.
+    pub(super) fn code(&self) -> &str {
+        match self {
+            Self::Condition { .. } | Self::Contended => "",
+            Self::Other(failure) => &failure.code,
+            Self::Doubtful { last, .. } => last.code(),
+        }
+    }
+
+    fn words(&self) -> String {
+        match self {
+            Self::Condition { .. } => "the record has changed".to_owned(),
+            Self::Contended => "the record is contended".to_owned(),
+            Self::Other(failure) => failure.why.clone(),
+            Self::Doubtful { last, earlier } => quoted(&format!("{}; then {}", earlier.words(), last.words())),
         }
     }
 
     /// Names it by what the controller does about it.
     pub(super) fn into_error(self, call: &'static str, table: &str) -> LedgerError {
+        let why = self.words();
         let failure = match self {
             Self::Condition { .. } => return LedgerError::Conflict,
-            Self::Contended => return LedgerError::Unavailable { call, why: "the record is contended".to_owned() },
+            Self::Contended => return LedgerError::Unavailable { call, why },
+            Self::Doubtful { last, .. } => {
+                return match last.into_error(call, table) {
+                    // What has changed the record may have been the attempt before.
+                    LedgerError::Conflict | LedgerError::LeaseLost | LedgerError::Unavailable { .. } => {
+                        LedgerError::Unavailable { call, why }
+                    }
+                    // Whether a write has landed or not, these are the operator's to mend.
+                    error @ (LedgerError::Denied { .. } | LedgerError::Unreadable { .. } | LedgerError::NoTable { .. }) => error,
+                };
+            }
             Self::Other(failure) => failure,
         };
         let about_keys = failure.code == "ValidationException" && failure.why.contains("key");
@@ -64,11 +102,24 @@ impl Transient for Fault {
             Self::Condition { .. } => false,
             Self::Contended => true,
             Self::Other(failure) => failure.may_pass(),
+            Self::Doubtful { last, .. } => last.may_pass(),
+        }
+    }
+
+    fn may_have_landed(&self) -> bool {
+        match self {
+            Self::Condition { .. } | Self::Contended => false,
+            Self::Other(failure) => failure.may_have_landed(),
+            Self::Doubtful { .. } => true,
         }
     }
 
     fn timed_out(deadline: Duration) -> Self {
         Self::Other(Failure::timed_out(deadline))
+    }
+
+    fn after_ambiguous(self, earlier: Self) -> Self {
+        Self::Doubtful { last: Box::new(self), earlier: Box::new(earlier) }
     }
 }
 
@@ -135,7 +186,9 @@ fn of_reasons(reasons: &[CancellationReason]) -> Option<Fault> {
 fn of_failure(failure: Failure) -> Fault {
     match failure.code.as_str() {
         "ConditionalCheckFailedException" => Fault::Condition { item: 0 },
-        "TransactionConflictException" | "TransactionInProgressException" | "ReplicatedWriteConflictException" => Fault::Contended,
+        "TransactionConflictException" | "ReplicatedWriteConflictException" => Fault::Contended,
+        // An earlier sending of the same transaction is still at work, and may land.
+        "TransactionInProgressException" => Fault::Other(Failure { kind: Kind::NoAnswer, ..failure }),
         _ => Fault::Other(failure),
     }
 }
@@ -165,6 +218,21 @@ mod tests {
         assert!(Fault::Other(Failure::service("InternalServerError", "", 500)).may_have_landed());
         assert!(!Fault::Other(Failure::service("ThrottlingException", "", 400)).may_have_landed());
         assert!(!Fault::Contended.may_have_landed());
+        let under_way = of_failure(Failure::service("TransactionInProgressException", "", 400));
+        assert!(under_way.may_have_landed() && under_way.may_pass());
+    }
+
+    #[test]
+    fn a_fault_after_an_attempt_without_an_answer_leaves_it_open_whether_the_write_has_landed() {
+        let unanswered = || Fault::timed_out(Duration::from_secs(1));
+        let changed = Fault::Condition { item: 1 }.after_ambiguous(unanswered());
+        assert!(changed.may_have_landed());
+        assert_eq!(changed.condition(), Some(1));
+        let why = "no answer within 1s; then the record has changed".to_owned();
+        assert_eq!(changed.into_error("PutItem", "fleet"), LedgerError::Unavailable { call: "PutItem", why });
+        let denied = of_failure(Failure::service("AccessDeniedException", "no", 400)).after_ambiguous(unanswered());
+        assert_eq!(denied.code(), "AccessDeniedException");
+        assert!(matches!(denied.into_error("PutItem", "fleet"), LedgerError::Denied { .. }));
     }
 
     #[test]

@@ -79,6 +79,14 @@ pub(super) fn lock_of(item: &Item) -> Result<LockRecord, LedgerError> {
     })
 }
 
+/// Reads the last epoch that its holder gave back, of the epoch's record.
+pub(super) fn released_of(item: &Item) -> Result<Option<Epoch>, LedgerError> {
+    if !item.contains_key("released") {
+        return Ok(None);
+    }
+    number_of(item, EPOCH, "released").map(|epoch| Some(Epoch(epoch)))
+}
+
 /// Reads an operation.
 pub(super) fn operation_of(item: &Item, record: &str) -> Result<Operation, LedgerError> {
     check_version(item, record)?;

@@ -1,20 +1,38 @@
 //! The lock: taken with a new epoch, kept by heartbeats, given back.
 
 use super::fault::Fault;
-use super::item::{self, EPOCH, Item, LOCK, lock_of, names, number, number_of, text};
-use super::{DynamoDb, HELD, held_by, retried};
+use super::item::{self, EPOCH, Item, LOCK, lock_of, names, number, number_of, released_of, text};
+use super::{DynamoDb, HELD, Transient, held_by, retried};
 use crate::model::ids::Epoch;
-use crate::ports::{Claim, Grant, LedgerError, LockRecord};
-use aws_sdk_dynamodb::types::{Put, TransactWriteItem, Update};
+use crate::ports::{Claim, Grant, LedgerError, Lock, LockRecord};
+use aws_sdk_dynamodb::types::{Delete, Put, TransactWriteItem, Update};
 use jiff::Timestamp;
 use std::time::Duration;
+use tokio::time::{Instant, timeout};
 
 /// After this long without a heartbeat DynamoDB may remove the lock: a safety valve, no
 /// part of the protocol, since a rival goes by the version alone.
 const TTL_SECONDS: i64 = 300;
 
+/// The records of lock and epoch, read at once.
+struct Holding {
+    epoch: Option<Epoch>,
+    released: Option<Epoch>,
+    lock: Option<LockRecord>,
+}
+
 impl DynamoDb {
-    pub(super) async fn read_lock(&self, deadline: Duration) -> Result<Option<LockRecord>, LedgerError> {
+    /// Tells a lock that was given back from one that somebody removed.
+    pub(super) async fn look_at_lock(&self, deadline: Duration) -> Result<Lock, LedgerError> {
+        let holding = self.read_holding(deadline).await?;
+        Ok(match holding.lock {
+            Some(lock) => Lock::Held(lock),
+            None if holding.epoch == holding.released => Lock::Free,
+            None => Lock::Vanished { epoch: holding.epoch.unwrap_or_default() },
+        })
+    }
+
+    async fn read_lock(&self, deadline: Duration) -> Result<Option<LockRecord>, LedgerError> {
         self.get(LOCK, deadline).await?.as_ref().map(lock_of).transpose()
     }
 
@@ -24,7 +42,7 @@ impl DynamoDb {
     /// third for finding out whether one without an answer has landed.
     pub(super) async fn take_lock(&self, claim: &Claim) -> Result<Grant, LedgerError> {
         let share = self.timeout / 3;
-        let (last, lock) = self.read_epoch(share).await?;
+        let Holding { epoch: last, lock, .. } = self.read_holding(share).await?;
         if lock.as_ref().is_some_and(|lock| Some(&lock.version) != claim.replaces.as_ref()) {
             return Err(LedgerError::Conflict);
         }
@@ -49,7 +67,7 @@ impl DynamoDb {
     }
 
     /// Reads epoch and lock at once: their keys are neighbours.
-    async fn read_epoch(&self, deadline: Duration) -> Result<(Option<Epoch>, Option<LockRecord>), LedgerError> {
+    async fn read_holding(&self, deadline: Duration) -> Result<Holding, LedgerError> {
         let values =
             Item::from([(":cluster".to_owned(), text(&self.cluster)), (":from".to_owned(), text(EPOCH)), (":to".to_owned(), text(LOCK))]);
         let call = async || {
@@ -61,7 +79,8 @@ impl DynamoDb {
         let answer = retried(deadline, call).await.map_err(|fault| self.error("Query", fault))?;
         let find = |record: &str| answer.items().iter().find(|found| item::text_of(found, record, "record") == Ok(record));
         let epoch = find(EPOCH).map(|found| number_of(found, EPOCH, "epoch").map(Epoch)).transpose()?;
-        Ok((epoch, find(LOCK).map(lock_of).transpose()?))
+        let released = find(EPOCH).map(released_of).transpose()?.flatten();
+        Ok(Holding { epoch, released, lock: find(LOCK).map(lock_of).transpose()? })
     }
 
     fn put_lock(&self, claim: &Claim, epoch: Epoch) -> Result<Put, aws_smithy_types::error::operation::BuildError> {
@@ -101,6 +120,9 @@ impl DynamoDb {
     }
 
     /// Changes the lock's version. Half of the time is for finding out what became of a write without an answer.
+    ///
+    /// It waits for its turn for half of the rest at most, and then goes without it: to meet another
+    /// write may cost a repetition, to come too late the lease.
     pub(super) async fn beat(&self, grant: &Grant, version: &str, now: Timestamp) -> Result<(), LedgerError> {
         let mut values = held_by(grant);
         values.extend([(":version".to_owned(), text(version)), (":expires_at".to_owned(), number(expires(now)))]);
@@ -110,10 +132,15 @@ impl DynamoDb {
             let request = request.set_expression_attribute_names(Some(names(&["owner", "epoch", "version", "expires_at"])));
             request.set_expression_attribute_values(Some(values.clone())).send().await.map(|_| ()).map_err(Fault::from)
         };
-        match retried(self.timeout / 2, call).await {
+        let half = self.timeout / 2;
+        let asked = Instant::now();
+        let turn = timeout(half / 2, self.turn.lock()).await.ok();
+        let outcome = retried(half.saturating_sub(asked.elapsed()), call).await;
+        drop(turn);
+        match outcome {
             Ok(()) => Ok(()),
             Err(Fault::Condition { .. }) => Err(LedgerError::LeaseLost),
-            Err(fault) if fault.may_have_landed() => match self.read_lock(self.timeout / 2).await? {
+            Err(fault) if fault.may_have_landed() => match self.read_lock(half).await? {
                 Some(lock) if lock.owner != grant.owner || lock.epoch != grant.epoch => Err(LedgerError::LeaseLost),
                 Some(lock) if lock.version == version => Ok(()),
                 Some(_) => Err(self.error("UpdateItem", fault)),
@@ -123,18 +150,30 @@ impl DynamoDb {
         }
     }
 
-    /// Deletes the lock. One that is gone already is given back.
+    /// Deletes the lock and notes that this was its holder's doing. One that is gone already is given back.
     pub(super) async fn drop_lock(&self, grant: &Grant) -> Result<(), LedgerError> {
-        let call = async || {
-            let request = self.client.delete_item().table_name(&self.table).set_key(Some(self.key(LOCK)));
-            let request = request.condition_expression(format!("attribute_not_exists(#owner) OR ({HELD})"));
-            let request = request.set_expression_attribute_names(Some(names(&["owner", "epoch"])));
-            request.set_expression_attribute_values(Some(held_by(grant))).send().await.map(|_| ()).map_err(Fault::from)
-        };
-        match retried(self.timeout, call).await {
+        let build = |error| self.error("TransactWriteItems", Fault::built(&error));
+        let delete = Delete::builder()
+            .table_name(&self.table)
+            .set_key(Some(self.key(LOCK)))
+            .condition_expression(format!("attribute_not_exists(#owner) OR ({HELD})"))
+            .set_expression_attribute_names(Some(names(&["owner", "epoch"])))
+            .set_expression_attribute_values(Some(held_by(grant)));
+        let note = Update::builder()
+            .table_name(&self.table)
+            .set_key(Some(self.key(EPOCH)))
+            .update_expression("SET #released = :epoch")
+            .condition_expression("#epoch = :epoch")
+            .set_expression_attribute_names(Some(names(&["epoch", "released"])))
+            .expression_attribute_values(":epoch", number(grant.epoch));
+        let items = vec![
+            TransactWriteItem::builder().delete(delete.build().map_err(build)?).build(),
+            TransactWriteItem::builder().update(note.build().map_err(build)?).build(),
+        ];
+        match self.transact(items, self.timeout).await {
             Ok(()) => Ok(()),
             Err(Fault::Condition { .. }) => Err(LedgerError::LeaseLost),
-            Err(fault) => Err(self.error("DeleteItem", fault)),
+            Err(fault) => Err(self.error("TransactWriteItems", fault)),
         }
     }
 }

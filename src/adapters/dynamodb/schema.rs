@@ -75,7 +75,7 @@ impl DynamoDb {
         let call = async || self.client.describe_table().table_name(&self.table).send().await.map_err(Fault::from);
         let described = match retried(self.timeout, call).await {
             Ok(answer) => answer.table,
-            Err(Fault::Other(failure)) if failure.code == "ResourceNotFoundException" => None,
+            Err(fault) if fault.code() == "ResourceNotFoundException" => None,
             Err(fault) => return Err(self.error("DescribeTable", fault)),
         };
         match described.as_ref().map(check_keys) {
@@ -96,7 +96,7 @@ impl DynamoDb {
         match retried(self.timeout, call).await {
             Ok(()) => Ok(()),
             // Another one makes it, or an earlier attempt of ours did.
-            Err(Fault::Other(failure)) if failure.code == "ResourceInUseException" => Ok(()),
+            Err(fault) if fault.code() == "ResourceInUseException" => Ok(()),
             Err(fault) => Err(self.error("CreateTable", fault)),
         }
     }

@@ -3,14 +3,15 @@
 
 use super::super::aws::{Failure, Kind};
 use super::super::retry::retried;
+use super::super::system_clock::SystemClock;
 use super::cloud_error;
 use super::launch::is_template_id;
 use crate::config::{PoolLaunch, PricesConfig};
 use crate::model::offer::HourlyPrice;
 use crate::model::scheduling::{ARCH_LABEL, INSTANCE_TYPE_LABEL, Labels, MARKET_LABEL, OS_LABEL, POOL_LABEL, ZONE_LABEL};
 use crate::model::{Bytes, InstanceType, Market, MilliCpu, Offer, OfferKey, PoolName, Resources, SubnetId, Zone};
-use crate::ports::CloudError;
 use crate::ports::cloud::Catalogue;
+use crate::ports::{Clock, CloudError};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{self as ec2, ArchitectureType, Filter, LocationType, UsageClassType};
 use std::collections::{BTreeMap, BTreeSet};
@@ -140,11 +141,13 @@ pub(super) struct Source<'a> {
     pub client: &'a Client,
     /// The deadline of each request, its repetitions included.
     pub timeout: Duration,
+    pub clock: SystemClock,
 }
 
 impl Source<'_> {
     /// Asks EC2, and builds the catalogue. What EC2 does not know is left out with a warning.
     pub(super) async fn read(&self, pools: &[PoolLaunch], prices: &PricesConfig, region: &str) -> Result<Catalogue, CloudError> {
+        let asked = self.clock.now();
         let types: BTreeSet<InstanceType> = pools.iter().flat_map(|pool| pool.instance_types.iter().cloned()).collect();
         let (zones, templates, types_known, offered) =
             tokio::try_join!(self.zones(pools), self.templates(pools), self.types(&types), self.offered(&types))?;
@@ -153,7 +156,7 @@ impl Source<'_> {
         for doubt in doubts {
             warn!(doubt, "an offer is left out of the catalogue");
         }
-        Ok(catalogue)
+        Ok(Catalogue { read_at: Some(asked), ..catalogue })
     }
 
     async fn zones(&self, pools: &[PoolLaunch]) -> Result<BTreeMap<SubnetId, Zone>, CloudError> {
@@ -309,7 +312,6 @@ fn root_volume(data: &ec2::ResponseLaunchTemplateData) -> Option<u64> {
 fn assemble(pools: &[PoolLaunch], prices: &PricesConfig, region: &str, facts: &Facts) -> (Catalogue, Vec<String>) {
     let mut offers = Vec::new();
     let mut doubts = BTreeSet::new();
-    let mut known_prices = BTreeMap::new();
     let mut template_versions = BTreeMap::new();
     for pool in pools {
         let name = &pool.pool;
@@ -331,8 +333,26 @@ fn assemble(pools: &[PoolLaunch], prices: &PricesConfig, region: &str, facts: &F
             }
         }
     }
-    known_prices.extend(offers.iter().map(|offer: &Offer| (offer.key.clone(), offer.price)));
-    (Catalogue { offers: Arc::new(offers), template_versions, prices: known_prices }, doubts.into_iter().collect())
+    let prices = Arc::new(all_prices(prices, &facts.zones));
+    (Catalogue { offers: Arc::new(offers), template_versions, prices, read_at: None }, doubts.into_iter().collect())
+}
+
+/// Lists what every priced type costs in every zone of the pools, whether a pool may buy it or not: instances of
+/// types that no pool buys any more still run.
+fn all_prices(prices: &PricesConfig, zones: &BTreeMap<SubnetId, Zone>) -> BTreeMap<OfferKey, HourlyPrice> {
+    let mut known = BTreeMap::new();
+    for zone in zones.values() {
+        for (instance_type, on_demand) in &prices.on_demand {
+            for (market, price) in markets(*on_demand, prices) {
+                known.insert(OfferKey { instance_type: instance_type.clone(), zone: zone.clone(), market }, price);
+            }
+        }
+    }
+    known
+}
+
+fn markets(on_demand: HourlyPrice, prices: &PricesConfig) -> [(Market, HourlyPrice); 2] {
+    [(Market::OnDemand, on_demand), (Market::Spot, spot_price(on_demand, prices.spot_ratio))]
 }
 
 /// Makes the offers of a type in a subnet, on demand and spot.
@@ -354,8 +374,7 @@ fn offers_of(
     if allocatable.cpu.0 == 0 || allocatable.memory.0 == 0 {
         return Err("has nothing left after the reservations".to_owned());
     }
-    let markets = [(Market::OnDemand, on_demand), (Market::Spot, spot_price(on_demand, prices.spot_ratio))];
-    let bought = markets.into_iter().filter(|(market, _)| machine.spot || *market == Market::OnDemand);
+    let bought = markets(on_demand, prices).into_iter().filter(|(market, _)| machine.spot || *market == Market::OnDemand);
     let offers = bought.map(|(market, price)| Offer {
         key: OfferKey { instance_type: instance_type.clone(), zone: zone.clone(), market },
         pool: pool.pool.clone(),
@@ -463,6 +482,18 @@ mod tests {
         assert_eq!(spot.allocatable.ephemeral_storage, Bytes((20 << 30) / 100 * 85));
         assert_eq!(spot.labels[ZONE_LABEL], "eu-central-1a", "a fact wins over the configuration");
         assert_eq!((spot.labels["team"].as_str(), spot.labels[MARKET_LABEL].as_str()), ("red", "spot"));
+    }
+
+    #[test]
+    fn every_priced_type_has_its_prices_in_every_zone_whether_a_pool_may_buy_it_or_not() {
+        let mut prices = prices();
+        prices.on_demand.insert("c5.large".into(), HourlyPrice(85_000));
+        let (catalogue, _) = assemble(&[pool()], &prices, "eu-central-1", &facts());
+        let key = |zone: &str, market| OfferKey { instance_type: "c5.large".into(), zone: zone.into(), market };
+        assert_eq!(catalogue.prices.len(), 8);
+        assert_eq!(catalogue.prices[&key("eu-central-1a", Market::OnDemand)], HourlyPrice(85_000));
+        assert_eq!(catalogue.prices[&key("eu-central-1b", Market::Spot)], HourlyPrice(34_000));
+        assert!(catalogue.offers.iter().all(|offer| catalogue.prices[&offer.key] == offer.price));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `CreateFleet` of type `instant`, and what its answers mean.
 
-use super::super::aws::{Failure, Kind};
+use super::super::aws::{Failure, Kind, kind_of};
 use super::super::quoted;
 use super::super::retry::once;
 use crate::model::instance::{CLUSTER_TAG, FIXED_TAGS};
@@ -166,6 +166,8 @@ enum Meaning {
     Quota,
     /// The token is taken.
     Token,
+    /// EC2 had too much to do.
+    Busy,
     /// Anything else.
     Other,
 }
@@ -192,6 +194,7 @@ fn meaning(code: &str) -> Meaning {
         | "VolumeLimitExceeded"
         | "MaxIOPSLimitExceeded" => Meaning::Quota,
         "IdempotentParameterMismatch" | "InvalidClientToken" => Meaning::Token,
+        _ if kind_of(code, 200) == Kind::Throttled => Meaning::Busy,
         _ => Meaning::Other,
     }
 }
@@ -201,6 +204,7 @@ fn meaning(code: &str) -> Meaning {
 /// Without one the errors decide, and all of them are final for this token: a repetition
 /// would get the same answer. Where a type has no capacity the offers rest, whatever else
 /// the other types lack, since a rest of exactly these offers is right for all of them.
+/// That EC2 was too busy comes before a refusal: it might have served what it did not get to.
 fn outcome(request: &LaunchRequest, answer: Answer) -> Result<Launched, LaunchError> {
     let is = |error: &OfferError, what| meaning(&error.code) == what;
     let mut without_capacity: Vec<InstanceType> = Vec::new();
@@ -224,8 +228,9 @@ fn outcome(request: &LaunchRequest, answer: Answer) -> Result<Launched, LaunchEr
     if !without_capacity.is_empty() {
         return Err(LaunchError::InsufficientCapacity);
     }
-    match answer.errors.into_iter().max_by_key(|error| is(error, Meaning::Quota)) {
+    match answer.errors.into_iter().max_by_key(|error| (is(error, Meaning::Quota), is(error, Meaning::Busy))) {
         Some(error) if is(&error, Meaning::Quota) => Err(LaunchError::Quota { message: error.message }),
+        Some(error) if is(&error, Meaning::Busy) => Err(LaunchError::Busy { message: error.message }),
         Some(error) => Err(LaunchError::Refused { message: error.message }),
         None => Err(LaunchError::Unknown { why: "EC2 names neither instances nor errors".to_owned() }),
     }
@@ -237,12 +242,13 @@ pub(super) fn error(failure: Failure) -> LaunchError {
         Meaning::Capacity => return LaunchError::InsufficientCapacity,
         Meaning::Quota => return LaunchError::Quota { message: failure.why },
         Meaning::Token => return LaunchError::TokenMismatch,
-        Meaning::Other => {}
+        Meaning::Busy | Meaning::Other => {}
     }
     match failure.kind {
         Kind::NoAnswer | Kind::Fault => LaunchError::Unknown { why: failure.why },
         Kind::Throttled => LaunchError::Throttled,
-        Kind::Denied | Kind::Rejected => LaunchError::Refused { message: failure.why },
+        Kind::Denied => LaunchError::Denied { message: failure.why },
+        Kind::Rejected => LaunchError::Refused { message: failure.why },
     }
 }
 
@@ -288,6 +294,26 @@ mod tests {
         }
     }
 
+    #[tokio::test]
+    async fn a_request_carries_its_token_asks_for_an_instant_fleet_and_tags_all_that_it_makes() {
+        let sdk = aws_config::SdkConfig::builder()
+            .behavior_version(aws_config::BehaviorVersion::latest())
+            .region(aws_config::Region::new("us-east-1"))
+            .build();
+        let request = request();
+        let sent = fleet(&Client::new(&sdk), &request);
+        let sent = sent.as_input();
+        assert_eq!(sent.get_client_token().as_deref(), Some("op-1"));
+        assert_eq!(sent.get_type(), &Some(FleetType::Instant));
+        let tagged = sent.get_tag_specifications().as_deref().unwrap_or_default();
+        let resources: Vec<_> = tagged.iter().map(TagSpecification::resource_type).collect();
+        assert_eq!(resources, [Some(&ResourceType::Instance), Some(&ResourceType::Volume), Some(&ResourceType::Fleet)]);
+        for specification in tagged {
+            let pairs = specification.tags().iter().filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())));
+            assert_eq!(pairs.collect::<BTreeMap<_, _>>(), request.tags);
+        }
+    }
+
     #[test]
     fn the_order_of_the_types_is_ec2s_priority_on_demand_and_no_ones_on_spot() {
         let on_demand = template(&LaunchRequest { market: Market::OnDemand, ..request() });
@@ -325,8 +351,15 @@ mod tests {
             of(&[("m5.large", "InvalidParameter"), ("m6i.large", "MaxSpotInstanceCountExceeded")]),
             LaunchError::Quota { .. }
         ));
-        assert!(matches!(of(&[("m5.large", "UnauthorizedOperation")]), LaunchError::Refused { .. }));
-        assert!(matches!(of(&[("m5.large", "RequestLimitExceeded")]), LaunchError::Refused { .. }), "the token is spent");
+        for spent in ["UnauthorizedOperation", "ExpiredToken", "InvalidParameter"] {
+            assert!(matches!(of(&[("m5.large", spent)]), LaunchError::Refused { .. }), "{spent}: the token is spent");
+        }
+        for busy in ["RequestLimitExceeded", "EC2ThrottledException", "Throttling"] {
+            let expected = LaunchError::Busy { message: format!("{busy}: words") };
+            assert_eq!(of(&[("m5.large", busy)]), expected);
+            assert_eq!(of(&[("m5.large", busy), ("m6i.large", "InvalidParameter")]), expected);
+        }
+        assert!(matches!(of(&[("m5.large", "RequestLimitExceeded"), ("m6i.large", "VcpuLimitExceeded")]), LaunchError::Quota { .. }));
         assert!(matches!(of(&[]), LaunchError::Unknown { .. }));
     }
 
@@ -338,7 +371,8 @@ mod tests {
         assert_eq!(of("InsufficientInstanceCapacity", 500), LaunchError::InsufficientCapacity);
         assert!(matches!(of("VcpuLimitExceeded", 400), LaunchError::Quota { .. }));
         assert!(matches!(of("InternalError", 500), LaunchError::Unknown { .. }));
-        assert!(matches!(of("UnauthorizedOperation", 403), LaunchError::Refused { .. }));
+        assert!(matches!(of("UnauthorizedOperation", 403), LaunchError::Denied { .. }), "an earlier sending may have landed");
+        assert!(matches!(of("ExpiredToken", 400), LaunchError::Denied { .. }));
         assert!(matches!(of("InvalidLaunchTemplateId.NotFound", 400), LaunchError::Refused { .. }));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::convert_node::node;
 use super::convert_pod::pod;
-use super::errors::{ask, classify, within};
+use super::errors::{ask, classify, whole, within};
 use super::store::Hub;
 use super::wire::{self, CORDONED_BY, INTERRUPTED, WAS_CORDONED, annotation};
 use crate::model::node::instance_of_provider_id;
@@ -18,6 +18,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ObjectMeta, 
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Status;
 use kube::{Api, Client};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +30,10 @@ const ATTEMPTS: usize = 3;
 /// Pods or nodes in one page of a list.
 const PAGE: u32 = 250;
 
-/// Requests to the API server, each with a deadline.
+/// The most pages of one list: more than any cluster has pods on a node, or nodes.
+const PAGES: usize = 400;
+
+/// Requests to the API server. The deadline is for each call as a whole, however many requests it takes.
 pub(super) struct Requests {
     pub(super) client: Client,
     pub(super) deadline: Duration,
@@ -44,22 +48,24 @@ impl fmt::Debug for Requests {
 impl Requests {
     /// Reads a node and its living pods. Without a resource version both are the latest there are.
     pub(super) async fn read_node(&self, name: &NodeName, hub: &Hub) -> Result<Option<NodeState>, ClusterError> {
-        let Some(object) = self.get_node(name).await? else {
-            return Ok(None);
+        let call = "get nodes";
+        let reading = async {
+            let Some(object) = self.get_node(name).await? else {
+                return Ok(None);
+            };
+            let read = node(object).map_err(|why| ClusterError::Invalid { call, why })?;
+            Ok(Some(NodeState { node: read, pods: self.pods_of(name, hub).await? }))
         };
-        let read = node(object).map_err(|why| ClusterError::Invalid { call: "get nodes", why })?;
-        Ok(Some(NodeState { node: read, pods: self.pods_of(name, hub).await? }))
+        whole(self.deadline, call, reading).await
     }
 
     async fn pods_of(&self, name: &NodeName, hub: &Hub) -> Result<Vec<Pod>, ClusterError> {
         let call = "list pods";
         let api: Api<wire::Pod> = Api::all(self.client.clone());
         let fields = format!("spec.nodeName={name},status.phase!=Succeeded,status.phase!=Failed");
-        let mut params = ListParams::default().fields(&fields).limit(PAGE);
         let mut pods = Vec::new();
-        loop {
-            let page = ask(self.deadline, call, api.list(&params)).await?;
-            for object in page.items {
+        let take = |objects: Vec<wire::Pod>| {
+            for object in objects {
                 let name = object.metadata.name.clone().unwrap_or_default();
                 match hub.with_volumes(|volumes, interner| pod(object, volumes, interner)) {
                     None => {}
@@ -67,32 +73,51 @@ impl Requests {
                     Some(Err(why)) => return Err(ClusterError::Invalid { call, why: format!("pod {name}: {why}") }),
                 }
             }
-            match page.metadata.continue_.filter(|token| !token.is_empty()) {
-                Some(token) => params.continue_token = Some(token),
-                None => break,
-            }
-        }
+            Ok(None::<()>)
+        };
+        self.pages(call, &api, ListParams::default().fields(&fields), take).await?;
         pods.sort_by(|one, other| one.key.cmp(&other.key));
         Ok(pods)
     }
 
-    /// Looks for the node of an instance among all nodes, by nothing but their provider ids.
-    pub(super) async fn node_of(&self, instance: &InstanceId) -> Result<Option<NodeName>, ClusterError> {
-        let mut params = ListParams::default().limit(PAGE);
-        loop {
-            let page = ask(self.deadline, "list nodes", self.nodes().list(&params)).await?;
-            let is_it = |object: &wire::Node| {
-                let id = object.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).and_then(instance_of_provider_id);
-                id.as_ref() == Some(instance)
-            };
-            if let Some(found) = page.items.into_iter().find(is_it) {
-                return Ok(Some(NodeName::new(found.metadata.name.unwrap_or_default())));
+    /// Reads a list page by page until `take` has found what it looks for.
+    async fn pages<K, T>(
+        &self,
+        call: &'static str,
+        api: &Api<K>,
+        params: ListParams,
+        mut take: impl FnMut(Vec<K>) -> Result<Option<T>, ClusterError>,
+    ) -> Result<Option<T>, ClusterError>
+    where
+        K: Clone + DeserializeOwned + fmt::Debug,
+    {
+        let mut params = params.limit(PAGE);
+        for _ in 0..PAGES {
+            let page = ask(self.deadline, call, api.list(&params)).await?;
+            if let Some(found) = take(page.items)? {
+                return Ok(Some(found));
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => return Ok(None),
             }
         }
+        Err(ClusterError::Invalid { call, why: format!("the list has more than {PAGES} pages") })
+    }
+
+    /// Looks for the node of an instance among all nodes, by nothing but their provider ids.
+    pub(super) async fn node_of(&self, instance: &InstanceId) -> Result<Option<NodeName>, ClusterError> {
+        let call = "list nodes";
+        let is_it = |object: &wire::Node| {
+            let id = object.spec.as_ref().and_then(|spec| spec.provider_id.as_deref()).and_then(instance_of_provider_id);
+            id.as_ref() == Some(instance)
+        };
+        let take = |objects: Vec<wire::Node>| {
+            let found = objects.into_iter().find(is_it);
+            Ok(found.map(|object| NodeName::new(object.metadata.name.unwrap_or_default())))
+        };
+        let nodes = self.nodes();
+        whole(self.deadline, call, self.pages(call, &nodes, ListParams::default(), take)).await
     }
 
     /// Takes a node out of service.
@@ -119,15 +144,30 @@ impl Requests {
             }),
         };
         let params = PostParams::default();
-        let answer = within(self.deadline, call, api.create_subresource::<_, Value>("eviction", &pod.name, &params, &eviction)).await?;
-        match answer {
-            Ok(_) => Ok(Eviction::Accepted),
-            Err(kube::Error::Api(status)) => match refused_eviction(&status) {
-                Some(outcome) => Ok(outcome),
-                None => Err(classify(call, &kube::Error::Api(status))),
-            },
-            Err(error) => Err(classify(call, &error)),
-        }
+        let asking = async {
+            let request = api.create_subresource::<_, Value>("eviction", &pod.name, &params, &eviction);
+            match within(self.deadline, call, request).await? {
+                Ok(_) => Ok(Eviction::Accepted),
+                // Either another pod has the name by now, or someone changes it at this moment.
+                Err(kube::Error::Api(status)) if status.code == 409 => match self.uid_of(pod).await? {
+                    Some(now) if now == uid => Err(ClusterError::Conflict { call }),
+                    Some(_) | None => Ok(Eviction::Gone),
+                },
+                Err(kube::Error::Api(status)) => match refused_eviction(&status) {
+                    Some(outcome) => Ok(outcome),
+                    None => Err(classify(call, &kube::Error::Api(status))),
+                },
+                Err(error) => Err(classify(call, &error)),
+            }
+        };
+        whole(self.deadline, call, asking).await
+    }
+
+    /// Reads the unique id of the pod that has this name: by a list, for which the permission is there.
+    async fn uid_of(&self, pod: &PodKey) -> Result<Option<String>, ClusterError> {
+        let api: Api<wire::Pod> = Api::namespaced(self.client.clone(), &pod.namespace);
+        let params = ListParams::default().fields(&format!("metadata.name={}", pod.name));
+        self.pages("list pods", &api, params, |objects| Ok(objects.into_iter().find_map(|object| object.metadata.uid))).await
     }
 
     /// Deletes a node's object, if it is still the one meant.
@@ -135,20 +175,34 @@ impl Requests {
         let call = "delete nodes";
         let preconditions = Some(Preconditions { uid: Some(node.uid.clone()), resource_version: None });
         let params = DeleteParams { preconditions, ..DeleteParams::default() };
-        match ask(self.deadline, call, self.nodes().delete(node.name.as_str(), &params)).await {
-            Ok(_) | Err(ClusterError::Gone { .. }) => Ok(()),
-            // Either another node has its name by now, or someone changes it at this moment.
-            Err(conflict @ ClusterError::Conflict { .. }) => match self.get_node(&node.name).await? {
-                Some(object) if object.metadata.uid.as_deref() == Some(node.uid.as_str()) => Err(conflict),
-                Some(_) | None => Ok(()),
-            },
-            Err(error) => Err(error),
-        }
+        let nodes = self.nodes();
+        let deleting = async {
+            match ask(self.deadline, call, nodes.delete(node.name.as_str(), &params)).await {
+                Ok(_) | Err(ClusterError::Gone { .. }) => Ok(()),
+                // Either another node has its name by now, or someone changes it at this moment.
+                Err(conflict @ ClusterError::Conflict { .. }) => match self.get_node(&node.name).await? {
+                    Some(object) if object.metadata.uid.as_deref() == Some(node.uid.as_str()) => Err(conflict),
+                    Some(_) | None => Ok(()),
+                },
+                Err(error) => Err(error),
+            }
+        };
+        whole(self.deadline, call, deleting).await
+    }
+
+    /// Changes the node by a patch that is made from what it is.
+    async fn patch_node(&self, node: &NodeRef, make: impl Fn(&wire::Node) -> Option<Value>) -> Result<(), ClusterError> {
+        let call = "patch nodes";
+        whole(self.deadline, call, self.read_and_patch(call, node, make)).await
     }
 
     /// Reads the node, makes a patch from it and sends it, bound to the version that was read.
-    async fn patch_node(&self, node: &NodeRef, make: impl Fn(&wire::Node) -> Option<Value>) -> Result<(), ClusterError> {
-        let call = "patch nodes";
+    async fn read_and_patch(
+        &self,
+        call: &'static str,
+        node: &NodeRef,
+        make: impl Fn(&wire::Node) -> Option<Value>,
+    ) -> Result<(), ClusterError> {
         for _ in 0..ATTEMPTS {
             let object = self.get_node(&node.name).await?.ok_or(ClusterError::Gone { call })?;
             if object.metadata.uid.as_deref() != Some(node.uid.as_str()) {
@@ -241,8 +295,6 @@ fn is_ours(taint: &Taint) -> bool {
 fn refused_eviction(status: &Status) -> Option<Eviction> {
     match status.code {
         404 => Some(Eviction::Gone),
-        // The precondition has failed: another pod has the name by now.
-        409 if status.message.contains("Precondition failed") || status.message.contains("UID in precondition") => Some(Eviction::Gone),
         // Flow control answers 429 as well, but in plain text and about the caller, not about the pod.
         429 if status.reason == "TooManyRequests" => Some(Eviction::Blocked),
         // A pod of two budgets cannot be evicted for as long as it is.
@@ -259,6 +311,7 @@ pub(super) mod fake {
     use kube::client::Body;
     use serde_json::Value;
     use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     /// An answer that never comes.
     pub(in super::super) const HANGS: (u16, Value) = (0, Value::Null);
@@ -277,11 +330,17 @@ pub(super) mod fake {
     pub(in super::super) struct ApiServer {
         answer: Arc<Answer>,
         asked: Arc<Mutex<Vec<Request>>>,
+        delay: Duration,
     }
 
     impl ApiServer {
         pub(in super::super) fn new(answer: impl Fn(&Request) -> (u16, Value) + Send + Sync + 'static) -> Self {
-            Self { answer: Arc::new(answer), asked: Arc::default() }
+            Self { answer: Arc::new(answer), asked: Arc::default(), delay: Duration::ZERO }
+        }
+
+        /// Lets every answer take so long.
+        pub(in super::super) fn after(self, delay: Duration) -> Self {
+            Self { delay, ..self }
         }
 
         pub(in super::super) fn client(&self) -> Client {
@@ -301,6 +360,9 @@ pub(super) mod fake {
                     server.asked.lock().expect("no panic").push(request);
                     if code == 0 {
                         std::future::pending::<()>().await;
+                    }
+                    if !server.delay.is_zero() {
+                        tokio::time::sleep(server.delay).await;
                     }
                     let response = hyper::Response::builder().status(code).body(Body::from(answer.to_string().into_bytes()));
                     Ok::<_, tower::BoxError>(response.expect("a response"))
@@ -439,7 +501,6 @@ mod tests {
         for (code, answer, expected) in [
             (429, status(429, "TooManyRequests", budget), Ok(Eviction::Blocked)),
             (404, status(404, "NotFound", "pods \"a\" not found"), Ok(Eviction::Gone)),
-            (409, status(409, "Conflict", "Precondition failed: UID in precondition: u1, UID in object meta: u2"), Ok(Eviction::Gone)),
             (
                 500,
                 status(
@@ -449,7 +510,6 @@ mod tests {
                 ),
                 Ok(Eviction::Blocked),
             ),
-            (409, status(409, "Conflict", "the object has been modified"), Err("Conflict")),
             (429, json!("Too many requests, please try again later."), Err("Unavailable")),
             (403, status(403, "Forbidden", "no"), Err("Denied")),
             (500, status(500, "InternalError", "no"), Err("Unavailable")),
@@ -462,6 +522,57 @@ mod tests {
                 (outcome, expected) => panic!("{code}: {outcome:?} instead of {expected:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_conflict_of_an_eviction_is_told_by_the_pod_that_has_the_name_now() {
+        let upstream = "the UID in the precondition (u1) does not match the UID in record (u2). \
+                        The object might have been deleted and then recreated";
+        let conflict = Err(ClusterError::Conflict { call: "create pods/eviction" });
+        for (words, now, expected) in [
+            (upstream, Some("u2"), Ok(Eviction::Gone)),
+            (upstream, None, Ok(Eviction::Gone)),
+            ("the object has been modified; please apply your changes to the latest version", Some("u1"), conflict.clone()),
+            (upstream, Some("u1"), conflict),
+        ] {
+            let server = ApiServer::new(move |request| match request.method.as_str() {
+                "POST" => (409, status(409, "Conflict", words)),
+                _ => {
+                    let pods: Vec<_> = now.iter().map(|uid| json!({"metadata": {"namespace": "n", "name": "a", "uid": uid}})).collect();
+                    (200, json!({"metadata": {"resourceVersion": "1"}, "items": pods}))
+                }
+            });
+            let pod = PodKey { namespace: "n".into(), name: "a".into() };
+            assert_eq!(requests(&server).evict(&pod, "u1").await, expected, "{words} {now:?}");
+            let asked = &server.asked()[1];
+            assert_eq!((asked.method.as_str(), asked.path.as_str()), ("GET", "/api/v1/namespaces/n/pods"));
+            assert!(asked.query.contains("fieldSelector=metadata.name") && !asked.query.contains("resourceVersion"), "{}", asked.query);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_list_without_end_is_given_up() {
+        let server = ApiServer::new(|_| (200, json!({"metadata": {"resourceVersion": "1", "continue": "more"}, "items": []})));
+        let outcome = requests(&server).node_of(&"i-w1".into()).await;
+        assert!(matches!(outcome, Err(ClusterError::Invalid { .. })), "{outcome:?}");
+        assert_eq!(server.asked().len(), PAGES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_deadline_is_for_a_call_as_a_whole() {
+        let page = json!({"metadata": {"resourceVersion": "1", "continue": "more"}, "items": []});
+        let server = ApiServer::new(move |_| (200, page.clone())).after(Duration::from_secs(2));
+        let start = tokio::time::Instant::now();
+        let late = ClusterError::Unavailable { call: "list nodes", why: "no answer within 5s".into() };
+        assert_eq!(requests(&server).node_of(&"i-w1".into()).await, Err(late));
+        assert_eq!(start.elapsed(), Duration::from_secs(5));
+        let server = ApiServer::new(|request| match request.method.as_str() {
+            "PATCH" => (409, status(409, "Conflict", "changed")),
+            _ => (200, node_json(&json!({}), &json!({}))),
+        });
+        let start = tokio::time::Instant::now();
+        assert!(requests(&server.after(Duration::from_secs(2))).cordon(&meant(), &cordon(false)).await.is_err());
+        assert_eq!(start.elapsed(), Duration::from_secs(5));
     }
 
     #[tokio::test]

@@ -1,6 +1,6 @@
 //! Keeps one watch for each kind of objects going.
 
-use super::errors::chain;
+use super::errors::{refusal, words};
 use super::store::Hub;
 use super::watched::{Source, Watched};
 use futures::{Stream, StreamExt};
@@ -11,9 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long the API server keeps a watch open before it is resumed. A connection that has died
-/// unnoticed is given up a few seconds later.
-pub(super) const WATCH_SECONDS: u32 = 60;
+/// How long the API server keeps a watch open before it is resumed.
+const WATCH_SECONDS: u32 = 60;
+
+/// After this long without a change what is known of a kind is listed anew.
+///
+/// The watcher swallows the bookmarks by which a quiet watch would show that it is alive, and resumes
+/// in silence. So nothing but a list tells a kind without changes from one whose changes do not come.
+pub(super) const QUIET: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 15);
 
 /// Objects in one page of a list: enough for speed, little enough for memory.
 const PAGE: u32 = 100;
@@ -48,7 +53,7 @@ impl Drop for Panics<'_> {
     }
 }
 
-/// Opens a watch, follows it until it fails, and opens it again after a pause.
+/// Opens a watch, follows it until it fails or falls quiet, and opens it again, after a failure with a pause.
 ///
 /// A watch that has failed is begun anew with a list. The watcher could also resume it, but says
 /// nothing when it has, so that a quiet kind would pass for unknown until its next change.
@@ -59,7 +64,10 @@ where
     let mut pause = Pause::new(K::SOURCE);
     loop {
         let opened = Instant::now();
-        let why = follow(open(), hub, deadline).await;
+        let Err(why) = follow(open(), hub, deadline).await else {
+            pause = Pause::new(K::SOURCE);
+            continue;
+        };
         hub.failed(K::SOURCE, &why);
         if opened.elapsed() >= SETTLED {
             pause = Pause::new(K::SOURCE);
@@ -68,24 +76,19 @@ where
     }
 }
 
-/// Follows a watch until it fails and says why.
-async fn follow<K: Watched>(stream: impl Stream<Item = watcher::Result<Event<K>>>, hub: &Hub, deadline: Duration) -> String {
+/// Follows a watch until it falls quiet, or fails, and says why.
+async fn follow<K: Watched>(stream: impl Stream<Item = watcher::Result<Event<K>>>, hub: &Hub, deadline: Duration) -> Result<(), String> {
     let mut stream = pin!(stream);
     let mut listing = true;
     loop {
         // While it lists, each step is at most one request. Later a step lasts until the next change.
-        let step = if listing {
-            match timeout(deadline, stream.next()).await {
-                Ok(step) => step,
-                Err(_) => return format!("no answer within {deadline:?}"),
-            }
-        } else {
-            stream.next().await
-        };
+        let step = timeout(if listing { deadline } else { QUIET }, stream.next()).await;
         match step {
-            None => return "it has ended".to_owned(),
-            Some(Err(error)) => return reason(&error),
-            Some(Ok(event)) => {
+            Err(_) if listing => return Err(format!("no answer within {deadline:?}")),
+            Err(_) => return Ok(()),
+            Ok(None) => return Err("it has ended".to_owned()),
+            Ok(Some(Err(error))) => return Err(reason(&error)),
+            Ok(Some(Ok(event))) => {
                 listing = match event {
                     Event::Init | Event::InitApply(_) => true,
                     Event::InitDone | Event::Apply(_) | Event::Delete(_) => false,
@@ -99,9 +102,9 @@ async fn follow<K: Watched>(stream: impl Stream<Item = watcher::Result<Event<K>>
 fn reason(error: &watcher::Error) -> String {
     match error {
         watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
-            chain(error)
+            words(error)
         }
-        watcher::Error::WatchError(status) => format!("{}: {}", status.code, status.message),
+        watcher::Error::WatchError(status) => refusal(status),
         watcher::Error::NoResourceVersion => error.to_string(),
     }
 }
@@ -162,7 +165,7 @@ mod tests {
         let hub = Hub::default();
         let mut broken = list();
         broken.push(Err(watcher::Error::NoResourceVersion));
-        let opened = play(vec![broken, list()], &hub, Duration::from_secs(100)).await;
+        let opened = play(vec![broken, list()], &hub, Duration::from_mins(1)).await;
         assert_eq!(opened.len(), 2);
         assert!(!is_failing(&hub));
     }
@@ -200,8 +203,19 @@ mod tests {
         assert_eq!(stuck.len(), 2);
         assert!(is_failing(&hub));
         let hub = Hub::default();
-        let quiet = play(vec![list()], &hub, Duration::from_hours(1)).await;
+        let quiet = play(vec![list()], &hub, Duration::from_mins(1)).await;
         assert_eq!(quiet.len(), 1);
         assert!(!is_failing(&hub));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_quiet_kind_is_listed_anew_and_fails_when_it_cannot_be() {
+        let hub = Hub::default();
+        let opened = play((0..100).map(|_| list()).collect(), &hub, Duration::from_hours(1)).await;
+        assert_eq!(opened.get(..3), Some([Duration::ZERO, QUIET, QUIET * 2].as_slice()));
+        assert!(!is_failing(&hub));
+        let hub = Hub::default();
+        play(vec![list()], &hub, QUIET + Duration::from_secs(11)).await;
+        assert!(is_failing(&hub), "the second list did not come");
     }
 }

@@ -3,11 +3,15 @@
 use super::super::quoted;
 use super::Failure;
 use jiff::Timestamp;
-use serde::Deserialize;
+use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
+use std::fmt;
 
 /// A longer text is no number of Prometheus'.
 const LONGEST_NUMBER: usize = 64;
+/// An answer with more series is not about the nodes of a fleet.
+const MOST_SERIES: usize = 10_000;
 
 /// What a query gave.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,19 +41,46 @@ struct Envelope<T> {
     #[serde(rename = "errorType")]
     error_type: Option<String>,
     error: Option<String>,
+    warnings: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
 #[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
 enum Data {
     Scalar((f64, String)),
-    Vector(Vec<Series>),
+    Vector(#[serde(deserialize_with = "bounded")] Vec<Series>),
 }
 
 #[derive(Deserialize)]
 struct Series {
     metric: BTreeMap<String, String>,
     value: (f64, String),
+}
+
+/// Reads series up to the most that are believed.
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Series>, D::Error> {
+    struct Bounded;
+
+    impl<'de> Visitor<'de> for Bounded {
+        type Value = Vec<Series>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a list of series")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Series>, A::Error> {
+            let mut read = Vec::new();
+            while let Some(series) = list.next_element()? {
+                if read.len() == MOST_SERIES {
+                    return Err(A::Error::custom(format_args!("it has more than {MOST_SERIES} series")));
+                }
+                read.push(series);
+            }
+            Ok(read)
+        }
+    }
+
+    deserializer.deserialize_seq(Bounded)
 }
 
 #[derive(Deserialize)]
@@ -61,14 +92,17 @@ struct RuntimeInfo {
 /// Reads the answer to a query.
 pub(super) fn parse(body: &[u8]) -> Result<Answer, Failure> {
     let nonsense = |error: serde_json::Error| Failure::Nonsense(quoted(&format!("an answer that cannot be read: {error}")));
-    let envelope: Envelope<serde_json::Value> = serde_json::from_slice(body).map_err(nonsense)?;
+    let envelope: Envelope<Data> = serde_json::from_slice(body).map_err(nonsense)?;
     if envelope.status != "success" {
         let kind = envelope.error_type.unwrap_or_else(|| "no type".to_owned());
         let why = quoted(&format!("{kind}: {}", envelope.error.unwrap_or_default()));
         return Err(if kind == "bad_data" { Failure::Refused(why) } else { Failure::Unreachable(why) });
     }
-    let data = envelope.data.ok_or_else(|| Failure::Nonsense("a success without data".to_owned()))?;
-    match serde_json::from_value(data).map_err(nonsense)? {
+    // A part of the data is missing; which part it does not say.
+    if let Some(warning) = envelope.warnings.iter().flatten().next() {
+        return Err(Failure::Nonsense(quoted(&format!("an answer with a warning: {warning}"))));
+    }
+    match envelope.data.ok_or_else(|| Failure::Nonsense("a success without data".to_owned()))? {
         Data::Scalar(value) => Ok(Answer::Scalar(sample(BTreeMap::new(), value)?)),
         Data::Vector(series) => {
             let samples = series.into_iter().map(|one| sample(one.metric, one.value)).collect::<Result<_, _>>()?;
@@ -85,7 +119,7 @@ fn sample(labels: BTreeMap<String, String>, (evaluated, text): (f64, String)) ->
 
 /// Tells whether the body is an error of the API, and not a page of something in between.
 pub(super) fn is_api_error(body: &[u8]) -> bool {
-    serde_json::from_slice::<Envelope<serde_json::Value>>(body).is_ok_and(|envelope| envelope.status == "error")
+    serde_json::from_slice::<Envelope<IgnoredAny>>(body).is_ok_and(|envelope| envelope.status == "error")
 }
 
 /// Reads since when Prometheus runs.
@@ -106,14 +140,31 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn vectors_and_scalars_are_read_with_warnings_and_infos_ignored() {
+    fn vectors_and_scalars_are_read_with_infos_ignored() {
         let vector =
             br#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"node":"a"},"value":[1700000000.5,"0.25"]}]},
-            "warnings":["w"],"infos":["i"]}"#;
+            "warnings":[],"infos":["i"]}"#;
         let Ok(Answer::Vector(samples)) = parse(vector) else { panic!("a vector") };
         assert_eq!((samples[0].value, samples[0].labels["node"].as_str()), (0.25, "a"));
         let scalar = br#"{"status":"success","data":{"resultType":"scalar","result":[1,"NaN"]}}"#;
         assert!(matches!(parse(scalar), Ok(Answer::Scalar(sample)) if sample.value.is_nan()));
+    }
+
+    #[test]
+    fn an_answer_with_a_warning_may_be_a_part_and_counts_as_none() {
+        let partial = br#"{"status":"success","data":{"resultType":"vector","result":[]},"warnings":["one store is down"]}"#;
+        let Err(Failure::Nonsense(why)) = parse(partial) else { panic!("partial") };
+        assert!(why.contains("one store is down"), "{why}");
+    }
+
+    #[test]
+    fn an_answer_with_too_many_series_is_refused() {
+        let of = |number| {
+            let series = vec![r#"{"metric":{},"value":[1,"1"]}"#; number].join(",");
+            parse(format!(r#"{{"status":"success","data":{{"resultType":"vector","result":[{series}]}}}}"#).as_bytes())
+        };
+        assert!(matches!(of(MOST_SERIES), Ok(Answer::Vector(samples)) if samples.len() == MOST_SERIES));
+        assert!(matches!(of(MOST_SERIES + 1), Err(Failure::Nonsense(why)) if why.contains("10000 series")));
     }
 
     #[test]
@@ -143,6 +194,7 @@ mod tests {
         let info = br#"{"status":"success","data":{"startTime":"2026-03-01T12:00:00.5Z","CWD":"/"}}"#;
         assert_eq!(start(info).map(Timestamp::as_second), Some(1_772_366_400));
         assert_eq!(start(b"404 page not found"), None);
+        assert_eq!(start(br#"{"status":"success","data":{"startTime":"yesterday"}}"#), None);
     }
 
     proptest! {

@@ -11,6 +11,15 @@ use crate::model::NodeName;
 pub(super) struct Timed {
     pub value: String,
     pub time: String,
+    /// The query is the operator's: nothing tells the samples' time once it has reckoned with them.
+    pub own: bool,
+}
+
+impl Timed {
+    /// Takes an operator's query.
+    pub(super) fn own(query: &str) -> Self {
+        Self { value: query.to_owned(), time: stamped(query), own: true }
+    }
 }
 
 /// The queries for utilisation.
@@ -29,13 +38,15 @@ impl Queries {
         let cpu = Timed {
             value: format!(r#"1 - avg by ({label}) (rate(node_cpu_seconds_total{{mode="idle"}}[{window}s]))"#),
             time: format!(r#"min by ({label}) (timestamp(node_cpu_seconds_total{{mode="idle"}}))"#),
+            own: false,
         };
         let memory = Timed {
             value: format!("1 - avg by ({label}) (node_memory_MemAvailable_bytes) / avg by ({label}) (node_memory_MemTotal_bytes)"),
             time: format!("min by ({label}) (timestamp(node_memory_MemAvailable_bytes))"),
+            own: false,
         };
         let or = |own: &Option<String>, shipped: Timed| match own {
-            Some(query) => Timed { value: query.clone(), time: stamped(query) },
+            Some(query) => Timed::own(query),
             None => shipped,
         };
         Self { label: label.clone(), cpu: or(&config.cpu_query, cpu), memory: or(&config.memory_query, memory) }
@@ -44,11 +55,12 @@ impl Queries {
 
 /// Asks for the time of a query's samples: their own where it is a plain selector, that of
 /// the evaluation otherwise. The line break ends a comment that the query may end with.
-pub(super) fn stamped(query: &str) -> String {
+fn stamped(query: &str) -> String {
     format!("timestamp({query}\n)")
 }
 
-/// Takes the node's name or address from a label's value: a port at its end is not part of it.
+/// Takes the node's name from a label's value: a port at its end is not part of it. An address
+/// stays one, and is no node's name.
 pub(super) fn node_of(value: &str) -> Option<NodeName> {
     let bracketed = value.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(address, _)| address);
     let name = match (bracketed, value.rsplit_once(':')) {

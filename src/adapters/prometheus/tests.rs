@@ -103,10 +103,16 @@ fn one(value: &str) -> String {
     )
 }
 
-/// Answers as Prometheus does: a time for a query of times, the value for any other.
+/// Answers as Thanos does: with no start, a time for a query of times, and the value for any other.
 fn sound(value: &'static str) -> impl Fn(&str) -> String + Send + Sync + 'static {
     move |request| {
-        if request.contains("timestamp") { one(&SystemClock::new().now().as_second().to_string()) } else { one(value) }
+        if request.starts_with("GET") {
+            http("404 Not Found", "")
+        } else if request.contains("timestamp") {
+            one(&SystemClock::new().now().as_second().to_string())
+        } else {
+            one(value)
+        }
     }
 }
 
@@ -188,11 +194,30 @@ async fn a_young_prometheus_is_warming_up() {
 
 #[tokio::test]
 async fn a_prometheus_that_does_not_say_when_it_began_may_be_young() {
-    for (answer, warming_up) in [("500 Internal Server Error", true), ("503 Service Unavailable", true), ("404 Not Found", false)] {
+    for (answer, warming_up) in
+        [("500 Internal Server Error", true), ("503 Service Unavailable", true), ("200 OK", true), ("404 Not Found", false)]
+    {
         let (endpoint, _) = server(move |request| if request.starts_with("GET") { http(answer, "") } else { sound("0.5")(request) }).await;
         let Observed::Known { value, .. } = prometheus(&config(vec![endpoint])).utilisation().await else { panic!("it answers") };
         assert_eq!(value.warming_up, warming_up, "{answer}");
     }
+}
+
+#[tokio::test]
+async fn an_operators_own_query_does_not_see_samples_that_are_too_old() {
+    let (endpoint, requests) = server(|request| {
+        let bounded = request.contains("lookback_delta=120000ms");
+        match (request.starts_with("GET"), request.contains("node_memory"), bounded) {
+            (false, shipped, bounded) if shipped != bounded => sound("0.5")(request),
+            _ => http("404 Not Found", ""),
+        }
+    })
+    .await;
+    let adapter = prometheus(&PrometheusConfig { cpu_query: Some("busy".into()), ..config(vec![endpoint]) });
+    assert_eq!(adapter.query(&"queue".into(), "sum(queue)").await.value(), Some(0.5));
+    assert_eq!(requests.load(Ordering::SeqCst), 2, "the value and its time");
+    let Observed::Known { value, .. } = adapter.utilisation().await else { panic!("it answers") };
+    assert_eq!((value.nodes["worker-1"].cpu.value(), value.nodes["worker-1"].memory.value()), (Some(0.5), Some(0.5)));
 }
 
 #[tokio::test]
@@ -219,8 +244,10 @@ fn endpoints_are_urls_without_passwords_and_may_have_a_prefix() {
     for wrong in ["metrics.internal", "ftp://metrics.internal", "unix:/run/x"] {
         assert!(base(wrong).is_err(), "{wrong}");
     }
-    let error = base("http://ops:canary@metrics.internal").expect_err("a password");
-    assert!(!error.to_string().contains("canary"), "{error}");
+    for secret in ["http://ops:canary@metrics", "http://ops:canary@metrics:port", "ops:canary@metrics", "ftp://canary@metrics"] {
+        let error = base(secret).expect_err("a password");
+        assert!(!error.to_string().contains("canary"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -84,7 +84,8 @@ async fn ledger_queue_secrets(config: &Config, sdk: &SdkConfig) -> Vec<Finding> 
     };
     findings.push(Finding { what: format!("dynamodb: table {}", config.ledger.table), outcome });
     if let Some(queue) = &config.notices.queue_url {
-        findings.push(finding(format!("sqs: {queue}"), Sqs::new(sdk, config).probe().await.map_err(|error| error.to_string())));
+        let outcome = Sqs::new(sdk, config).probe().await.map_err(|error| error.to_string());
+        findings.push(Finding { what: format!("sqs: {queue}"), outcome });
     }
     let secrets = Secrets::new(sdk);
     for (key, reference) in references(config) {

@@ -8,19 +8,21 @@ use crate::observability::Instruments;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Follows the signal. What cannot be changed in a running daemon, and every file with a
-/// problem, changes nothing and is reported.
+/// problem, changes nothing and is reported. The token is read anew whatever the file says.
 pub(super) async fn follow(
     path: PathBuf,
     mut config: Config,
     owner: String,
     world: Arc<Live<Instruments>>,
     mut hang_up: Signal,
+    token: Arc<Notify>,
     reloads: mpsc::Sender<Result<Settings, String>>,
 ) {
     while hang_up.recv().await.is_some() {
+        token.notify_one();
         let reloaded = match again(&path, &config) {
             Ok(new) => {
                 config = new;

@@ -1,6 +1,7 @@
 //! What systemd is told: ready, alive, what is going on, stopping.
 
 use crate::control::status::{Role, Status};
+use crate::http::Pulse;
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,8 @@ use tracing::debug;
 /// How often the status line is refreshed, where it has changed.
 const STATUS_PERIOD: Duration = Duration::from_secs(2);
 
-/// Says READY once the loop turns, feeds the watchdog for as long as it does, and keeps the status line.
-pub(super) async fn report(mut beat: watch::Receiver<u64>, status: watch::Receiver<Arc<Status>>) {
+/// Says READY once the loop turns, feeds the watchdog for as long as all is well with it, and keeps the status line.
+pub(super) async fn report(mut beat: watch::Receiver<u64>, status: watch::Receiver<Arc<Status>>, pulse: Arc<Pulse>) {
     if beat.changed().await.is_err() {
         return;
     }
@@ -23,10 +24,10 @@ pub(super) async fn report(mut beat: watch::Receiver<u64>, status: watch::Receiv
     let mut status_due = interval(STATUS_PERIOD);
     loop {
         tokio::select! {
-            // Only the controller's loop feeds the watchdog: once a second when nothing happens.
+            // Only the controller's loop feeds the watchdog, and not while it goes round in vain.
             beaten = beat.changed() => match beaten {
                 Ok(()) => {
-                    if feeding.is_some_and(|period| fed.elapsed() >= period) {
+                    if feeding.is_some_and(|period| fed.elapsed() >= period) && pulse.complaint().is_none() {
                         tell(&[NotifyState::Watchdog]);
                         fed = Instant::now();
                     }

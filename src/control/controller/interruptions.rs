@@ -1,10 +1,10 @@
 //! What EC2 announces, and above all that it takes an instance back.
 
-use super::{Controller, Event};
+use super::{Controller, Event, Unknown};
 use crate::model::operation::RetireState;
 use crate::model::plan::{NodeRef, OnDrainTimeout, RetireReason};
 use crate::model::{Instance, InstanceId, Operation, Retire, RetireOrder};
-use crate::ports::{Clock, Cloud, Cluster, Delivery, Measurement, Notice, Notices, Telemetry, World};
+use crate::ports::{Clock, Cloud, CloudError, Cluster, Delivery, Measurement, Notice, Notices, Telemetry, World};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use tracing::{info, warn};
@@ -55,23 +55,49 @@ impl<W: World> Controller<W> {
             return self.interrupt(delivery, &instance, at);
         }
         // Not seen yet, or not ours: EC2 is asked before anything is believed.
-        let world = Arc::clone(&self.context.world);
-        self.spawn(async move {
-            match world.cloud().instances().await {
-                Ok(list) => {
-                    let found = list.into_iter().find(|instance| instance.id == id).map(Box::new);
-                    Event::Looked(delivery, id, at, found)
-                }
-                Err(error) => {
-                    warn!(%error, instance = %id, "whose instance is interrupted cannot be told; the message comes again");
-                    Event::Nothing
-                }
+        self.unknown.push(Unknown { delivery, instance: id, at });
+        self.look();
+    }
+
+    /// Asks EC2 about all instances that nobody knows, one question at a time.
+    fn look(&mut self) {
+        if self.looking || self.unknown.is_empty() {
+            return;
+        }
+        self.looking = true;
+        let (world, asked) = (Arc::clone(&self.context.world), std::mem::take(&mut self.unknown));
+        self.spawn(async move { Event::Looked(asked, world.cloud().instances().await) });
+    }
+
+    pub(super) fn looked(&mut self, asked: Vec<Unknown>, answer: Result<Vec<Instance>, CloudError>) {
+        self.looking = false;
+        match answer {
+            Ok(list) => asked.into_iter().for_each(|unknown| self.identify(unknown, &list)),
+            Err(error) => warn!(%error, messages = asked.len(), "whose instances are interrupted cannot be told; the messages come again"),
+        }
+        self.look();
+    }
+
+    fn identify(&mut self, unknown: Unknown, list: &[Instance]) {
+        let Unknown { delivery, instance: id, at } = unknown;
+        match list.iter().find(|instance| instance.id == id) {
+            Some(instance) => {
+                info!(instance = %id, "an instance that was not in the latest list is interrupted");
+                self.instances.push(instance.clone());
+                self.interrupt(delivery, instance, at);
             }
-        });
+            None => {
+                self.context.world.telemetry().record(Measurement::NoticeReceived { kind: "foreign" });
+                info!(instance = %id, "the notice is about an instance of somebody else and changes nothing");
+                self.acknowledge(delivery.handle);
+            }
+        }
     }
 
     pub(super) fn interrupt(&mut self, delivery: Delivery, instance: &Instance, at: Timestamp) {
         let now = self.now();
+        // A clock that is ahead of ours gives no instance a longer life.
+        let at = at.min(now);
         // An old message is no warning any more, and an on-demand instance gets none.
         if !instance.counts() || instance.market != crate::model::Market::Spot || now.duration_since(at) > SPOT_NOTICE * 2 {
             info!(instance = %instance.id, %at, "the notice does not fit the instance and changes nothing");

@@ -23,7 +23,8 @@ impl<W: World> Controller<W> {
                 self.shown.role = Role::Standby { leader: Some(leader.clone()) };
                 self.step_down();
             }
-            Leadership::Unknown => {
+            // The lease of a leader that cannot reach the ledger may be somebody else's by now.
+            Leadership::Lapsed { .. } | Leadership::Unknown => {
                 self.shown.role = Role::Standby { leader: None };
                 self.step_down();
             }
@@ -36,15 +37,20 @@ impl<W: World> Controller<W> {
         if self.grant.take().is_some() {
             warn!("this instance no longer acts");
         }
+        // What a leader saw of the fleet is not what a standby sees.
+        self.shown.plan = None;
+        self.shown.sources.clear();
         self.running.clear();
         self.wake_at = None;
         self.write_word();
         self.loading = false;
         self.observing = false;
+        self.looking = false;
+        self.unknown.clear();
         self.operations.clear();
         self.amended.clear();
         self.receipts.clear();
-        for waiting in self.evaluations.drain(..) {
+        for waiting in self.evaluations.drain(..).chain(self.answering.drain(..)) {
             let _ = waiting.send(Err("this instance does not lead".into()));
         }
     }
@@ -57,11 +63,11 @@ impl<W: World> Controller<W> {
             if state.is_err() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
-            Event::Loaded(grant, heard, state)
+            Event::Loaded(grant, heard, state.map(Box::new))
         });
     }
 
-    pub(super) fn loaded(&mut self, grant: Grant, heard: u64, state: Result<LedgerState, LedgerError>) {
+    pub(super) fn loaded(&mut self, grant: Grant, heard: u64, state: Result<Box<LedgerState>, LedgerError>) {
         self.loading = false;
         match state {
             Ok(state) => {
@@ -78,8 +84,16 @@ impl<W: World> Controller<W> {
             Err(why) => {
                 error!(error = %why, "the journal cannot be read, so nothing is done");
                 self.source("dynamodb", Err(why.to_string()));
-                if self.inputs.leadership.borrow().grant() == Some(&grant) {
-                    self.load(grant);
+                if self.inputs.leadership.borrow().grant() != Some(&grant) {
+                    return;
+                }
+                match why {
+                    // Another build, or another role, may be able to read it.
+                    LedgerError::Unreadable { .. } | LedgerError::Denied { .. } | LedgerError::NoTable { .. } => {
+                        warn!("the lease is given back");
+                        let _ = self.inputs.resign.try_send(());
+                    }
+                    LedgerError::Unavailable { .. } | LedgerError::LeaseLost | LedgerError::Conflict => self.load(grant),
                 }
             }
         }

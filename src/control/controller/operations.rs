@@ -5,30 +5,23 @@ use super::{Controller, Event};
 use crate::model::ids::Epoch;
 use crate::model::instance::tags;
 use crate::model::operation::{LaunchState, RetireState};
-use crate::model::plan::{OnDrainTimeout, RetireReason};
-use crate::model::{Action, Launch, LaunchOrder, LaunchRequest, Operation, OperationId, Plan, Retire, RetireOrder, Snapshot};
+use crate::model::plan::{LaunchReason, OnDrainTimeout};
+use crate::model::{Action, Launch, LaunchOrder, LaunchRequest, Operation, OperationId, Plan, Retire, RetireOrder};
 use crate::policy;
 use crate::ports::ledger::StateSummary;
-use crate::ports::{Entropy, Grant, Ledger, Measurement, Telemetry, World};
+use crate::ports::{Clock, Entropy, Grant, Ledger, Measurement, Telemetry, World};
 use jiff::SignedDuration;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 use tracing::{error, info, warn};
 
 /// Operations that are over are kept this long: EC2's and Kubernetes' lists lag behind them.
 const KEPT_WHEN_OVER: SignedDuration = SignedDuration::from_mins(15);
 
 impl<W: World> Controller<W> {
-    pub(super) fn begin(
-        &mut self,
-        action: &Action,
-        grant: &Grant,
-        versions: &BTreeMap<crate::model::PoolName, String>,
-        snapshot: &Snapshot,
-    ) -> Option<String> {
+    pub(super) fn begin(&mut self, action: &Action, grant: &Grant, versions: &BTreeMap<crate::model::PoolName, String>) -> Option<String> {
         let operation = match action {
-            Action::Launch(order) => self.new_launch(order, grant, versions, snapshot)?,
+            Action::Launch(order) => self.new_launch(order, grant, versions)?,
             Action::Retire(order) => self.new_retire(order.clone(), grant),
         };
         let id = operation.id().to_string();
@@ -41,7 +34,6 @@ impl<W: World> Controller<W> {
         order: &LaunchOrder,
         grant: &Grant,
         versions: &BTreeMap<crate::model::PoolName, String>,
-        snapshot: &Snapshot,
     ) -> Option<Operation> {
         let template = self.context.settings.templates.get(&order.pool)?;
         let Some(version) = template.version.clone().or_else(|| versions.get(&order.pool).cloned()) else {
@@ -60,12 +52,6 @@ impl<W: World> Controller<W> {
             tags: tags(&self.context.settings.cluster, &order.pool, &id, grant.epoch),
         };
         info!(operation = %id, pool = %order.pool, zone = %order.zone, market = %order.market, count = order.count, reason = %order.reason, "scaling up");
-        self.measure_urgency(order, snapshot);
-        self.context.world.telemetry().record(Measurement::ScaledUp {
-            pool: order.pool.to_string(),
-            market: order.market,
-            instances: order.count,
-        });
         let now = self.now();
         Some(Operation::Launch(Launch {
             id,
@@ -76,17 +62,6 @@ impl<W: World> Controller<W> {
             request,
             state: LaunchState::Journalled,
         }))
-    }
-
-    /// Measures how long the oldest of the order's pods has waited.
-    pub(super) fn measure_urgency(&self, order: &LaunchOrder, snapshot: &Snapshot) {
-        let Some(cluster) = snapshot.cluster.known() else { return };
-        let named: BTreeSet<_> = order.pods.iter().collect();
-        let oldest = cluster.pods.iter().filter(|pod| named.contains(&pod.key)).filter_map(|pod| pod.unschedulable_since).min();
-        if let Some(since) = oldest {
-            let took = Duration::try_from(self.now().duration_since(since)).unwrap_or_default();
-            self.context.world.telemetry().record(Measurement::UnschedulableToLaunch { took });
-        }
     }
 
     pub(super) fn new_retire(&self, order: RetireOrder, grant: &Grant) -> Operation {
@@ -101,7 +76,7 @@ impl<W: World> Controller<W> {
         let over = operation.is_over();
         self.operations.insert(operation.id().clone(), operation.clone());
         if !over {
-            self.drive(Drive { operation, fresh, failures: 0 });
+            self.drive(Drive::new(operation, fresh, self.context.world.clock().monotonic()));
         }
     }
 
@@ -154,11 +129,13 @@ impl<W: World> Controller<W> {
     pub(super) fn amend(&mut self, drive: &mut Drive) {
         let Operation::Retire(retire) = &mut drive.operation else { return };
         if let Some(reason) = self.amended.remove(&retire.id) {
-            let restart = matches!(retire.state, RetireState::RollingBack { .. });
             retire.order.reason = reason;
             retire.order.on_timeout = OnDrainTimeout::Force;
-            if restart || matches!(retire.state, RetireState::Draining { .. }) {
-                retire.state = RetireState::Journalled;
+            match retire.state {
+                RetireState::Draining { .. } | RetireState::RollingBack { .. } | RetireState::RolledBack { .. } => {
+                    retire.state = RetireState::Journalled;
+                }
+                RetireState::Journalled | RetireState::Drained { .. } | RetireState::Terminated | RetireState::Done => {}
             }
             drive.fresh = true;
         }
@@ -169,35 +146,23 @@ impl<W: World> Controller<W> {
         match operation {
             Operation::Launch(launch) => match &launch.state {
                 LaunchState::Failed { failure } => {
-                    let failure = match failure {
-                        crate::model::operation::LaunchFailure::InsufficientCapacity => "insufficient_capacity",
-                        crate::model::operation::LaunchFailure::Quota { .. } => "quota",
-                        crate::model::operation::LaunchFailure::TokenMismatch => "token_mismatch",
-                        crate::model::operation::LaunchFailure::Refused { .. } => "refused",
-                    };
-                    warn!(operation = %launch.id, failure, "the launch failed");
-                    telemetry.record(Measurement::OperationFailed { kind: "launch", failure });
+                    let name = failure.name();
+                    warn!(operation = %launch.id, failure = name, "the launch failed");
+                    telemetry.record(Measurement::OperationFailed { kind: "launch", failure: name });
                     // The need is still there, and other offers may serve it.
-                    self.turn("notice");
+                    self.turn(retry_of(launch));
                 }
                 LaunchState::Done { never_joined, .. } if !never_joined.is_empty() => {
                     telemetry.record(Measurement::OperationFailed { kind: "launch", failure: "never_joined" });
-                    self.turn("notice");
+                    self.turn(retry_of(launch));
                 }
                 LaunchState::Done { .. } | LaunchState::Journalled | LaunchState::Joining { .. } => {}
             },
             Operation::Retire(retire) => match &retire.state {
                 RetireState::RolledBack { .. } => telemetry.record(Measurement::RolledBack { pool: retire.order.pool.to_string() }),
                 RetireState::Done => {
-                    let reason = match retire.order.reason {
-                        RetireReason::Underused { .. } => "underused",
-                        RetireReason::AboveMaximum => "above_maximum",
-                        RetireReason::SpotInterruption { .. } => "spot_interruption",
-                        RetireReason::NeverJoined => "never_joined",
-                        RetireReason::Leaked => "leaked",
-                        RetireReason::InstanceGone => "instance_gone",
-                    };
-                    telemetry.record(Measurement::ScaledDown { pool: retire.order.pool.to_string(), reason });
+                    let (pool, reason) = (retire.order.pool.to_string(), retire.order.reason.name());
+                    telemetry.record(Measurement::ScaledDown { pool, reason });
                 }
                 RetireState::Journalled
                 | RetireState::Draining { .. }
@@ -233,5 +198,13 @@ impl<W: World> Controller<W> {
             let (world, grant) = (Arc::clone(&self.context.world), grant.clone());
             self.spawn(async move { Event::Remembered(world.ledger().forget(&grant, &id).await) });
         }
+    }
+}
+
+/// Names the turn that tries again what a launch was for: a rule needs Prometheus, pods do not wait for it.
+fn retry_of(launch: &Launch) -> &'static str {
+    match launch.order.reason {
+        LaunchReason::Rule { .. } => "failure",
+        LaunchReason::PendingPods { .. } | LaunchReason::BelowMinimum | LaunchReason::Replacement { .. } => "notice",
     }
 }

@@ -17,6 +17,17 @@ impl<W: World> Controller<W> {
                 info!(%by, "resuming");
                 self.set_pause(None, done);
             }
+            Command::ResetOffers { done, .. } if self.grant.is_none() => {
+                let _ = done.send(Err("this instance does not lead; ask the leader".into()));
+            }
+            Command::ResetOffers { by, done } => {
+                info!(%by, "offers that rest are tried again");
+                self.memory.offers.clear();
+                self.memory.markets.clear();
+                self.memory.never_joined.clear();
+                let _ = done.send(Ok(()));
+                self.turn("operator");
+            }
             Command::Evaluate { done } if self.grant.is_none() => {
                 let _ = done.send(Err("this instance does not lead; ask the leader".into()));
             }

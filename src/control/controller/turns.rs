@@ -3,10 +3,12 @@
 use super::super::observe::{Observation, observe};
 use super::super::status::{DECISIONS_KEPT, Decision, SourceStatus};
 use super::{Controller, Event};
-use crate::model::Snapshot;
+use crate::model::offer::HourlyPrice;
 use crate::model::snapshot::Observed;
+use crate::model::{OfferKey, Snapshot};
 use crate::policy;
 use crate::ports::{Clock, Measurement, Telemetry, World};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -21,15 +23,19 @@ impl<W: World> Controller<W> {
             return;
         }
         if self.observing {
+            // A turn that asks every source also serves those who wait for less.
             self.again = Some(match self.again {
-                Some("tick") => "tick",
+                Some(waiting) if !is_urgent(waiting) => waiting,
                 Some(_) | None => trigger,
             });
             return;
         }
         self.observing = true;
         let (world, settings) = (Arc::clone(&self.context.world), Arc::clone(&self.context.settings));
-        let urgent = matches!(trigger, "pods" | "notice");
+        let urgent = is_urgent(trigger);
+        if !urgent {
+            self.answering.append(&mut self.evaluations);
+        }
         let heard = self.heard;
         self.spawn(async move {
             let before = world.clock().monotonic();
@@ -52,7 +58,8 @@ impl<W: World> Controller<W> {
             self.instances.clone_from(value);
         }
         let versions = observation.catalogue.known().map(|catalogue| catalogue.template_versions.clone()).unwrap_or_default();
-        let snapshot = self.snapshot(observation);
+        let prices = observation.catalogue.known().map(|catalogue| Arc::clone(&catalogue.prices)).unwrap_or_default();
+        let snapshot = self.snapshot(observation, prices);
         let now = self.now();
         let before = self.context.world.clock().monotonic();
         let (plan, memory) = policy::plan(&self.context.settings.policy, &snapshot, &self.memory, now);
@@ -63,7 +70,7 @@ impl<W: World> Controller<W> {
         if violations.is_empty() {
             self.memory = memory;
             for action in &plan.actions {
-                begun.extend(self.begin(action, &grant, &versions, &snapshot));
+                begun.extend(self.begin(action, &grant, &versions));
             }
         } else {
             for violation in &violations {
@@ -88,7 +95,7 @@ impl<W: World> Controller<W> {
             }
             Err(why) => warn!(%why, "no plan was made"),
         }
-        for waiting in self.evaluations.drain(..) {
+        for waiting in self.answering.drain(..) {
             let _ = waiting.send(decision.clone());
         }
         let blind = decision.as_ref().is_ok_and(|decision| decision.plan.pools.is_empty()) || decision.is_err();
@@ -102,7 +109,7 @@ impl<W: World> Controller<W> {
         self.publish();
     }
 
-    pub(super) fn snapshot(&self, observation: Observation) -> Snapshot {
+    pub(super) fn snapshot(&self, observation: Observation, prices: Arc<BTreeMap<OfferKey, HourlyPrice>>) -> Snapshot {
         Snapshot {
             cluster: observation.cluster,
             instances: observation.instances,
@@ -110,6 +117,7 @@ impl<W: World> Controller<W> {
                 Observed::Known { value, at } => Observed::Known { value: Arc::clone(&value.offers), at },
                 Observed::Unknown(why) => Observed::Unknown(why),
             },
+            prices,
             utilisation: observation.utilisation,
             metrics: observation.metrics,
             operations: self.operations.clone(),
@@ -141,4 +149,9 @@ impl<W: World> Controller<W> {
         }
         entry.why = outcome.err();
     }
+}
+
+/// Tells whether the turn is for somebody who does not wait for Prometheus.
+fn is_urgent(trigger: &str) -> bool {
+    matches!(trigger, "pods" | "notice")
 }

@@ -41,6 +41,8 @@ const BOOT: Duration = Duration::from_secs(40);
 struct Truth {
     lock: Option<LockRecord>,
     epoch: u64,
+    /// The last epoch that was given back.
+    released: u64,
     journal: BTreeMap<OperationId, Operation>,
     memory: Memory,
     pause: Option<Pause>,
@@ -196,8 +198,13 @@ impl Metrics for Small {
 }
 
 impl Ledger for Small {
-    async fn lock(&self) -> Result<Option<LockRecord>, LedgerError> {
-        Ok(self.reach()?.lock.clone())
+    async fn lock(&self) -> Result<Lock, LedgerError> {
+        let truth = self.reach()?;
+        Ok(match &truth.lock {
+            Some(lock) => Lock::Held(lock.clone()),
+            None if truth.released == truth.epoch => Lock::Free,
+            None => Lock::Vanished { epoch: Epoch(truth.epoch) },
+        })
     }
     async fn acquire(&self, claim: &Claim) -> Result<Grant, LedgerError> {
         let mut truth = self.reach()?;
@@ -217,7 +224,9 @@ impl Ledger for Small {
         Ok(())
     }
     async fn release(&self, grant: &Grant) -> Result<(), LedgerError> {
-        self.fenced(grant)?.lock = None;
+        let mut truth = self.fenced(grant)?;
+        truth.lock = None;
+        truth.released = truth.epoch;
         Ok(())
     }
     async fn load(&self) -> Result<LedgerState, LedgerError> {
@@ -342,6 +351,9 @@ impl Cluster for Small {
     }
     async fn read_node(&self, name: &NodeName) -> Result<Option<NodeState>, ClusterError> {
         let truth = self.shared.truth();
+        if truth.view.refused_nodes.contains(name) {
+            return Err(ClusterError::Invalid { call: "get nodes", why: "it makes no sense".into() });
+        }
         let pods = truth.view.pods.iter().filter(|pod| pod.node.as_ref() == Some(name)).map(|pod| Pod::clone(pod)).collect();
         Ok(truth.view.nodes.get(name).cloned().map(|node| NodeState { node, pods }))
     }
@@ -471,15 +483,25 @@ fn settings(owner: &str) -> Settings {
                 memory_below: 0.5,
                 sustain: minutes(10),
                 cooldown: minutes(10),
+                longest_cooldown: Duration::from_hours(6),
                 min_node_age: minutes(10),
             },
-            rest: OfferRest { first: minutes(1), longest: minutes(30), stop_after_never_joined: 3, node: minutes(15) },
+            rest: OfferRest {
+                first: minutes(1),
+                longest: minutes(30),
+                stop_after_never_joined: 3,
+                stopped: Duration::from_hours(48),
+                node: minutes(15),
+            },
             interval: minutes(2),
             max_unready_share: 0.2,
             min_coverage: 1.0,
             price_ceiling: None,
             replace_interrupted_while_paused: false,
             stray_grace: minutes(10),
+            unhealthy_after: minutes(15),
+            join_timeout: minutes(5),
+            startup_taints: BTreeSet::new(),
             critical_priority: 1_000_000_000,
             expendable_below: -10,
         },
@@ -516,6 +538,7 @@ impl Daemon {
         let (deliver, deliveries) = mpsc::channel(8);
         let (command, commands) = mpsc::channel(8);
         let (reload, reloads) = mpsc::channel(1);
+        let (resign, resigned) = mpsc::channel(1);
         let initial = Status {
             version: "test",
             cluster: "test".into(),
@@ -533,11 +556,11 @@ impl Daemon {
         };
         let (publish, status) = watch::channel(Arc::new(initial));
         let (beat, _) = watch::channel(0);
-        let inputs = Inputs { leadership, ticks, deliveries, commands, reloads, stop: stopped.clone() };
+        let inputs = Inputs { leadership, resign, ticks, deliveries, commands, reloads, stop: stopped.clone() };
         let controller = Controller::new(Arc::clone(&world), settings.clone(), inputs, publish, beat);
         let interval = settings.policy.interval;
         let tasks = vec![
-            tokio::spawn(lease::keep(Arc::clone(&world), owner.to_owned(), settings.lease, leads, stopped)),
+            tokio::spawn(lease::keep(Arc::clone(&world), owner.to_owned(), settings.lease, leads, resigned, stopped)),
             tokio::spawn(controller.run()),
             tokio::spawn(async move {
                 loop {

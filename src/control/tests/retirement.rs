@@ -47,7 +47,7 @@ impl Scene {
             on_timeout: OnDrainTimeout::RollBack,
         };
         let retire = Retire { id: "op".into(), epoch: Epoch(1), created: now, updated: now, order, state };
-        Ok(match advance(&self.context, &retire).await? {
+        Ok(match advance(&self.context, &retire, Duration::ZERO).await? {
             Next::Wait => None,
             Next::State(next, _) => match *next {
                 Operation::Retire(retire) => Some(retire.state),

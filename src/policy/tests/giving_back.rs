@@ -95,6 +95,7 @@ fn a_node_that_must_not_go_stays_and_says_why() {
     ];
     for (what, change, word) in rows {
         let mut scene = idle();
+        scene.settings.pools[0].min = 1;
         change(&mut scene);
         scene.turns(0, 8);
         let plan = scene.turn(after(10));
@@ -135,8 +136,47 @@ fn a_node_whose_pods_fit_nowhere_else_stays() {
 
 #[test]
 fn pods_that_wait_keep_every_node() {
-    let plan = idle().pods([pending("w", 64_000)]).turns(0, 10);
+    let plan = idle().pods([pending("w", 3_000)]).turns(0, 10);
     assert_eq!(hold(&plan), Some(Hold::PodsWaiting { pods: 1 }));
+}
+
+#[test]
+fn pods_that_no_node_could_ever_serve_keep_none() {
+    let placeholder = Pod { priority: -100, ..pending("placeholder", 3_000) };
+    let plan = idle().pods([pending("huge", 64_000), placeholder]).turns(0, 10);
+    assert_eq!(first(&plan), Some("n2"));
+    assert_eq!((plan.pending, plan.unplaceable_pods), (2, 1));
+}
+
+#[test]
+fn a_node_that_is_not_ready_does_not_count_towards_the_minimum() {
+    let mut scene = Scene::with_nodes(3).busy(0.1, 0.1);
+    scene.settings.max_unready_share = 0.5;
+    scene.view.nodes.get_mut("n2").expect("the node").readiness = Readiness::NotReady { since: start() };
+    assert_eq!(hold(&scene.turns(0, 10)), Some(Hold::AtMinimum { min: 2 }));
+}
+
+#[test]
+fn a_node_that_stays_unready_is_replaced_and_a_sick_network_is_not() {
+    let sick = |names: &[&str]| {
+        let mut scene = Scene::with_nodes(4);
+        for name in names {
+            scene.view.nodes.get_mut(*name).expect("the node").readiness = Readiness::NotReady { since: start() };
+        }
+        scene.turns(0, 30)
+    };
+    let plan = sick(&["n3"]);
+    assert!(matches!(retirements(&plan)[0].reason, RetireReason::Unhealthy { .. }), "{plan:?}");
+    assert_eq!(retirements(&sick(&["n2", "n3"])).len(), 0);
+}
+
+#[test]
+fn nothing_is_given_back_for_being_no_node_while_a_node_cannot_be_identified() {
+    let mut scene = Scene::with_nodes(3);
+    scene.view.nodes.get_mut("n2").expect("the node").instance = None;
+    let plan = scene.turns(0, 60);
+    assert_eq!(retirements(&plan).len(), 0);
+    assert!(plan.alerts.iter().any(|alert| alert.name == "node_unidentified" && alert.text.contains("n2")), "{:?}", plan.alerts);
 }
 
 #[test]
@@ -240,7 +280,7 @@ fn an_offer_rests_longer_each_time_and_recovers_with_a_success() {
     let mut pauses = Vec::new();
     for _ in 0..7 {
         memory = learn(&settings, memory, &failed(LaunchFailure::InsufficientCapacity), &[], start());
-        pauses.push(memory.offers[&key].until.expect("a rest").duration_since(start()).as_mins());
+        pauses.push(memory.offers[&key].until.duration_since(start()).as_mins());
     }
     assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
     let joined =
@@ -257,7 +297,7 @@ fn three_launches_in_a_row_that_never_join_stop_the_offer() {
     for failures in 1..=3 {
         let never = crate::model::operation::LaunchState::Done { joined: Vec::new(), never_joined: vec!["i-1".into()] };
         memory = learn(&settings, memory, &ended(never), &[], start());
-        assert_eq!(memory.offers[&key].until.is_none(), failures == 3);
+        assert_eq!(memory.offers[&key].stopped, failures == 3);
     }
     let mut scene = Scene::with_nodes(2);
     scene.memory = memory;
@@ -269,7 +309,7 @@ fn the_memory_survives_the_ledger() {
     let mut scene = idle();
     scene.turns(0, 8);
     let key = OfferKey { instance_type: "m5.large".into(), zone: "a".into(), market: Market::Spot };
-    scene.memory.offers.insert(key, Rest { until: None, failures: 3, why: "never joined".into() });
+    scene.memory.offers.insert(key, Rest { until: after(24 * 60), failures: 3, why: "never joined".into(), stopped: true });
     let text = serde_json::to_string(&scene.memory).expect("it is written");
     assert_eq!(serde_json::from_str::<Memory>(&text).expect("it is read"), scene.memory);
 }

@@ -18,7 +18,7 @@ use crate::model::{
     PodPhase, Readiness, Reading, Resources, RetireOrder, Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,12 +59,14 @@ fn settings() -> Settings {
             memory_below: 0.50,
             sustain: Duration::from_mins(10),
             cooldown: Duration::from_mins(10),
+            longest_cooldown: Duration::from_hours(6),
             min_node_age: Duration::from_mins(10),
         },
         rest: OfferRest {
             first: Duration::from_mins(1),
             longest: Duration::from_mins(30),
             stop_after_never_joined: 3,
+            stopped: Duration::from_hours(24),
             node: Duration::from_mins(15),
         },
         interval: Duration::from_mins(2),
@@ -73,6 +75,9 @@ fn settings() -> Settings {
         price_ceiling: None,
         replace_interrupted_while_paused: false,
         stray_grace: Duration::from_mins(10),
+        unhealthy_after: Duration::from_mins(15),
+        join_timeout: Duration::from_mins(5),
+        startup_taints: BTreeSet::new(),
         critical_priority: 1_000_000_000,
         expendable_below: -10,
     }
@@ -186,6 +191,7 @@ impl Scene {
             cluster: unknown_view(),
             instances: Observed::Unknown(crate::model::Missing::Empty),
             offers: Observed::Unknown(crate::model::Missing::Empty),
+            prices: Arc::default(),
             utilisation: unknown(),
             metrics: BTreeMap::new(),
             operations: BTreeMap::new(),

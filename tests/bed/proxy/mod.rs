@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -339,12 +339,21 @@ impl Proxy {
 impl Upstream {
     /// Calls EC2 of moto as the bed itself.
     pub async fn ec2(&self, action: &str, parameters: &BTreeMap<String, String>) -> Result<Answer> {
-        let credential = format!("AWS4-HMAC-SHA256 Credential={BED_KEY}/20260101/us-east-1/ec2/aws4_request, Signature=0");
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, credential.parse()?);
+        let mut headers = signed("ec2")?;
         headers.insert(CONTENT_TYPE, "application/x-www-form-urlencoded".parse()?);
         let body = Bytes::from(write_form(action, parameters));
         self.send(&self.moto, Incomer { path: "/".to_owned(), headers, body }).await
+    }
+
+    /// Calls a service of moto that speaks JSON as the bed itself, such as `events` with `AWSEvents.PutEvents`.
+    pub async fn json(&self, service: &str, target: &str, body: &Value) -> Result<Value> {
+        let mut headers = signed(service)?;
+        headers.insert(CONTENT_TYPE, "application/x-amz-json-1.1".parse()?);
+        headers.insert("x-amz-target", target.parse()?);
+        let body = Bytes::from(body.to_string());
+        let answer = self.send(&self.moto, Incomer { path: "/".to_owned(), headers, body }).await?;
+        ensure!(answer.is_success(), "{target}: {}", answer.text());
+        serde_json::from_slice(&answer.body).with_context(|| format!("{target}: {}", answer.text()))
     }
 
     /// Subnet ids and their zones.
@@ -393,6 +402,14 @@ impl Upstream {
         }
         Ok(Answer { status, headers, body: answer.bytes().await? })
     }
+}
+
+/// The header by which moto knows the service; it looks at no signature.
+fn signed(service: &str) -> Result<HeaderMap> {
+    let credential = format!("AWS4-HMAC-SHA256 Credential={BED_KEY}/20260101/us-east-1/{service}/aws4_request, Signature=0");
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, credential.parse()?);
+    Ok(headers)
 }
 
 fn failure(call: &Call, error: &anyhow::Error) -> Effect {

@@ -1,17 +1,18 @@
-//! What the scenarios share: a fleet at its minimum, calls found in the log, and nodes watched over time.
+//! What the scenarios share: a fleet at its minimum, calls found in the log, and what must hold at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
-use serde_json::Value;
-use tokio::task::JoinHandle;
+use k8s_openapi::api::core::v1::Node;
+use serde_json::{Value, json};
 
 use crate::bed::Bed;
-use crate::cluster::{Cluster, is_cordoned, unschedulable_since};
+use crate::cluster::{Cluster, unschedulable_since};
 use crate::configuration::Configuration;
 use crate::daemon::{Daemon, access_key};
+use crate::ledger::Ledger;
 use crate::proxy::call::Call;
 use crate::proxy::faults::Matcher;
 use crate::wait::{Seen, until};
@@ -105,51 +106,48 @@ pub fn finding<'a>(status: &'a Value, rule: &str) -> Option<&'a Value> {
     status["plan"]["pools"][0]["findings"].as_array()?.iter().find(|finding| finding["rule"] == rule)
 }
 
-/// Nodes watched over time: when each was first seen cordoned, and gone.
-pub struct Timeline {
-    watching: JoinHandle<BTreeMap<String, Life>>,
-    stop: tokio::sync::watch::Sender<bool>,
+/// POSTs what must succeed.
+async fn ask(daemon: &Daemon, path: &str, body: &str) -> Result<()> {
+    let (code, answer) = daemon.post(path, body).await?;
+    ensure!(code == 200, "POST {path} of {}: {code} {answer}", daemon.name);
+    Ok(())
 }
 
-/// What was seen of a node.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Life {
-    pub cordoned: Option<Instant>,
-    pub gone: Option<Instant>,
+/// Pauses the fleet.
+pub async fn pause(daemon: &Daemon, reason: &str) -> Result<()> {
+    ask(daemon, "/api/v1/pause", &json!({ "reason": reason }).to_string()).await
 }
 
-impl Timeline {
-    /// Looks every 50 ms.
-    pub fn start(cluster: &Cluster) -> Self {
-        let (stop, stopped) = tokio::sync::watch::channel(false);
-        let cluster = cluster.clone();
-        let watching = tokio::spawn(async move {
-            let mut lives: BTreeMap<String, Life> = BTreeMap::new();
-            while !*stopped.borrow() {
-                // A look that fails is made again.
-                if let Ok(nodes) = cluster.nodes().await {
-                    for (name, node) in &nodes {
-                        let life = lives.entry(name.clone()).or_default();
-                        if is_cordoned(node) {
-                            life.cordoned.get_or_insert_with(Instant::now);
-                        }
-                    }
-                    for (name, life) in &mut lives {
-                        if !nodes.contains_key(name) {
-                            life.gone.get_or_insert_with(Instant::now);
-                        }
-                    }
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            lives
-        });
-        Self { watching, stop }
-    }
+/// Lets it go on.
+pub async fn resume(daemon: &Daemon) -> Result<()> {
+    ask(daemon, "/api/v1/resume", "").await
+}
 
-    /// What was seen.
-    pub async fn end(self) -> Result<BTreeMap<String, Life>> {
-        self.stop.send_replace(true);
-        self.watching.await.context("the watching of the nodes")
-    }
+/// Waits until all is over, and holds the ledger against the leader, EC2 and the call log.
+pub async fn settled(bed: &Bed, leader: &Daemon) -> Result<Ledger> {
+    quiet(leader).await?;
+    // A turn writes the state's record, and the next one may be minutes away.
+    ask(leader, "/api/v1/evaluate", "").await?;
+    let ledger = until("the ledger to say that all is over", LATER, async || {
+        let ledger = bed.ledger().await?;
+        let workers = bed.joiner.living_workers_of(&bed.cluster_id).await?.len();
+        Ok(ledger.unsettled(workers).map_or(Seen::Done(ledger), Seen::NotYet))
+    })
+    .await?;
+    let status = leader.get_json("/api/v1/status").await?;
+    let (owner, epoch) = ledger.lock.as_ref().context("nobody holds the lock")?;
+    ensure!(status["owner"] == owner.as_str(), "{owner} holds the lock, and not {}", status["owner"]);
+    ensure!(status["role"]["epoch"] == *epoch && ledger.epoch == *epoch, "epoch {epoch} of the lock, {} of the record", ledger.epoch);
+    ensure!(ledger.last_scale()? <= Timestamp::now(), "{:?} is still to come", ledger.state.last_scale_time);
+    ledger.account_for(&bed.proxy.calls())?;
+    Ok(ledger)
+}
+
+/// All of each node that somebody else than its kubelet changes.
+pub async fn faces(cluster: &Cluster) -> Result<BTreeMap<String, Value>> {
+    let face = |node: Node| {
+        let metadata = node.metadata;
+        json!({"uid": metadata.uid, "labels": metadata.labels, "annotations": metadata.annotations, "spec": node.spec})
+    };
+    Ok(cluster.nodes().await?.into_iter().map(|(name, node)| (name, face(node))).collect())
 }

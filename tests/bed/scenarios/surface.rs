@@ -1,14 +1,20 @@
-//! What operators see and do: check, status, pause, evaluate, reload, metrics.
+//! What operators and systemd see and do: check, status, pause, evaluate, reload, metrics; ready, watchdog, stop.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use tokio::net::UnixDatagram;
 
-use super::fleet::{SOON, fleet};
+use super::fleet::{SOON, create_table, fleet, launched_since, leads, settled};
 use crate::bed::Bed;
 use crate::configuration::Configuration;
+use crate::proxy::faults::{Matcher, When};
 use crate::wait::{Seen, until};
+use crate::workload::Workload;
+
+/// systemd kills what has not ended by then.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
 
 /// The command line and the HTTP surface agree with the world and with each other.
 pub async fn operators(bed: &mut Bed) -> Result<()> {
@@ -57,12 +63,86 @@ pub async fn operators(bed: &mut Bed) -> Result<()> {
         ensure!(metrics.contains(sample), "/metrics lacks {sample}:\n{metrics}");
     }
     reload(&daemon, &toml).await?;
-    let code = daemon.terminate(Duration::from_secs(10)).await?;
+    let ledger = settled(bed, &daemon).await?;
+    ensure!(!ledger.state.is_paused && ledger.operations.len() == 1, "one node was to be bought: {:?}", ledger.operations);
+    let code = daemon.terminate(STOP_LIMIT).await?;
     ensure!(code == 0, "SIGTERM ended it with {code}");
-    let held = bed.aws.dynamodb.get_item().table_name("node-fleet");
-    let key = |text: &str| aws_sdk_dynamodb::types::AttributeValue::S(text.to_owned());
-    let lock = held.key("cluster_id", key(&bed.cluster_id)).key("record", key("lock")).send().await?;
-    ensure!(lock.item().is_none(), "the lease was not given back: {:?}", lock.item());
+    let lock = bed.ledger().await?.lock;
+    ensure!(lock.is_none(), "the lease was not given back: {lock:?}");
+    Ok(())
+}
+
+/// systemd is told that the daemon is ready, that it lives for as long as it does, and that it stops.
+pub async fn under_systemd(bed: &mut Bed) -> Result<()> {
+    let configuration = Configuration { min: 1, interval: "1s".to_owned(), scale_down: false, ..Configuration::default() };
+    let toml = configuration.toml(bed);
+    create_table(bed, &toml).await?;
+    let path = bed.folder().join("notify.sock");
+    let socket = UnixDatagram::bind(&path).context("the socket of systemd")?;
+    // It is to be fed every second.
+    let environment = [("NOTIFY_SOCKET", path.to_string_lossy().into_owned()), ("WATCHDOG_USEC", "3000000".to_owned())];
+    let mut daemon = bed.start_daemon_under("alpha", &toml, &environment)?;
+    let mut told = Vec::new();
+    hear(&socket, &mut told, "READY=1", 1).await?;
+    ensure!(!told.iter().any(|line| line == "WATCHDOG=1"), "the watchdog was fed before it was ready: {told:?}");
+    hear(&socket, &mut told, "WATCHDOG=1", 3).await?;
+    until("a status line for a leader", SOON, async || {
+        let fed = told.iter().filter(|line| *line == "WATCHDOG=1").count();
+        hear(&socket, &mut told, "WATCHDOG=1", fed + 1).await?;
+        let leads = told.iter().any(|line| line.starts_with("STATUS=leading in epoch 1"));
+        Ok(if leads { Seen::Done(()) } else { Seen::NotYet(format!("{told:?}")) })
+    })
+    .await?;
+    ensure!(!told.iter().any(|line| line == "STOPPING=1"), "it stops unasked: {told:?}");
+    let code = daemon.terminate(STOP_LIMIT).await?;
+    ensure!(code == 0, "SIGTERM ended it with {code}");
+    hear(&socket, &mut told, "STOPPING=1", 1).await?;
+    ensure!(told.iter().filter(|line| *line == "READY=1").count() == 1, "it was ready more than once: {told:?}");
+    Ok(())
+}
+
+/// Listens until systemd has been told something so many times in all.
+async fn hear(socket: &UnixDatagram, told: &mut Vec<String>, what: &str, times: usize) -> Result<()> {
+    let mut buffer = [0; 4096];
+    let listening = async {
+        while told.iter().filter(|line| *line == what).count() < times {
+            let length = socket.recv(&mut buffer).await?;
+            told.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));
+        }
+        anyhow::Ok(())
+    };
+    let heard = tokio::time::timeout(SOON, listening).await.unwrap_or_else(|_| Err(anyhow!("it did not come")));
+    heard.with_context(|| format!("{what} was to be told to systemd {times} times, which was told {told:?}"))
+}
+
+/// SIGTERM while a launch waits for EC2's answer: over in time, and a successor finishes the launch.
+pub async fn stopped_in_the_middle(bed: &mut Bed) -> Result<()> {
+    let configuration = Configuration { min: 1, max: 4, scale_down: false, ..Configuration::default() };
+    let toml = configuration.toml(bed);
+    let mut daemon = fleet(bed, &configuration).await?;
+    bed.cluster.apply(&Workload::new("shop", 1, "1500m", "256Mi")).await?;
+    bed.cluster.wait_for_running("shop", 1, SOON).await?;
+    let before = settled(bed, &daemon).await?;
+    let mark = bed.proxy.mark();
+    let hold = bed.proxy.faults.hold(Matcher::action("CreateFleet"), When::Before);
+    bed.cluster.scale("shop", 2).await?;
+    let sent = hold.reached(SOON).await?;
+    let asked = Instant::now();
+    let code = daemon.terminate(STOP_LIMIT).await?;
+    println!("  ended {:.1} s after SIGTERM, with a launch in hand", asked.elapsed().as_secs_f64());
+    ensure!(code == 0, "SIGTERM ended it with {code}");
+    let lock = bed.ledger().await?.lock;
+    ensure!(lock.is_none(), "the lease was not given back: {lock:?}");
+    // What is on its way takes effect, whoever is left to hear of it.
+    hold.release();
+    let successor = bed.start_daemon("beta", &toml)?;
+    leads(&successor, SOON).await?;
+    bed.cluster.wait_for_running("shop", 2, SOON).await?;
+    let after = settled(bed, &successor).await?;
+    let launch = after.operation(sent.parameter("ClientToken").context("no client token")?)?;
+    ensure!(launch.state == "done" && (launch.epoch, launch.writer_epoch) == (1, 2), "the successor was to finish it: {launch}");
+    ensure!(after.operations.len() == before.operations.len() + 1, "{:?}", after.operations);
+    ensure!(launched_since(bed, mark) == 1, "one node was needed: {} were bought", launched_since(bed, mark));
     Ok(())
 }
 

@@ -1,0 +1,188 @@
+//! `node-fleet demo`: a fleet in memory that lives at a chosen speed, with the daemon that runs in production.
+
+mod lines;
+mod view;
+mod world;
+
+use super::fuzz::{Faults, faults};
+use crate::control::status::{COMMANDS_WAITING, Handle, Status};
+use crate::http::{self, AdminSocket, Pulse, Surface};
+use crate::observability;
+use crate::sim::front::{Picture, Scenario};
+use crate::sim::{Fault, Planned};
+use anyhow::{Context, anyhow};
+use jiff::{SignedDuration, Span, SpanRelativeTo};
+use std::io::{IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use world::{Desk, World};
+
+/// Faults that are asked for come after this time of the world, one after the other.
+const FIRST_FAULT: Duration = Duration::from_mins(30);
+/// How long each of them lasts.
+const FAULT_LASTS: Duration = Duration::from_mins(20);
+/// Without `--for` the world is as long as anybody could watch.
+const LONG: f64 = 24.0 * 365.0;
+
+/// Shows a fleet that lives in memory.
+#[derive(Debug, clap::Args)]
+pub(super) struct Demo {
+    /// How many seconds of the world pass in one of yours.
+    #[arg(long, value_name = "FACTOR", default_value_t = 60.0, value_parser = speed)]
+    speed: f64,
+    /// Ends after so much time of the world (`24h`, `90m`); without it, when it is interrupted.
+    #[arg(long = "for", value_name = "TIME", value_parser = span)]
+    length: Option<Duration>,
+    /// Which world; the same number gives the same one.
+    #[arg(long, value_name = "NUMBER", default_value_t = 7)]
+    seed: u64,
+    /// Faults that come one after the other, by name or number.
+    #[arg(long, value_name = "NAME,…", value_parser = faults)]
+    fault: Option<Faults>,
+    /// Where the daemon answers: /metrics, /healthz, /api/v1/…
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9477")]
+    listen: SocketAddr,
+    /// The daemon's Unix socket, for `node-fleet pause --socket PATH` and the like.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Prints lines as things happen, even on a terminal.
+    #[arg(long)]
+    lines: bool,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    let fine = |factor: &f64| (1.0..=100_000.0).contains(factor);
+    text.parse().ok().filter(fine).ok_or_else(|| format!("`{text}` must be a number from 1 to 100000"))
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` must be a time from 1m to 366d, like `24h` or `90m`");
+    let span: Span = text.parse().map_err(|_| wrong())?;
+    let time = span.to_duration(SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+    let fine = (SignedDuration::from_mins(1)..=SignedDuration::from_hours(24 * 366)).contains(&time);
+    Duration::try_from(time).ok().filter(|_| fine).ok_or_else(wrong)
+}
+
+impl Demo {
+    fn scenario(&self) -> Scenario {
+        let hours = self.length.map_or(LONG, |length| length.as_secs_f64() / 3600.0);
+        let mut scenario = Scenario::shop(self.seed, hours);
+        let asked: &[Fault] = self.fault.as_ref().map_or(&[], |faults| &faults.0);
+        for (fault, place) in asked.iter().zip(0_u32..) {
+            scenario.faults.push(Planned { fault: *fault, at: FIRST_FAULT + FAULT_LASTS * 2 * place, lasts: FAULT_LASTS });
+        }
+        scenario
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| {
+            let folder = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+            folder.join(format!("node-fleet-demo-{}.sock", std::process::id()))
+        })
+    }
+}
+
+/// Lets the world live until it ends or is interrupted, and sums it up.
+pub(super) fn execute(demo: &Demo) -> anyhow::Result<ExitCode> {
+    let scenario = demo.scenario();
+    scenario.check().context("this world is impossible")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let first = Status::first(&scenario.settings.cluster, "nobody yet", jiff::Timestamp::UNIX_EPOCH);
+    let (status, shown) = watch::channel(Arc::new(first));
+    let (commands, asked) = mpsc::channel(COMMANDS_WAITING);
+    let (instruments, render) = observability::metrics(shown.clone());
+    let interval = scenario.settings.policy.interval;
+    let (beat, beats) = watch::channel(0_u64);
+    let (stop, stopped) = watch::channel(false);
+    let socket = demo.socket();
+    let (tcp, admin) = runtime.block_on(async {
+        let tcp = TcpListener::bind(demo.listen)
+            .await
+            .with_context(|| format!("cannot listen on {} (--listen names another address)", demo.listen))?;
+        let admin = AdminSocket::bind(&socket).await.context("the daemon's socket")?;
+        anyhow::Ok((tcp, admin))
+    })?;
+    let address = tcp.local_addr()?;
+    let pulse = Pulse::new(interval);
+    runtime.spawn({
+        let (pulse, shown) = (Arc::clone(&pulse), shown.clone());
+        async move { pulse.follow(beats, shown).await }
+    });
+    let handle = Handle { status: shown.clone(), commands: commands.clone() };
+    let surface = Surface { handle, pulse, render, token: None };
+    let serving = runtime.spawn(http::serve(surface, http::Limits::default(), tcp, Some(admin), stopped));
+    let desk = Desk { status, asked, beat };
+    let mut world = World::begin(scenario, demo.speed, demo.length, instruments, desk);
+    let shown_at = Shown { address, socket: socket.clone(), speed: demo.speed };
+    if std::io::stdout().is_terminal() && !demo.lines {
+        view::show(&mut world, &shown, &commands, &shown_at)?;
+    } else {
+        runtime.block_on(lines::print(&mut world, &shown, &shown_at))?;
+    }
+    let last = world.end()?;
+    stop.send_replace(true);
+    let _ = runtime.block_on(serving);
+    write!(std::io::stdout().lock(), "{}", summary(&last))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What is told about the demonstration itself.
+struct Shown {
+    address: SocketAddr,
+    socket: PathBuf,
+    speed: f64,
+}
+
+/// Sums a world up for people.
+fn summary(last: &Picture) -> String {
+    let hours = last.elapsed.as_secs_f64() / 3600.0;
+    let saved = if last.peak_spent > 0.0 { (1.0 - last.spent / last.peak_spent) * 100.0 } else { 0.0 };
+    let waits = &last.waits;
+    let mean = if waits.pods > 0 { waits.total.as_secs_f64() / number(waits.pods) } else { 0.0 };
+    format!(
+        "{hours:.1} hours of the world: {:.1} node-hours, ${:.2}\na fleet of the largest size at that time, all on demand: ${:.2}, so that {saved:.0} % were saved\n{} pods found no node at first; they waited {mean:.0} s in the mean and {:.0} s at most\n",
+        last.node_hours,
+        last.spent,
+        last.peak_spent,
+        waits.pods,
+        waits.longest.as_secs_f64(),
+    )
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 pods")]
+fn number(count: u64) -> f64 {
+    count as f64
+}
+
+/// Names a time of the world: which day, and what the clock shows.
+fn clock(picture: &Picture) -> String {
+    let day = picture.elapsed.as_secs() / 86_400 + 1;
+    format!("day {day}, {}", picture.wall.strftime("%H:%M:%S"))
+}
+
+/// Gives the last word of the world, or says that it broke.
+fn broken(_: Box<dyn std::any::Any + Send>) -> anyhow::Error {
+    anyhow!("the world has broken; its last words are above")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_that_make_no_sense_are_named() {
+        assert_eq!(span("24h"), Ok(Duration::from_hours(24)));
+        assert_eq!(span("90m"), Ok(Duration::from_mins(90)));
+        for text in ["", "0h", "-3h", "soon", "10y"] {
+            assert!(span(text).is_err_and(|why| why.contains("24h")), "{text}");
+        }
+        for text in ["0", "-1", "fast", "1e9"] {
+            assert!(speed(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! The front door: a cluster from a seed, its controllers, and what became of them.
+
+mod daemon;
+mod picture;
+mod run;
+mod scenario;
+mod shrink;
+
+pub use daemon::{Daemon, Parts};
+pub use picture::{Condition, MachinePicture, Picture};
+pub use run::{Deaf, Outcome, Run, run};
+pub use scenario::{Scenario, ScenarioError};
+pub use shrink::shrink;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,598 @@
+//! A cluster, its workloads and its troubles, drawn from a seed.
+
+use super::super::dynamodb::TODAY;
+use super::super::ec2::{Ec2, KINDS, Kind, PoolSpec, node_labels};
+use super::super::faults::{Fault, Faults, Planned};
+use super::super::oracle::{Oracle, Promises};
+use super::super::plants::Plant;
+use super::super::streams::{self, Purpose};
+use super::super::universe::{Beginning, Truth};
+use super::super::workload::{Curve, Workload};
+use crate::control::Settings;
+use crate::control::settings::{Lease, Operations, Template};
+use crate::model::ids::Epoch;
+use crate::model::instance::{InstanceState, tags};
+use crate::model::offer::HourlyPrice;
+use crate::model::plan::OnDrainTimeout;
+use crate::model::scheduling::{Constraints, HOSTNAME_LABEL, Labels, PodAffinityTerm, Selector, SpreadConstraint, ZONE_LABEL};
+use crate::model::snapshot::DaemonSet;
+use crate::model::{Bytes, Market, MilliCpu, PoolName, Resources, Zone};
+use crate::policy::schedule::Schedule;
+use crate::policy::{BoundsSchedule, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings as Policy};
+use jiff::Timestamp;
+use rand::RngExt;
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A Monday at midnight: the world begins so much later as its phase says.
+const BEGIN: i64 = 1_772_409_600;
+/// Faults come in this part of the time, so that there is peace before and after.
+const TROUBLED: (f64, f64) = (0.05, 0.55);
+/// What is left of the load at the end is constant.
+const PEACE: f64 = 0.62;
+const MIB: u64 = 1 << 20;
+
+/// A whole world, before it begins.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Which.
+    pub seed: u64,
+    /// How long it is watched.
+    pub hours: f64,
+    /// What goes wrong, and when.
+    pub faults: Vec<Planned>,
+    /// How many controllers there are: a leader, and a standby perhaps.
+    pub controllers: usize,
+    /// What the controllers are told.
+    pub settings: Settings,
+    /// The zones.
+    pub zones: Vec<Zone>,
+    /// What the pools may buy.
+    pub pools: Vec<PoolSpec>,
+    /// What runs.
+    pub workloads: Vec<Workload>,
+    /// What comes to every node.
+    pub daemon_sets: Vec<DaemonSet>,
+    /// Workers that are there from the beginning.
+    pub workers: u32,
+    /// How long machines boot.
+    pub boot: (Duration, Duration),
+    /// How often the market takes a spot machine back, per machine and hour.
+    pub reclaims_per_hour: f64,
+    /// Where in the week it begins.
+    pub phase: Duration,
+    /// When workloads begin to replace all their pods.
+    pub rollouts: Vec<(usize, Duration)>,
+    /// From when on nothing goes wrong and the load stays as it is; `None` is never.
+    pub peace_from: Option<Duration>,
+    /// The bug that the controllers have, to show that the oracle sees it.
+    pub plant: Option<Plant>,
+}
+
+/// Why no world can be made.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScenarioError {
+    /// Nothing can be bought.
+    #[error("pool {pool} offers nothing: it names no instance type that the world sells (one of {known})")]
+    NoOffers {
+        /// The pool.
+        pool: PoolName,
+        /// What is sold.
+        known: String,
+    },
+    /// The bounds cannot be kept.
+    #[error("pool {pool} wants at least {min} and at most {max} workers; min must not be above max, and max must be at least 1")]
+    Bounds {
+        /// The pool.
+        pool: PoolName,
+        /// The minimum.
+        min: u32,
+        /// The maximum.
+        max: u32,
+    },
+    /// There is nowhere to be.
+    #[error("the world has no zones; at least one is needed")]
+    NoZones,
+}
+
+impl Scenario {
+    /// Draws a world from a seed. `allowed` are the faults that may come.
+    #[must_use]
+    pub fn from_seed(seed: u64, hours: f64, allowed: &[Fault]) -> Self {
+        let mut random = streams::open(seed, Purpose::Scenario);
+        let zones: Vec<Zone> =
+            ["a", "b", "c"].iter().take(random.random_range(2..=3)).map(|zone| Zone::new(format!("eu-central-1{zone}"))).collect();
+        let pools = pools(&mut random);
+        let policy = policy(&mut random, &pools);
+        let workloads = workloads(&mut random, &policy, &pools, hours);
+        let mut rollouts = Vec::new();
+        for workload in 0..workloads.len() {
+            if random.random_bool(0.2) {
+                rollouts.push((workload, span(hours * random.random_range(0.1..0.5))));
+            }
+        }
+        let workers = policy.pools[0].min;
+        let mut settings = settings(policy);
+        let heartbeat = *[3, 6, 10].choose(&mut random).unwrap_or(&3);
+        settings.lease = Lease { duration: Duration::from_secs(20 * heartbeat / 3), heartbeat: Duration::from_secs(heartbeat) };
+        let mut scenario = Self {
+            seed,
+            hours,
+            faults: Vec::new(),
+            controllers: if random.random_bool(0.5) { 2 } else { 1 },
+            settings,
+            zones,
+            pools,
+            workloads,
+            daemon_sets: daemon_sets(&mut random),
+            workers,
+            boot: (Duration::from_secs(random.random_range(25..50)), Duration::from_secs(random.random_range(50..110))),
+            reclaims_per_hour: if random.random_bool(0.5) { random.random_range(0.0..0.05) } else { 0.0 },
+            phase: Duration::from_secs(random.random_range(0..7 * 24) * 3600),
+            rollouts,
+            peace_from: Some(span(hours * PEACE)),
+            plant: None,
+        };
+        scenario.faults = faults(seed, hours, allowed);
+        scenario
+    }
+
+    /// A calm cluster of one pool that stays as large as it is: what is left when nothing happens.
+    #[must_use]
+    pub fn quiet(seed: u64, hours: f64, workers: u32) -> Self {
+        let pools = vec![PoolSpec { name: "workers".into(), types: vec!["m5.large"], labels: Labels::new(), taints: Vec::new() }];
+        let mut policy = base_policy(vec![base_pool("workers")]);
+        policy.pools[0].min = workers;
+        policy.pools[0].max = workers + 10;
+        let requests = Resources { cpu: MilliCpu(250), memory: Bytes(512 * MIB), pods: 1, ..Resources::default() };
+        let load = f64::from(workers) * 0.8;
+        let workload = Workload::new("web", requests, Curve::Constant(load), 0.2);
+        Self {
+            seed,
+            hours,
+            faults: Vec::new(),
+            controllers: 1,
+            settings: settings(policy),
+            zones: vec!["eu-central-1a".into(), "eu-central-1b".into()],
+            pools,
+            workloads: vec![workload],
+            daemon_sets: Vec::new(),
+            workers,
+            boot: (Duration::from_secs(40), Duration::from_mins(1)),
+            reclaims_per_hour: 0.0,
+            phase: Duration::ZERO,
+            rollouts: Vec::new(),
+            peace_from: None,
+            plant: None,
+        }
+    }
+
+    /// A shop on its first day: a daily curve, jobs by the hour, a flash sale and an interrupted spot instance on the way.
+    #[must_use]
+    pub fn shop(seed: u64, hours: f64) -> Self {
+        let types = vec!["m5.large", "m6i.large", "m5.xlarge", "m6i.xlarge"];
+        let pools = vec![PoolSpec { name: "workers".into(), types, labels: Labels::new(), taints: Vec::new() }];
+        let mut policy = base_policy(vec![base_pool("workers")]);
+        policy.pools[0].max = 16;
+        let pod = |milli, mib| Resources { cpu: MilliCpu(milli), memory: Bytes(mib * MIB), pods: 1, ..Resources::default() };
+        let minutes = |number: u64| Duration::from_secs(number * 60);
+        let daily = |low, high, peak_hour| Curve::Daily { low, high, peak_hour, weekend: 0.6 };
+        let sale = Curve::FlashSale { at: minutes(150), height: 7.0, half_life: minutes(25) };
+        let jobs = Curve::Cron { every: minutes(60), length: minutes(12), height: 3.0 };
+        let web = Workload::new("web", pod(250, 256), daily(1.0, 6.0, 14.0), 0.18);
+        let api = Workload::new("api", pod(500, 512), daily(0.8, 4.0, 15.0), 0.35);
+        let checkout = Workload::new("checkout", pod(500, 384), Curve::Sum(vec![Curve::Constant(0.5), sale]), 0.35);
+        let mut reports = Workload::new("reports", pod(1000, 1024), jobs, 0.9);
+        (reports.max_unavailable, reports.least) = (None, 0);
+        Self {
+            faults: vec![Planned { fault: Fault::SpotStorm, at: minutes(330), lasts: minutes(2) }],
+            workloads: vec![web, api, checkout, reports],
+            daemon_sets: vec![DaemonSet {
+                namespace: "kube-system".into(),
+                name: "node-exporter".into(),
+                requests: pod(50, 64),
+                constraints: Constraints::default(),
+            }],
+            settings: settings(policy),
+            zones: ["a", "b", "c"].iter().map(|zone| Zone::new(format!("eu-central-1{zone}"))).collect(),
+            pools,
+            controllers: 2,
+            workers: 2,
+            reclaims_per_hour: 0.02,
+            phase: Duration::from_hours(7),
+            ..Self::quiet(seed, hours, 2)
+        }
+    }
+
+    /// Says what is impossible about this world.
+    ///
+    /// # Errors
+    /// What is impossible.
+    pub fn check(&self) -> Result<(), ScenarioError> {
+        if self.zones.is_empty() {
+            return Err(ScenarioError::NoZones);
+        }
+        for pool in &self.pools {
+            if !pool.types.iter().any(|name| Kind::named(name).is_some()) {
+                let known = KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(", ");
+                return Err(ScenarioError::NoOffers { pool: pool.name.clone(), known });
+            }
+        }
+        for pool in &self.settings.policy.pools {
+            if pool.min > pool.max || pool.max == 0 {
+                return Err(ScenarioError::Bounds { pool: pool.name.clone(), min: pool.min, max: pool.max });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives how long it is watched.
+    #[must_use]
+    pub fn length(&self) -> Duration {
+        span(self.hours)
+    }
+
+    /// Makes what the world begins with.
+    pub(in super::super) fn beginning(&self) -> Beginning {
+        let monday = Timestamp::from_second(BEGIN).unwrap_or(Timestamp::UNIX_EPOCH);
+        let start = monday + jiff::SignedDuration::try_from(self.phase).unwrap_or_default();
+        let mut ec2 = Ec2::new(&self.settings.cluster, self.zones.clone(), self.pools.clone());
+        for pool in &self.pools {
+            for kind in &pool.types {
+                for zone in &self.zones {
+                    ec2.set_spot_ratio((*kind).into(), zone.clone(), 0.35);
+                }
+            }
+        }
+        let promises = Promises {
+            policy: self.settings.policy.clone(),
+            drain_timeout: self.settings.operations.drain_timeout,
+            interruption_margin: self.settings.operations.interruption_margin,
+        };
+        Beginning {
+            seed: self.seed,
+            start,
+            ec2,
+            workloads: self.workloads.clone(),
+            phase: self.phase,
+            boot: self.boot,
+            reclaims_per_hour: self.reclaims_per_hour,
+            builds: vec![TODAY; self.controllers],
+            faults: Faults::new(self.faults.clone()),
+            oracle: Oracle::new(promises),
+        }
+    }
+
+    /// Puts servers, the first workers and strangers into the world.
+    pub(in super::super) fn populate(&self, truth: &mut Truth) {
+        truth.kubernetes.daemon_sets.clone_from(&self.daemon_sets);
+        let zone = self.zones[0].clone();
+        let server = truth.stranger(zone.clone());
+        let kind = KINDS[1];
+        let labels = |name: &str| Labels::from([(HOSTNAME_LABEL.to_owned(), name.to_owned()), (ZONE_LABEL.to_owned(), zone.to_string())]);
+        let mut node = truth.new_node("server-0".into(), Some(server), kind, labels("server-0"), Vec::new());
+        node.control_plane = true;
+        truth.adds_node(node);
+        let stranger = truth.stranger(zone.clone());
+        let node = truth.new_node("stranger".into(), Some(stranger), kind, labels("stranger"), vec![foreign_taint()]);
+        truth.adds_node(node);
+        for (index, pool) in (0..self.workers).zip(std::iter::repeat(&self.pools[0])) {
+            let zone = self.zones[index as usize % self.zones.len()].clone();
+            let Some(kind) = pool.types.iter().find_map(|name| Kind::named(name)) else { continue };
+            let operation = format!("op-begin-{index}").as_str().into();
+            let tags = tags(&self.settings.cluster, &pool.name, &operation, Epoch(0));
+            let id = truth.ec2.add(kind, zone.clone(), Market::OnDemand, kind.price, tags, Duration::ZERO);
+            if let Some(machine) = truth.ec2.machines.get_mut(&id) {
+                machine.state = InstanceState::Running;
+                machine.visible = Duration::ZERO;
+            }
+            let name = super::super::life::name_of(&id);
+            let labels = node_labels(pool, kind, &zone, Market::OnDemand, Some(name.as_str()));
+            let node = truth.new_node(name, Some(id), kind, labels, pool.taints.clone());
+            truth.adds_node(node);
+        }
+    }
+}
+
+fn foreign_taint() -> crate::model::scheduling::Taint {
+    crate::model::scheduling::Taint {
+        key: "somebody-else".into(),
+        value: "yes".into(),
+        effect: crate::model::scheduling::TaintEffect::NoSchedule,
+    }
+}
+
+fn span(hours: f64) -> Duration {
+    Duration::from_secs_f64((hours * 3600.0).max(0.0))
+}
+
+fn pools(random: &mut ChaCha8Rng) -> Vec<PoolSpec> {
+    let number = if random.random_bool(0.2) { 2 } else { 1 };
+    let spec = |random: &mut ChaCha8Rng, index: usize| {
+        let mut types: Vec<&'static str> = KINDS.iter().map(|kind| kind.name).collect();
+        types.shuffle(random);
+        types.truncate(random.random_range(1..=4));
+        // Every pod of the world fits the smallest of these.
+        if types == ["t3.medium"] {
+            types.push("m5.large");
+        }
+        PoolSpec { name: format!("pool-{index}").as_str().into(), types, labels: Labels::new(), taints: Vec::new() }
+    };
+    (0..number).map(|index| spec(random, index)).collect()
+}
+
+fn base_pool(name: &str) -> PoolSettings {
+    PoolSettings {
+        name: name.into(),
+        min: 2,
+        max: 10,
+        schedules: Vec::new(),
+        on_demand_base: 1,
+        spot_share: 0.7,
+        on_drain_timeout: OnDrainTimeout::RollBack,
+    }
+}
+
+fn base_policy(pools: Vec<PoolSettings>) -> Policy {
+    let minutes = Duration::from_mins;
+    Policy {
+        pools,
+        metrics: Vec::new(),
+        scale_up: ScaleUp {
+            cpu_above: 0.7,
+            cpu_target: 0.6,
+            cpu_sustain: minutes(4),
+            memory_above: 0.75,
+            memory_target: 0.65,
+            memory_sustain: minutes(4),
+            cooldown: minutes(5),
+        },
+        scale_down: ScaleDown {
+            enabled: true,
+            cpu_below: 0.3,
+            memory_below: 0.5,
+            sustain: minutes(10),
+            cooldown: minutes(10),
+            longest_cooldown: Duration::from_hours(6),
+            min_node_age: minutes(10),
+        },
+        rest: OfferRest {
+            first: minutes(5),
+            longest: minutes(60),
+            stop_after_never_joined: 3,
+            stopped: Duration::from_hours(2),
+            node: minutes(30),
+        },
+        interval: minutes(2),
+        max_unready_share: 0.2,
+        min_coverage: 1.0,
+        price_ceiling: None,
+        replace_interrupted_while_paused: false,
+        stray_grace: minutes(10),
+        unhealthy_after: minutes(15),
+        join_timeout: minutes(5),
+        startup_taints: BTreeSet::new(),
+        critical_priority: 1_000_000_000,
+        expendable_below: -10,
+    }
+}
+
+fn policy(random: &mut ChaCha8Rng, pools: &[PoolSpec]) -> Policy {
+    let pool = |random: &mut ChaCha8Rng, spec: &PoolSpec| {
+        let mut pool = base_pool(spec.name.as_str());
+        pool.max = random.random_range(4..=12);
+        pool.min = random.random_range(1..=3);
+        pool.on_demand_base = random.random_range(0..=2);
+        pool.spot_share = *[0.0, 0.5, 0.7, 1.0].choose(random).unwrap_or(&0.7);
+        pool.on_drain_timeout = if random.random_bool(0.3) { OnDrainTimeout::Force } else { OnDrainTimeout::RollBack };
+        if random.random_bool(0.15)
+            && let Ok(schedule) = Schedule::new("0 21 * * *", "0 9 * * *", "Europe/Berlin")
+        {
+            pool.schedules = vec![BoundsSchedule { schedule, min: pool.min, max: pool.max.div_ceil(2).max(pool.min) }];
+        }
+        pool
+    };
+    let settings = pools.iter().map(|spec| pool(random, spec)).collect();
+    let mut policy = base_policy(settings);
+    policy.replace_interrupted_while_paused = random.random_bool(0.3);
+    if random.random_bool(0.1) {
+        policy.price_ceiling = Some(HourlyPrice(random.random_range(600_000..2_500_000)));
+    }
+    policy
+}
+
+fn settings(policy: Policy) -> Settings {
+    let templates = policy.pools.iter().map(|pool| (pool.name.clone(), Template { template: format!("lt-{}", pool.name), version: None }));
+    Settings {
+        cluster: "simulated".into(),
+        owner: String::new(),
+        lease: Lease { duration: Duration::from_secs(20), heartbeat: Duration::from_secs(3) },
+        operations: Operations {
+            request_timeout: Duration::from_secs(5),
+            join_timeout: policy.join_timeout,
+            drain_timeout: Duration::from_mins(5),
+            retry: Duration::from_secs(1),
+            interruption_margin: Duration::from_secs(30),
+        },
+        templates: templates.collect(),
+        policy,
+    }
+}
+
+fn workloads(random: &mut ChaCha8Rng, policy: &Policy, pools: &[PoolSpec], hours: f64) -> Vec<Workload> {
+    let number = random.random_range(2..=5);
+    let kind = pools[0].types.iter().filter_map(|name| Kind::named(name)).min_by_key(|kind| kind.milli_cpu).unwrap_or(KINDS[1]);
+    let cores = f64::from(policy.pools[0].max) * kind.allocatable().cpu.cores();
+    (0..number)
+        .map(|index| {
+            let milli = random.random_range(1..=6) * 200;
+            let requests = Resources {
+                cpu: MilliCpu(milli),
+                memory: Bytes(random.random_range(1..=8) * 192 * MIB),
+                ephemeral_storage: Bytes::default(),
+                pods: 1,
+                extended: BTreeMap::new(),
+            };
+            let share = cores * random.random_range(0.1..0.9) / f64::from(number);
+            let mut workload = Workload::new(
+                &format!("app-{index}"),
+                requests,
+                curve(random, share, hours),
+                MilliCpu(milli).cores() * random.random_range(0.4..0.9),
+            );
+            workload.most = 60;
+            workload.grace = Duration::from_secs(random.random_range(2..45));
+            workload.max_unavailable = if random.random_bool(0.6) { Some(random.random_range(1..=2)) } else { None };
+            workload.memory_share = random.random_range(0.3..0.8);
+            workload.constraints = constraints(random, &workload.labels);
+            if !workload.constraints.pod_anti_affinity.is_empty() {
+                workload.most = policy.pools[0].min.max(2);
+            }
+            workload
+        })
+        .collect()
+}
+
+fn curve(random: &mut ChaCha8Rng, share: f64, hours: f64) -> Curve {
+    match random.random_range(0..6) {
+        0 => Curve::Constant(share),
+        1 => Curve::Cron {
+            every: Duration::from_secs(random.random_range(1..5) * 1800),
+            length: Duration::from_secs(random.random_range(1..15) * 60),
+            height: share,
+        },
+        2 => {
+            let sale = Curve::FlashSale {
+                at: span(hours * random.random_range(0.1..0.5)),
+                height: share,
+                half_life: Duration::from_secs(random.random_range(10..60) * 60),
+            };
+            Curve::Sum(vec![Curve::Constant(share * 0.2), sale])
+        }
+        _ => Curve::Daily { low: share * 0.15, high: share, peak_hour: random.random_range(9.0..19.0), weekend: 0.6 },
+    }
+}
+
+fn constraints(random: &mut ChaCha8Rng, labels: &Arc<Labels>) -> Arc<Constraints> {
+    let own = Selector(
+        labels
+            .iter()
+            .map(|(key, value)| crate::model::scheduling::Requirement {
+                key: key.clone(),
+                operator: crate::model::scheduling::Operator::In(BTreeSet::from([value.clone()])),
+            })
+            .collect(),
+    );
+    let mut constraints = Constraints::default();
+    match random.random_range(0..10) {
+        0 => {
+            let term = PodAffinityTerm {
+                selector: Some(own),
+                namespaces: Some(BTreeSet::from(["default".into()])),
+                topology_key: HOSTNAME_LABEL.into(),
+            };
+            constraints.pod_anti_affinity.push(term);
+        }
+        1 => constraints.spread.push(SpreadConstraint { topology_key: ZONE_LABEL.into(), max_skew: 1, selector: own, min_domains: None }),
+        _ => {}
+    }
+    Arc::new(constraints)
+}
+
+fn daemon_sets(random: &mut ChaCha8Rng) -> Vec<DaemonSet> {
+    let set = |name: &str, milli| DaemonSet {
+        namespace: "kube-system".into(),
+        name: name.into(),
+        requests: Resources { cpu: MilliCpu(milli), memory: Bytes(64 * MIB), pods: 1, ..Resources::default() },
+        constraints: Constraints::default(),
+    };
+    [("node-exporter", 50), ("log-shipper", 100)]
+        .into_iter()
+        .filter(|_| random.random_bool(0.5))
+        .map(|(name, milli)| set(name, milli))
+        .collect()
+}
+
+fn faults(seed: u64, hours: f64, allowed: &[Fault]) -> Vec<Planned> {
+    let mut random = streams::open(seed, Purpose::Faults);
+    if allowed.is_empty() {
+        return Vec::new();
+    }
+    let number = random.random_range(1..=5);
+    let mut planned: Vec<Planned> = (0..number)
+        .filter_map(|_| {
+            let fault = *allowed.choose(&mut random)?;
+            let at = span(hours * random.random_range(TROUBLED.0..TROUBLED.1));
+            Some(Planned { fault, at, lasts: lasts(fault, &mut random) })
+        })
+        .collect();
+    planned.sort_by_key(|planned| planned.at);
+    planned
+}
+
+/// Draws how long a fault lasts: for minutes, for hours where it waits for something that is rare, for seconds
+/// where it is over at once.
+fn lasts(fault: Fault, random: &mut ChaCha8Rng) -> Duration {
+    let (minute, hour) = (60, 3600);
+    let seconds = match fault {
+        Fault::LeaderPaused => 15..90,
+        Fault::LockDeleted | Fault::Killed | Fault::AddressRecycled | Fault::OtherActor | Fault::InstanceGone | Fault::NodeObjectGone => {
+            1..minute
+        }
+        Fault::CrashBeforeLaunch
+        | Fault::CrashAfterLaunch
+        | Fault::CrashInDrain
+        | Fault::LaunchLanded
+        | Fault::TokenMismatch
+        | Fault::PartialFill
+        | Fault::NeverJoins
+        | Fault::HostnameReused
+        | Fault::RemovalRepeated
+        | Fault::TerminateNotFound
+        | Fault::BudgetNever
+        | Fault::StuckTerminating
+        | Fault::UndeletableMessage
+        | Fault::LateMessage
+        | Fault::DuplicateMessage
+        | Fault::ForgedMessage
+        | Fault::DescribeLag
+        | Fault::VcpuQuota
+        | Fault::NoSpotAnywhere
+        | Fault::CapacityInOneOffer
+        | Fault::ZoneFailover => hour / 2..5 * hour,
+        Fault::ClockRunsFast | Fault::WallClockJumps => 5 * minute..2 * hour,
+        Fault::PrometheusDown
+        | Fault::EmptyVector
+        | Fault::NotANumber
+        | Fault::StaleSample
+        | Fault::PartialScrape
+        | Fault::NetworkBroke
+        | Fault::OscillatingLoad
+        | Fault::PrometheusRestart
+        | Fault::HugeAnswer
+        | Fault::StaleList
+        | Fault::WatchGap
+        | Fault::ApiServerDown
+        | Fault::PatchConflict
+        | Fault::RequestLimit
+        | Fault::AccessDenied
+        | Fault::FlappingNode
+        | Fault::ManyUnready
+        | Fault::SpotStorm
+        | Fault::QueueOutage
+        | Fault::LedgerOutage
+        | Fault::RenewalLanded
+        | Fault::Partition
+        | Fault::MetadataDown
+        | Fault::BadReload
+        | Fault::PauseInOperation
+        | Fault::RestartWhilePaused
+        | Fault::AdminFlood
+        | Fault::TagStripped
+        | Fault::VersionSkew => minute..40 * minute,
+    };
+    Duration::from_secs(random.random_range(seconds))
+}

@@ -1,0 +1,63 @@
+//! Kills the controller at every call, before and after its effect; it is restarted, or the standby takes over.
+
+use super::story::exercise;
+use crate::sim::front::{Run, Scenario};
+use crate::sim::universe::Crash;
+use std::time::Duration;
+
+/// The calls that change something, and those on which decisions rest.
+const CALLS: [&str; 14] = [
+    "CreateFleet",
+    "TerminateInstances",
+    "patch nodes",
+    "evict",
+    "delete nodes",
+    "record",
+    "forget",
+    "remember",
+    "acquire",
+    "load",
+    "DescribeInstances",
+    "view",
+    "query",
+    "get nodes",
+];
+/// How often each call is let through before it is the last, at most.
+const DEEPEST: u64 = 8;
+
+fn scenario(controllers: usize) -> Scenario {
+    let mut scenario = exercise(5);
+    scenario.controllers = controllers;
+    scenario.hours = 3.5;
+    scenario.peace_from = Some(Duration::from_mins(75));
+    scenario
+}
+
+#[test]
+fn a_kill_at_any_call_before_or_after_its_effect_is_survived() {
+    let mut kills = 0;
+    for controllers in [1, 2] {
+        for call in CALLS {
+            for with_effect in [false, true] {
+                for after in 0..DEEPEST {
+                    let crash = Crash { call: Some(call), after, with_effect };
+                    kills += u32::from(dies_and_goes_on(&scenario(controllers), crash));
+                }
+            }
+        }
+    }
+    println!("{kills} kills");
+    assert!(kills > 250, "only {kills} kills came about");
+}
+
+/// Tells whether the kill came about.
+fn dies_and_goes_on(scenario: &Scenario, crash: Crash) -> bool {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    runtime.block_on(async {
+        let mut run = Run::begin(scenario.clone(), |_| crate::sim::front::Deaf);
+        run.universe.with(|truth| truth.clients.iter_mut().for_each(|client| client.crash = Some(crash)));
+        let outcome = run.to_the_end().await;
+        assert_eq!(outcome.violations, [], "{crash:?} with {} controllers\n{}", scenario.controllers, outcome.log.join("\n"));
+        outcome.log.iter().any(|line| line.contains(" dies "))
+    })
+}

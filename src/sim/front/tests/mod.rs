@@ -1,0 +1,7 @@
+//! Whole worlds: that they repeat, that each fault bites and does no harm, that every kill is survived.
+
+mod crashes;
+mod faults;
+mod plants;
+mod story;
+mod worlds;
