@@ -307,9 +307,7 @@ const SOUND: Protocol = Protocol { rates: Vec::new(), fenced: true, waits_for_va
 /// Searches for a step after which the property does not hold any more.
 fn breaks(protocol: Protocol, property: &'static str) {
     let checker = protocol.checker().threads(2).spawn_bfs().join();
-    let steps =
-        checker.discovery(property).unwrap_or_else(|| panic!("the search has not found that {property} does not hold")).into_actions();
-    println!("{} steps: {steps:?}", steps.len());
+    assert!(checker.discovery(property).is_some(), "the search has not found that {property} does not hold");
 }
 
 fn holds(protocol: Protocol) -> usize {

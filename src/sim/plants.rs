@@ -1,7 +1,7 @@
 //! Bugs that are planted, one for each invariant, to show that the oracle sees them.
 
 use super::oracle::Invariant;
-use crate::control::Settings;
+use crate::policy::Settings;
 use std::fmt;
 
 /// What stands for every secret of the world.
@@ -55,7 +55,7 @@ impl Plant {
 
     /// Tells the controller something else than what is promised.
     pub fn lie(self, settings: &mut Settings) {
-        for pool in &mut settings.policy.pools {
+        for pool in &mut settings.pools {
             if self == Self::NoMaximum {
                 pool.max = 200;
             }

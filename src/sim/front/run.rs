@@ -106,7 +106,7 @@ impl Run {
             reloads.push(reload);
             let mut settings = scenario.settings.clone();
             if let Some(plant) = scenario.plant {
-                plant.lie(&mut settings);
+                plant.lie(&mut settings.policy);
                 universe.with(|truth| truth.clients[number].plant = Some(plant));
             }
             let keeper = Keeper { universe: Arc::clone(&universe), number, settings, seed: scenario.seed, handle: tell, bad };
