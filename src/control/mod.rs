@@ -13,6 +13,3 @@ pub mod status;
 pub use controller::{Controller, Inputs};
 pub use lease::Leadership;
 pub use settings::Settings;
-
-#[cfg(test)]
-mod tests;

@@ -27,7 +27,7 @@ pub struct LaunchOrder {
     pub price: HourlyPrice,
     /// Why.
     pub reason: LaunchReason,
-    /// The pods it is bought for (at most [`PODS_NAMED`]).
+    /// The pods it is bought for (at most [`PODS_NAMED`]): while it is under way, its nodes are theirs.
     pub pods: Vec<PodKey>,
 }
 
@@ -42,8 +42,8 @@ impl LaunchOrder {
     }
 }
 
-/// How many pods an order or a report names at most.
-pub const PODS_NAMED: usize = 20;
+/// How many pods an order names at most; it has to fit into an item of the journal.
+pub const PODS_NAMED: usize = 250;
 
 /// Why instances are bought.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,9 +5,10 @@ use super::fit::{Board, Misfit};
 use super::settings::Settings;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason, Unplaceable};
 use crate::model::scheduling::Constraints;
-use crate::model::{Pod, PoolName, Resources, RuleName};
+use crate::model::{Pod, PodKey, PoolName, Resources, RuleName};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// How many pods are named as unplaceable at most.
@@ -24,6 +25,9 @@ pub struct Waiting<'a> {
     /// The node that it has to leave, when it lies on one that EC2 takes back.
     pub leaves: Option<&'a crate::model::NodeName>,
 }
+
+/// The nodes that are bought for a pod already, by their index on the board.
+pub type Promises<'a> = BTreeMap<&'a PodKey, Rc<[usize]>>;
 
 /// What became of the pods that wait.
 #[derive(Clone, Debug, Default)]
@@ -73,20 +77,32 @@ type Shape<'a> = (u64, u64, u64, *const Constraints, *const BTreeMap<String, Str
 
 /// Places the pods, the largest first, and opens nodes for those that find no room.
 ///
-/// Nodes up to `existing` on the board have joined; later ones boot or are bought.
+/// A pod for which a node is on its way already comes before all others and to that node, so that a
+/// plan which is being carried out asks for nothing more. Nodes up to `existing` on the board have
+/// joined; later ones boot or are bought.
 pub fn place<'a>(
     settings: &Settings,
     board: &mut Board<'a>,
     buyer: &mut Buyer<'a>,
     mut waiting: Vec<Waiting<'a>>,
+    promises: &Promises<'a>,
     existing: usize,
     now: Timestamp,
 ) -> Outcome {
     sort(&mut waiting);
-    let order: Vec<&'a Pod> = waiting.iter().map(|entry| entry.pod).collect();
     let mut outcome = Outcome::default();
-    let mut hints: BTreeMap<Shape<'a>, Result<usize, Refusal>> = BTreeMap::new();
     let bought_from = board.nodes();
+    waiting.retain(|entry| {
+        let pod = entry.pod;
+        let kept = promises.get(&pod.key).and_then(|nodes| nodes.iter().find(|index| board.fits(pod, **index).is_ok()));
+        let Some(index) = kept else { return true };
+        board.place(pod, *index);
+        outcome.wanting += u32::from(entry.leaves.is_none() && buys(settings, pod));
+        count_placed(&mut outcome, pod, *index, existing, bought_from, board, now);
+        false
+    });
+    let order: Vec<&'a Pod> = waiting.iter().map(|entry| entry.pod).collect();
+    let mut hints: BTreeMap<Shape<'a>, Result<usize, Refusal>> = BTreeMap::new();
     for (position, entry) in waiting.iter().enumerate() {
         let pod = entry.pod;
         let shape = shape(pod);

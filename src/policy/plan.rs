@@ -3,7 +3,7 @@
 use super::buying::{Bounds, Buyer};
 use super::fit::Board;
 use super::fleet::{Fleet, count, prices};
-use super::pending::{self, Waiting};
+use super::pending::{self, Promises, Waiting};
 use super::rules::{self, Demand, NoLoad, PoolLoad, Strength, Verdict};
 use super::settings::{PoolSettings, Settings};
 use super::{scale_down, strays};
@@ -13,10 +13,12 @@ use crate::model::operation::RetireState;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason, NodeRef, RetireReason};
 use crate::model::snapshot::Observed;
 use crate::model::{
-    Action, ClusterView, Instance, NodeName, Offer, OfferKey, Operation, Plan, Pod, PoolName, PoolReport, RetireOrder, RuleName, Snapshot,
+    Action, ClusterView, Instance, Launch, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName, PoolReport, RetireOrder,
+    RuleName, Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// How many nodes one rule may open in one turn; the maximum bounds them further.
@@ -134,14 +136,14 @@ impl<'a> Turn<'a> {
         let existing = self.set_up(&mut board);
         let daemon_sets = &self.cluster.daemon_sets;
         let mut buyer = Buyer::new(self.settings, self.offers, &self.prices, daemon_sets, known, &self.fleet, self.now);
-        self.add_booting(&mut board, &buyer);
+        let promises = self.add_booting(&mut board, &buyer);
         let mut waiting = self.waiting();
         self.plan.pending = count(waiting.iter().filter(|entry| entry.leaves.is_none()).count());
         if self.snapshot.pause.is_some() {
             // What is bought for growth now would be dropped, and with it the room of those that must move.
             waiting.retain(|entry| entry.leaves.is_some());
         }
-        let outcome = pending::place(self.settings, &mut board, &mut buyer, waiting, existing, self.now);
+        let outcome = pending::place(self.settings, &mut board, &mut buyer, waiting, &promises, existing, self.now);
         for pool in &self.settings.pools {
             let mut findings = Vec::new();
             let bounds = pool.bounds(self.now);
@@ -193,15 +195,28 @@ impl<'a> Turn<'a> {
         board.nodes()
     }
 
-    /// Adds the nodes that are on their way, as their offers describe them.
-    fn add_booting(&self, board: &mut Board<'a>, buyer: &Buyer<'a>) {
+    /// Adds the nodes that are on their way, as their offers describe them, and gives what they were bought for.
+    fn add_booting(&self, board: &mut Board<'a>, buyer: &Buyer<'a>) -> Promises<'a> {
+        let joined: BTreeMap<&NodeName, usize> = self.cluster.nodes.keys().zip(0..).collect();
+        let mut nodes: BTreeMap<&OperationId, (&'a Launch, Vec<usize>)> = BTreeMap::new();
         for pool in &self.settings.pools {
-            for member in self.fleet.pool(&pool.name).iter().filter(|member| member.boots()) {
-                if let Some((offer, room)) = buyer.room_of(&member.offer(), &pool.name) {
-                    board.add(None, &offer.labels, &offer.taints, room, true);
+            for member in self.fleet.pool(&pool.name) {
+                let index = if member.boots() {
+                    let offer = buyer.room_of(&member.offer(), &pool.name);
+                    offer.map(|(offer, room)| board.add(None, &offer.labels, &offer.taints, room, true))
+                } else {
+                    member.node.filter(|_| member.serves()).and_then(|node| joined.get(&node.name)).copied()
+                };
+                if let (Some(launch), Some(index)) = (member.launch, index) {
+                    nodes.entry(&launch.id).or_insert((launch, Vec::new())).1.push(index);
                 }
             }
         }
+        let promises = nodes.into_values().flat_map(|(launch, nodes)| {
+            let nodes: Rc<[usize]> = nodes.into();
+            launch.order.pods.iter().map(move |pod| (pod, Rc::clone(&nodes)))
+        });
+        promises.collect()
     }
 
     /// Lists the pods that want room: the unschedulable, and those on nodes that EC2 takes back.

@@ -9,7 +9,7 @@ use super::clock::SkewedClock;
 use super::faults::Fault;
 use super::plants::Plant;
 use super::streams::{self, Purpose};
-use super::universe::{Event, Truth, Universe};
+use super::universe::{Event, Process, Truth, Universe};
 use crate::model::OperationId;
 use crate::ports::{Clock, Entropy, Measurement, Monotonic, Telemetry, World};
 use jiff::Timestamp;
@@ -66,7 +66,7 @@ impl<T: Telemetry> Sim<T> {
         let incarnation = universe.with(|truth| {
             let client = &mut truth.clients[number];
             client.incarnation += 1;
-            client.alive = true;
+            client.process = Process::Running;
             client.ice.thaw();
             client.stale_view = None;
             client.last_utilisation = None;
@@ -85,7 +85,7 @@ impl<T: Telemetry> Sim<T> {
     }
 
     fn is_alive(&self, truth: &Truth) -> bool {
-        truth.clients[self.number].alive && truth.clients[self.number].incarnation == self.incarnation
+        truth.clients[self.number].is_alive() && truth.clients[self.number].incarnation == self.incarnation
     }
 
     /// Lets a call begin: it is counted, and the controller may die of it. Gives its delay and its fate.
@@ -143,11 +143,13 @@ impl<T: Telemetry> Sim<T> {
             }
             Fate::Answered => {
                 pass(delay).await;
-                let answer = self.universe.with(|truth| self.is_alive(truth).then(|| read(truth)));
-                match answer {
-                    Some(answer) => Ok(answer),
-                    None => std::future::pending().await,
-                }
+                let answer = self.universe.with(|truth| {
+                    let slow = truth.clients[self.number].slow.filter(|(slow, _)| *slow == call).map(|(_, delay)| delay);
+                    self.is_alive(truth).then(|| (read(truth), slow.unwrap_or_default()))
+                });
+                let Some((answer, slow)) = answer else { return std::future::pending().await };
+                pass(slow).await;
+                Ok(answer)
             }
         }
     }

@@ -37,6 +37,9 @@ pub struct Kubernetes {
     /// What comes to every node.
     pub daemon_sets: Vec<DaemonSet>,
     view: Option<Arc<ClusterView>>,
+    /// Nodes that make no sense to who reads them.
+    unreadable: BTreeSet<NodeName>,
+    spoils_new_nodes: bool,
     uids: u64,
 }
 
@@ -75,10 +78,23 @@ impl Kubernetes {
         }
     }
 
+    /// Lets every node that joins from now on make no sense to who reads it.
+    pub fn make_new_nodes_unreadable(&mut self) {
+        self.spoils_new_nodes = true;
+    }
+
+    /// Tells whether a node makes no sense to who reads it.
+    pub fn is_unreadable(&self, name: &NodeName) -> bool {
+        self.unreadable.contains(name)
+    }
+
     /// Adds a node, in the place of one of the same name.
     pub fn add_node(&mut self, node: Node) {
         self.free.insert(node.name.clone(), node.allocatable.clone());
         self.by_node.entry(node.name.clone()).or_default();
+        if self.spoils_new_nodes {
+            self.unreadable.insert(node.name.clone());
+        }
         self.nodes.insert(node.name.clone(), node);
         self.view = None;
     }
@@ -216,12 +232,17 @@ impl Kubernetes {
             allowed: self.allowed(budget),
         };
         let view = Arc::new(ClusterView {
-            nodes: self.nodes.clone(),
+            nodes: self
+                .nodes
+                .iter()
+                .filter(|(name, _)| !self.unreadable.contains(*name))
+                .map(|(name, node)| (name.clone(), node.clone()))
+                .collect(),
             pods: self.pods.values().cloned().collect(),
             budgets: self.budgets.values().map(budget).collect(),
             daemon_sets: self.daemon_sets.clone(),
-            refused: Vec::new(),
-            refused_nodes: BTreeSet::new(),
+            refused: self.unreadable.iter().map(|name| format!("node {name}")).collect(),
+            refused_nodes: self.unreadable.clone(),
         });
         self.view = Some(Arc::clone(&view));
         view

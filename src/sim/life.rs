@@ -21,6 +21,8 @@ use std::time::Duration;
 const TO_RUNNING: Duration = Duration::from_secs(8);
 /// A node is called `NotReady` when nothing has been heard of it for so long.
 const UNTIL_NOT_READY: Duration = Duration::from_secs(40);
+/// How long a pod takes to end unless its workload says otherwise.
+const USUAL_GRACE: Duration = Duration::from_secs(30);
 /// The pods of a node that is `NotReady` for so long are given up.
 const UNTIL_GIVEN_UP: Duration = Duration::from_mins(5);
 /// The market gives this much notice.
@@ -190,6 +192,7 @@ impl Truth {
         if self.kubernetes.set_ready(name, ready, now) {
             self.note(format_args!("node {name} is {}", if ready { "Ready" } else { "NotReady" }));
             if ready {
+                self.ends_what_was_given_up(name);
                 self.wake_scheduler();
             } else if let Some(node) = self.kubernetes.nodes().get(name) {
                 let uid = node.uid.clone();
@@ -214,6 +217,15 @@ impl Truth {
             .collect();
         for key in keys {
             self.ends_pod(&key, None);
+        }
+    }
+
+    /// A kubelet that is back hears which of its pods are to end.
+    fn ends_what_was_given_up(&mut self, name: &NodeName) {
+        let given_up = self.kubernetes.on(name).filter(|pod| pod.terminating_since.is_some());
+        let given_up: Vec<_> = given_up.map(|pod| (pod.key.clone(), pod.uid.clone())).collect();
+        for (key, uid) in given_up {
+            self.after(USUAL_GRACE, Event::PodEnds(key, uid));
         }
     }
 

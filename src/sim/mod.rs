@@ -7,7 +7,7 @@
 //!                              faults, delays, crashes  └─► oracle, with every effect
 //! ```
 //!
-//! [`Universe`](universe::Universe) owns one [`Truth`](universe::Truth) and a queue of what
+//! `Universe` owns one `Truth` and a queue of what
 //! happens next; whoever looks at the truth finds that everything due has happened. Each
 //! controller sees it through a [`Sim`] of its own, which delays, fails and loses its calls
 //! and is where a controller is killed. Time is tokio's paused clock on a runtime with one

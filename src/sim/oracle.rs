@@ -411,6 +411,18 @@ impl Truth {
         }
     }
 
+    /// Tells whether the price ceiling leaves room for one more of the pool.
+    fn could_pay_for(&mut self, pool: &PoolName) -> bool {
+        let Some(ceiling) = self.oracle.promises.policy.price_ceiling else { return true };
+        let cheapest = self.ec2.offers().iter().filter(|offer| offer.pool == *pool).map(|offer| offer.price.0).min();
+        cheapest.is_some_and(|price| self.ec2.hourly().0.saturating_add(price) <= ceiling.0)
+    }
+
+    /// Tells whether the price ceiling keeps pods waiting, so that a lower price buys.
+    pub fn waits_for_a_lower_price(&self) -> bool {
+        self.oracle.promises.policy.price_ceiling.is_some() && self.kubernetes.waits() > 0
+    }
+
     /// Says what is still to be done before the fleet is as it should be, once nothing is wrong any more.
     pub fn unsettled(&mut self) -> Option<String> {
         if self.table.pause.is_some() {
@@ -425,7 +437,7 @@ impl Truth {
         for pool in &pools {
             let (have, bounds) = (self.ec2.count(&pool.name), pool.bounds(now));
             full &= have >= bounds.max as usize;
-            if have < bounds.min as usize {
+            if have < bounds.min as usize && self.could_pay_for(&pool.name) {
                 return Some(format!("pool {} has {have} of at least {}", pool.name, bounds.min));
             }
         }

@@ -85,14 +85,25 @@ pub struct Random {
     pub messages: ChaCha8Rng,
 }
 
+/// How it stands with a controller's process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Process {
+    /// It does not run, and is started again.
+    Stopped,
+    /// It runs.
+    Running,
+    /// It runs and has been asked to end.
+    Ending,
+    /// It has ended and is never started again.
+    Over,
+}
+
 /// What the world knows of one controller.
 pub struct Client {
     /// How often it was started.
     pub incarnation: u32,
-    /// It runs.
-    pub alive: bool,
-    /// It is never started again.
-    pub banned: bool,
+    /// How it stands with its process.
+    pub process: Process,
     /// Who it is in the lease, while it runs.
     pub owner: String,
     /// Its clocks.
@@ -111,6 +122,8 @@ pub struct Client {
     pub calls: u64,
     /// Kills it at a call.
     pub crash: Option<Crash>,
+    /// Answers to this call come so much later.
+    pub slow: Option<(&'static str, Duration)>,
     /// The bug that it has.
     pub plant: Option<Plant>,
     /// The latest utilisation that it was given: when, and whether it was complete and fresh.
@@ -118,12 +131,16 @@ pub struct Client {
 }
 
 impl Client {
+    /// It runs.
+    pub fn is_alive(&self) -> bool {
+        matches!(self.process, Process::Running | Process::Ending)
+    }
+
     /// Makes a controller that was never started.
     pub fn new(build: u32) -> Self {
         Self {
             incarnation: 0,
-            alive: false,
-            banned: false,
+            process: Process::Stopped,
             owner: String::new(),
             clock: SkewedClock::default(),
             ice: Arc::default(),
@@ -133,6 +150,7 @@ impl Client {
             build,
             calls: 0,
             crash: None,
+            slow: None,
             plant: None,
             last_utilisation: None,
         }
@@ -233,6 +251,8 @@ pub struct Truth {
     pub random: Random,
     /// Nodes whose kubelet is broken although their machine runs.
     pub broken: BTreeSet<NodeName>,
+    /// Pods whose eviction a webhook refuses.
+    pub not_evictable: BTreeSet<PodKey>,
     /// Pods that a budget has kept where they are, once each.
     pub kept: BTreeSet<String>,
     /// How often a pod became unschedulable.
@@ -319,6 +339,7 @@ impl Truth {
             log: Log::default(),
             random,
             broken: BTreeSet::new(),
+            not_evictable: BTreeSet::new(),
             kept: BTreeSet::new(),
             marks: 0,
             waits: Waits::default(),
@@ -390,15 +411,30 @@ impl Truth {
         self.news.thaw = true;
     }
 
+    /// Asks a controller to end, as SIGTERM does.
+    pub fn terminate(&mut self, client: usize) {
+        let it = &mut self.clients[client];
+        if it.process == Process::Running {
+            it.process = Process::Ending;
+            self.news.thaw = true;
+        }
+    }
+
     /// Ends a controller, as SIGKILL does.
     pub fn kill(&mut self, client: usize) {
         let it = &mut self.clients[client];
-        if it.alive {
-            it.alive = false;
+        if it.is_alive() {
+            it.process = Process::Stopped;
             it.crash = None;
             self.news.killed = true;
             self.note(format_args!("controller {client} is killed"));
         }
+    }
+
+    /// Ends a controller that is never started again.
+    pub fn kill_for_good(&mut self, client: usize) {
+        self.kill(client);
+        self.clients[client].process = Process::Over;
     }
 
     /// Writes a line into the log.
@@ -429,8 +465,7 @@ impl Truth {
         if self.looks == MOST_LOOKS {
             self.violated(9, "a controller goes round without letting time pass".into());
             for client in 0..self.clients.len() {
-                self.clients[client].banned = true;
-                self.kill(client);
+                self.kill_for_good(client);
             }
         }
     }

@@ -111,13 +111,16 @@ impl<T: Telemetry> Cluster for Sim<T> {
         let call = "get nodes";
         let read = |truth: &mut Truth| {
             let node = truth.kubernetes.nodes().get(name)?.clone();
+            if truth.kubernetes.is_unreadable(name) {
+                return Some(Err(ClusterError::Invalid { call, why: "allocatable cpu: `many` is no amount".into() }));
+            }
             if self.has(truth, Plant::SeesNoPods) {
-                return Some(NodeState { node, pods: Vec::new() });
+                return Some(Ok(NodeState { node, pods: Vec::new() }));
             }
             let pods = truth.kubernetes.on(name).map(|pod| Pod::clone(pod)).collect();
-            Some(NodeState { node, pods })
+            Some(Ok(NodeState { node, pods }))
         };
-        self.ask(call, fate, read).await.map_err(|trouble| error(call, trouble))
+        self.ask(call, fate, read).await.map_err(|trouble| error(call, trouble))?.transpose()
     }
 
     async fn node_of(&self, instance: &InstanceId) -> Result<Option<NodeName>, ClusterError> {
@@ -168,6 +171,9 @@ impl<T: Telemetry> Cluster for Sim<T> {
             };
             if pod.terminating_since.is_some() {
                 return Ok(Eviction::Accepted);
+            }
+            if truth.not_evictable.contains(&key) {
+                return Err(ClusterError::Denied { call: "create pods/eviction", why: "a webhook says no".into() });
             }
             if !truth.kubernetes.may_evict(&pod) {
                 if truth.kept.insert(uid.clone()) {

@@ -235,7 +235,7 @@ impl Truth {
     /// Gives the controller that holds the lock.
     pub fn leader(&self) -> Option<usize> {
         let owner = self.table.owner()?;
-        self.clients.iter().position(|client| client.alive && client.owner == owner)
+        self.clients.iter().position(|client| client.is_alive() && client.owner == owner)
     }
 
     fn arm(&mut self, call: &'static str, with_effect: bool) {

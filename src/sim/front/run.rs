@@ -4,7 +4,7 @@ use super::super::client::Sim;
 use super::super::faults::{Fault, Request};
 use super::super::plants::CANARY;
 use super::super::streams::{self, Purpose};
-use super::super::universe::{Truth, Universe, Waits};
+use super::super::universe::{Process, Truth, Universe, Waits};
 use super::daemon::{Daemon, Parts};
 use super::scenario::Scenario;
 use crate::control::Settings;
@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 /// Once nothing is wrong any more, the fleet is as it should be after so much of the time that is left.
 const SETTLED_BY: f64 = 0.6;
+/// How long steps in hand have when a controller is asked to end.
+const STEPS_IN_HAND: Duration = Duration::from_secs(6);
 /// The whole status is looked through in one of so many turns.
 const LOOKS_AT_ALL_OF_IT: u64 = 50;
 /// How many commands a flood consists of.
@@ -125,18 +127,18 @@ impl Run {
             self.universe.with(Truth::make_peace);
             let settled_by = peace + length.saturating_sub(peace).mul_f64(SETTLED_BY);
             tokio::time::sleep_until(begin + settled_by).await;
-            let before = self.universe.with(|truth| {
+            let (before, poor) = self.universe.with(|truth| {
                 if let Some(why) = truth.unsettled() {
                     truth.violated(10, format!("peace has reigned for {:?} and still {why}", settled_by.saturating_sub(peace)));
                 }
-                truth.fleet()
+                (truth.fleet(), truth.waits_for_a_lower_price())
             });
             tokio::time::sleep_until(begin + length).await;
             self.universe.with(|truth| {
                 let after = truth.fleet();
                 // What was held back may still be given back; nothing is a reason to buy.
                 let bought: Vec<_> = after.difference(&before).collect();
-                if truth.oracle.violations().is_empty() && !bought.is_empty() {
+                if truth.oracle.violations().is_empty() && !poor && !bought.is_empty() {
                     truth.violated(10, format!("nothing happens and the fleet buys: {bought:?}"));
                 }
             });
@@ -194,23 +196,32 @@ impl Keeper {
             let (status, _) = watch::channel(Arc::new(Status::first("", "", jiff::Timestamp::UNIX_EPOCH)));
             let daemon = Daemon::start(Parts { world, settings: self.settings.clone(), ice, status });
             self.handle.send_replace(Some(daemon.handle.clone()));
-            self.attend(&daemon).await;
+            let asked = self.attend(&daemon).await;
             self.handle.send_replace(None);
+            if asked {
+                daemon.terminate(STEPS_IN_HAND).await;
+                self.universe.with(|truth| truth.clients[self.number].process = Process::Over);
+                return;
+            }
             daemon.kill().await;
-            if self.universe.with(|truth| truth.clients[self.number].banned) {
+            if self.universe.with(|truth| truth.clients[self.number].process == Process::Over) {
                 return;
             }
             tokio::time::sleep(Duration::from_secs(random.random_range(5..60))).await;
         }
     }
 
-    /// Waits until the controller is dead.
-    async fn attend(&mut self, daemon: &Daemon) {
+    /// Waits until the controller is dead, or asked to end, and tells which.
+    async fn attend(&mut self, daemon: &Daemon) -> bool {
         let mut status = daemon.handle.status.clone();
         loop {
             let told = self.universe.keepers.notified();
-            if !self.universe.with(|truth| truth.clients[self.number].alive) {
-                return;
+            let (alive, asked) = self.universe.with(|truth| {
+                let client = &truth.clients[self.number];
+                (client.is_alive(), client.process == Process::Ending)
+            });
+            if !alive || asked {
+                return asked;
             }
             tokio::select! {
                 biased;

@@ -170,6 +170,22 @@ impl Scenario {
         }
     }
 
+    /// A large cluster under a daily load: so many nodes with so many pods at its peak.
+    #[must_use]
+    pub fn large(seed: u64, hours: f64, nodes: u32, pods: u32) -> Self {
+        let mut scenario = Self::quiet(seed, hours, nodes);
+        let each = f64::from(nodes) * 1.9 * 0.8 / f64::from(pods);
+        let requests = Resources { cpu: MilliCpu(milli(each * 1000.0)), memory: Bytes(128 * MIB), pods: 1, ..Resources::default() };
+        let high = each * f64::from(pods) * 0.9;
+        let curve = Curve::Daily { low: high * 0.9, high, peak_hour: hours / 2.0, weekend: 1.0 };
+        let mut workload = Workload::new("web", requests, curve, each * 0.9);
+        workload.most = pods;
+        scenario.workloads = vec![workload];
+        // The kubelet's usual limit is far above what these types take on EC2.
+        scenario.pools[0].types = vec!["m5.2xlarge"];
+        scenario
+    }
+
     /// A shop on its first day: a daily curve, jobs by the hour, a flash sale and an interrupted spot instance on the way.
     #[must_use]
     pub fn shop(seed: u64, hours: f64) -> Self {
@@ -303,6 +319,11 @@ fn foreign_taint() -> crate::model::scheduling::Taint {
         value: "yes".into(),
         effect: crate::model::scheduling::TaintEffect::NoSchedule,
     }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a pod takes less than a machine")]
+fn milli(thousandths: f64) -> u64 {
+    thousandths.clamp(1.0, 1e9) as u64
 }
 
 fn span(hours: f64) -> Duration {

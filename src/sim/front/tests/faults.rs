@@ -170,7 +170,7 @@ fn each_fault_bites_and_brings_about_what_is_expected() {
         if !story.outcome.violations.is_empty() {
             failed.push(format!("{}: {:?}\n{}", row.fault, story.outcome.violations, story.text()));
         }
-        if story.before("fault") > 0 || !check(&story) {
+        if story.before(" fault ") > 0 || !check(&story) {
             failed.push(format!("{}: expected is that {words}\n{}", row.fault, story.text()));
         }
         covered.insert(row.fault, (hits, words));

@@ -2,6 +2,7 @@
 
 mod crashes;
 mod faults;
+mod interventions;
 mod plants;
 mod story;
 mod worlds;
