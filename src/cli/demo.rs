@@ -9,7 +9,7 @@ use crate::control::status::{COMMANDS_WAITING, Handle, Status};
 use crate::http::{self, AdminSocket, Pulse, Surface};
 use crate::observability;
 use crate::sim::front::{Picture, Scenario};
-use crate::sim::{Fault, Planned};
+use crate::sim::{Fault, Planned, Trace};
 use anyhow::{Context, anyhow};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use std::io::{IsTerminal, Write};
@@ -44,6 +44,12 @@ pub(super) struct Demo {
     /// Faults that come one after the other, by name or number.
     #[arg(long, value_name = "NAME,…", value_parser = faults)]
     fault: Option<Faults>,
+    /// Demand that was recorded, in place of the shop's: a CSV file, `timestamp,value`.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// What the recording is scaled to: the cores that 99.9 % of its values stay below.
+    #[arg(long, value_name = "CORES", default_value_t = 12.0, value_parser = cores, requires = "trace")]
+    peak: f64,
     /// Where the daemon answers: /metrics, /healthz, /api/v1/…
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9477")]
     listen: SocketAddr,
@@ -60,6 +66,11 @@ fn speed(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(fine).ok_or_else(|| format!("`{text}` must be a number from 1 to 100000"))
 }
 
+fn cores(text: &str) -> Result<f64, String> {
+    let fine = |cores: &f64| (0.1..=1000.0).contains(cores);
+    text.parse().ok().filter(fine).ok_or_else(|| format!("`{text}` must be a number from 0.1 to 1000"))
+}
+
 fn span(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` must be a time from 1m to 366d, like `24h` or `90m`");
     let span: Span = text.parse().map_err(|_| wrong())?;
@@ -69,14 +80,22 @@ fn span(text: &str) -> Result<Duration, String> {
 }
 
 impl Demo {
-    fn scenario(&self) -> Scenario {
+    fn scenario(&self) -> anyhow::Result<Scenario> {
         let hours = self.length.map_or(LONG, |length| length.as_secs_f64() / 3600.0);
-        let mut scenario = Scenario::shop(self.seed, hours);
+        let mut scenario = match &self.trace {
+            None => Scenario::shop(self.seed, hours),
+            Some(path) => {
+                let trace = Trace::read(path)?;
+                let peak = trace.quantile(0.999);
+                anyhow::ensure!(peak > 0.0, "{}: 99.9 % of the values are 0; expected is demand that can be scaled", path.display());
+                Scenario::recorded(self.seed, hours, &trace, self.peak / peak)
+            }
+        };
         let asked: &[Fault] = self.fault.as_ref().map_or(&[], |faults| &faults.0);
         for (fault, place) in asked.iter().zip(0_u32..) {
             scenario.faults.push(Planned { fault: *fault, at: FIRST_FAULT + FAULT_LASTS * 2 * place, lasts: FAULT_LASTS });
         }
-        scenario
+        Ok(scenario)
     }
 
     fn socket(&self) -> PathBuf {
@@ -89,7 +108,7 @@ impl Demo {
 
 /// Lets the world live until it ends or is interrupted, and sums it up.
 pub(super) fn execute(demo: &Demo) -> anyhow::Result<ExitCode> {
-    let scenario = demo.scenario();
+    let scenario = demo.scenario()?;
     scenario.check().context("this world is impossible")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let first = Status::first(&scenario.settings.cluster, "nobody yet", jiff::Timestamp::UNIX_EPOCH);

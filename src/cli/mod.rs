@@ -6,6 +6,9 @@ mod demo;
 mod fuzz;
 #[cfg(feature = "live")]
 mod run;
+mod settings;
+
+pub use settings::settings;
 
 use crate::config::{Config, load};
 use clap::{Parser, Subcommand};

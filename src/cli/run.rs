@@ -4,7 +4,7 @@ mod reload;
 mod supervisor;
 mod token;
 
-use super::read;
+use super::{read, settings};
 use crate::adapters::aws;
 use crate::adapters::cron::Ticks;
 use crate::adapters::live::Live;
@@ -12,7 +12,7 @@ use crate::adapters::secrets_manager::Secrets;
 use crate::adapters::system_clock::{SystemClock, SystemEntropy};
 use crate::config::Config;
 use crate::control::status::{COMMANDS_WAITING, Handle, Status};
-use crate::control::{self, Controller, Inputs, Leadership, lease, notices};
+use crate::control::{Controller, Inputs, Leadership, lease, notices};
 use crate::http::{self, AdminSocket, Pulse, Surface};
 use crate::observability::{self, Instruments};
 use crate::ports::{Clock, Entropy};
@@ -205,27 +205,4 @@ fn owner() -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let host = if host.trim().is_empty() { "unknown" } else { host.trim() };
     format!("{host}/{}/{}", std::process::id(), SystemEntropy.operation_id())
-}
-
-/// Takes what the control loop needs from the configuration.
-fn settings(config: &Config, owner: &str) -> control::Settings {
-    let operations = &config.operations;
-    let template = |pool: &crate::config::PoolLaunch| control::settings::Template {
-        template: pool.launch_template.clone(),
-        version: pool.launch_template_version.clone(),
-    };
-    control::Settings {
-        cluster: config.cluster.id.clone(),
-        owner: owner.to_owned(),
-        policy: config.policy.clone(),
-        lease: control::settings::Lease { duration: config.ledger.lease, heartbeat: config.ledger.heartbeat },
-        operations: control::settings::Operations {
-            request_timeout: operations.request_timeout,
-            join_timeout: operations.join_timeout,
-            drain_timeout: operations.drain_timeout,
-            retry: operations.retry,
-            interruption_margin: operations.interruption_margin,
-        },
-        templates: config.pools.iter().map(|pool| (pool.pool.clone(), template(pool))).collect(),
-    }
 }

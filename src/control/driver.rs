@@ -6,13 +6,13 @@ use super::lease::{Fence, Fenced};
 use super::settings::Settings;
 use super::{launch, retire};
 use crate::model::operation::RetireState;
-use crate::model::{InstanceId, OfferKey, Operation};
+use crate::model::{InstanceId, OfferKey, Operation, OperationId};
 use crate::ports::{
     Clock, Cloud, CloudError, Cluster, ClusterError, Entropy, Grant, Ledger, LedgerError, Measurement, Monotonic, Telemetry, World,
 };
 use std::sync::Arc;
 use std::time::Duration;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 /// What a step needs.
 pub struct Context<W: World> {
@@ -134,6 +134,8 @@ pub enum Next {
     Wait,
 }
 
+/// The log's target for every request that changes something, at the level `debug`.
+pub const CALLS: &str = "node_fleet::calls";
 /// The longest pause between two tries of a step.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -194,18 +196,20 @@ async fn attempt<W: World>(context: &Context<W>, drive: &mut Drive, without_capa
 }
 
 async fn journal<W: World>(context: &Context<W>, operation: &Operation) -> Result<(), StepError> {
-    let grant = permit(context)?;
+    let grant = permit(context, operation.id(), "record")?;
     context.world.ledger().record(&grant, operation).await?;
     info!(operation = %operation.id(), pool = %operation.pool(), state = operation.state_name(), epoch = %grant.epoch, "journalled");
     Ok(())
 }
 
-/// Asks the lease for one request.
+/// Asks the lease for one request that changes something; all of them come by here.
 ///
 /// # Errors
 /// When it does not outlast the request.
-pub fn permit<W: World>(context: &Context<W>) -> Result<Grant, StepError> {
-    Ok(context.fence.permit(context.world.clock(), context.settings.operations.request_timeout)?)
+pub fn permit<W: World>(context: &Context<W>, operation: &OperationId, call: &'static str) -> Result<Grant, StepError> {
+    let grant = context.fence.permit(context.world.clock(), context.settings.operations.request_timeout)?;
+    debug!(target: CALLS, %operation, call, epoch = %grant.epoch, "permitted");
+    Ok(grant)
 }
 
 /// Sends a request to Kubernetes if the lease outlasts it, and gives it up before the lease could end.
@@ -214,10 +218,11 @@ pub fn permit<W: World>(context: &Context<W>) -> Result<Grant, StepError> {
 /// When the lease does not outlast the request.
 pub async fn fenced<W: World, T>(
     context: &Context<W>,
+    operation: &OperationId,
     call: &'static str,
     request: impl Future<Output = Result<T, ClusterError>>,
 ) -> Result<Result<T, ClusterError>, StepError> {
-    permit(context)?;
+    permit(context, operation, call)?;
     let limit = context.settings.operations.request_timeout;
     let gave_up = |_| Err(ClusterError::Unavailable { call, why: format!("no answer within {limit:?}") });
     Ok(tokio::time::timeout(limit, request).await.unwrap_or_else(gave_up))

@@ -26,7 +26,7 @@ pub async fn advance<W: World>(context: &Context<W>, launch: &Launch, spent: Dur
 
 /// Sends the request. Whoever sends it again, with the same token, changes nothing.
 async fn request<W: World>(context: &Context<W>, launch: &Launch, spent: Duration) -> Result<Next, StepError> {
-    permit(context)?;
+    permit(context, &launch.id, "launch")?;
     measure_urgency(context, launch);
     match context.world.cloud().launch(&launch.request).await {
         Ok(launched) => Ok(launched_state(context, launch, launched)),
@@ -165,7 +165,7 @@ async fn give_back<W: World>(context: &Context<W>, launch: &Launch, instances: V
     for (instance, node) in &late {
         warn!(operation = %launch.id, instance = %instance.id, "the instance never became a Ready node and is given back");
         // One that cannot be given back does not keep the others.
-        if let Err(error) = give_back_one(context, instance, node.as_ref()).await {
+        if let Err(error) = give_back_one(context, launch, instance, node.as_ref()).await {
             warn!(operation = %launch.id, instance = %instance.id, %error, "not given back");
             left.get_or_insert(error);
         }
@@ -193,15 +193,20 @@ async fn live_node<W: World>(context: &Context<W>, instance: &InstanceId) -> Res
     }
 }
 
-async fn give_back_one<W: World>(context: &Context<W>, instance: &LaunchedInstance, node: Option<&NodeRef>) -> Result<(), StepError> {
-    permit(context)?;
+async fn give_back_one<W: World>(
+    context: &Context<W>,
+    launch: &Launch,
+    instance: &LaunchedInstance,
+    node: Option<&NodeRef>,
+) -> Result<(), StepError> {
+    permit(context, &launch.id, "terminate")?;
     match context.world.cloud().terminate(&instance.id).await {
         Ok(()) => {}
         Err(CloudError::NotFound { .. }) if is_gone(context, &instance.id).await? => {}
         Err(error) => return Err(error.into()),
     }
     if let Some(node) = node {
-        fenced(context, "delete nodes", context.world.cluster().delete_node(node)).await??;
+        fenced(context, &launch.id, "delete nodes", context.world.cluster().delete_node(node)).await??;
     }
     Ok(())
 }

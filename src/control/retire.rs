@@ -61,7 +61,7 @@ async fn begin<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, 
     }
     let interrupted = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
     let cordon = Cordon { operation: retire.id.clone(), taint: interrupted };
-    match fenced(context, "patch nodes", context.world.cluster().cordon(node, &cordon)).await? {
+    match fenced(context, &retire.id, "patch nodes", context.world.cluster().cordon(node, &cordon)).await? {
         Ok(()) => {}
         Err(ClusterError::Gone { .. }) => return Ok(Next::Wait),
         Err(error) => return Err(error.into()),
@@ -197,7 +197,7 @@ async fn evict<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, 
 }
 
 async fn evict_one<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, pod: PodKey, uid: String) -> Result<(), StepError> {
-    match fenced(context, "create pods/eviction", context.world.cluster().evict(&pod, &uid)).await? {
+    match fenced(context, &retire.id, "create pods/eviction", context.world.cluster().evict(&pod, &uid)).await? {
         Ok(Eviction::Accepted) => info!(operation = %retire.id, node = %node.name, %pod, "evicted"),
         Ok(Eviction::Blocked | Eviction::Gone) => {}
         // One pod that cannot be evicted, for a webhook's sake say, does not keep the others.
@@ -262,7 +262,7 @@ async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32,
         }
     }
     let Some(instance) = &retire.order.instance else { return Ok(state(context, retire, RetireState::Terminated)) };
-    permit(context)?;
+    permit(context, &retire.id, "terminate")?;
     match context.world.cloud().terminate(instance).await {
         Ok(()) => info!(operation = %retire.id, %instance, reason = %retire.order.reason, "terminated"),
         Err(CloudError::NotFound { .. }) if is_gone(context, instance).await? => {
@@ -291,7 +291,7 @@ async fn already_ending<W: World>(context: &Context<W>, retire: &Retire) -> Resu
 
 async fn remove<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, StepError> {
     if let Some(node) = &retire.order.node {
-        match fenced(context, "delete nodes", context.world.cluster().delete_node(node)).await? {
+        match fenced(context, &retire.id, "delete nodes", context.world.cluster().delete_node(node)).await? {
             Ok(()) | Err(ClusterError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -301,7 +301,7 @@ async fn remove<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next,
 
 async fn roll_back<W: World>(context: &Context<W>, retire: &Retire, reason: &str) -> Result<Next, StepError> {
     if let Some(node) = &retire.order.node {
-        match fenced(context, "patch nodes", context.world.cluster().uncordon(node)).await? {
+        match fenced(context, &retire.id, "patch nodes", context.world.cluster().uncordon(node)).await? {
             Ok(()) | Err(ClusterError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -33,6 +33,15 @@ enum Trouble {
     Denied,
 }
 
+/// What becomes of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mishap {
+    /// It has its effect, and no answer comes.
+    AnswerLost,
+    /// It is refused: there were too many.
+    Throttled,
+}
+
 /// What a fault makes of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
@@ -95,12 +104,23 @@ impl<T: Telemetry> Sim<T> {
                 return None;
             }
             truth.count_call(self.number, call);
-            Some((truth.delay(reads), fate(truth)))
+            let mishap = self.mishap(truth, call);
+            Some((truth.delay(reads), mishap.unwrap_or_else(|| fate(truth))))
         });
         match begun {
             Some(begun) => begun,
             None => std::future::pending().await,
         }
+    }
+
+    /// Takes what was meant for this call in particular.
+    fn mishap(&self, truth: &mut Truth, call: &'static str) -> Option<Fate> {
+        let mishaps = &mut truth.clients[self.number].mishaps;
+        let place = mishaps.iter().position(|(name, _)| *name == call)?;
+        Some(match mishaps.remove(place).1 {
+            Mishap::AnswerLost => Fate::Lands,
+            Mishap::Throttled => Fate::Fails(Trouble::Throttled),
+        })
     }
 
     /// Tells whether the controller is killed at this call, and kills it.

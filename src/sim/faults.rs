@@ -3,7 +3,7 @@
 mod strike;
 
 use super::prometheus::Trouble;
-use crate::model::{InstanceId, NodeName, OfferKey, PodKey};
+use crate::model::{InstanceId, NodeName, OfferKey};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
@@ -305,7 +305,7 @@ impl Faults {
     }
 
     /// Tells whether a machine that starts now will become a node.
-    pub fn lets_join(&mut self, _id: &InstanceId) -> bool {
+    pub fn lets_join(&mut self) -> bool {
         if self.is_on(Fault::NeverJoins) {
             self.hit(Fault::NeverJoins);
             return false;
@@ -329,7 +329,7 @@ impl Faults {
     }
 
     /// Tells whether a pod's end does not come.
-    pub fn keeps_from_ending(&mut self, _pod: &PodKey) -> bool {
+    pub fn keeps_from_ending(&mut self) -> bool {
         if self.is_on(Fault::StuckTerminating) {
             self.hit(Fault::StuckTerminating);
             return true;
@@ -338,7 +338,7 @@ impl Faults {
     }
 
     /// Tells whether a workload's budget allows nothing.
-    pub fn forbids_evictions(&self, _workload: &str) -> bool {
+    pub fn forbids_evictions(&self) -> bool {
         self.is_on(Fault::BudgetNever)
     }
 

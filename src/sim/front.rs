@@ -5,12 +5,14 @@ mod picture;
 mod run;
 mod scenario;
 mod shrink;
+mod stage;
 
 pub use daemon::{Daemon, Parts};
 pub use picture::{Condition, MachinePicture, Picture};
 pub use run::{Deaf, Outcome, Run, run};
 pub use scenario::{Scenario, ScenarioError};
 pub use shrink::shrink;
+pub use stage::Stage;
 
 #[cfg(test)]
 mod tests;

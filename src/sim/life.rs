@@ -12,8 +12,7 @@ use crate::model::scheduling::{Requirement, Selector};
 use crate::model::{InstanceId, Market, Node, NodeName, Pod, PodKey, PodPhase, Readiness};
 use crate::ports::Notice;
 use rand::RngExt;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,7 +74,9 @@ impl Truth {
         let (least, most) = self.boot;
         let delay = Self::between(&mut self.random.boot, least, most);
         self.after(TO_RUNNING, Event::Runs(id.clone()));
-        if self.faults.lets_join(id) {
+        let barren = self.barren > 0;
+        self.barren = self.barren.saturating_sub(1);
+        if !barren && self.faults.lets_join() {
             self.after(TO_RUNNING.max(delay), Event::Joins(id.clone()));
         }
     }
@@ -271,7 +272,7 @@ impl Truth {
         if self.kubernetes.pods().get(key).is_none_or(|pod| pod.uid != uid) {
             return;
         }
-        if self.faults.keeps_from_ending(key) {
+        if self.faults.keeps_from_ending() {
             self.after(Duration::from_secs(30), Event::PodEnds(key.clone(), uid.to_owned()));
             return;
         }
@@ -317,6 +318,12 @@ impl Truth {
         if news || marked > 0 {
             self.tell_changed();
         }
+    }
+
+    /// Lets Prometheus see the load as it is now.
+    pub fn measure(&mut self) {
+        let demands: Vec<f64> = self.workloads.iter().map(|workload| workload.curve.at(self.now, self.phase)).collect();
+        self.scrape(&demands);
     }
 
     fn minute(&mut self) {
@@ -371,30 +378,25 @@ impl Truth {
 
     /// Ends pods until the workload has no more than it wants, as a replica set does: those that wait
     /// first, then those that share their node with most others of their kind, the youngest of them.
-    fn shrink(&mut self, index: usize) {
+    pub fn shrink(&mut self, index: usize) {
         let workload = &self.workloads[index];
         let many = workload.pods.len().saturating_sub(workload.wanted_pods as usize);
         if many == 0 {
             return;
         }
         let grace = workload.grace;
-        let mut waiting = Vec::new();
-        let mut on: BTreeMap<&NodeName, Vec<&PodKey>> = BTreeMap::new();
-        for key in &workload.pods {
-            match self.kubernetes.pods().get(key).and_then(|pod| pod.node.as_ref()) {
-                Some(node) => on.entry(node).or_default().push(key),
-                None => waiting.push(key.clone()),
-            }
+        let node_of = |key: &PodKey| self.kubernetes.pods().get(key).and_then(|pod| pod.node.as_ref());
+        let mut related: BTreeMap<&NodeName, usize> = BTreeMap::new();
+        for node in workload.pods.iter().filter_map(node_of) {
+            *related.entry(node).or_default() += 1;
         }
-        let mut fullest: BinaryHeap<(usize, Reverse<&NodeName>)> = on.iter().map(|(node, keys)| (keys.len(), Reverse(*node))).collect();
-        let mut chosen = waiting;
-        while let Some((number, Reverse(node))) = fullest.pop().filter(|_| chosen.len() < many) {
-            chosen.extend(on.get_mut(node).and_then(Vec::pop).cloned());
-            if number > 1 {
-                fullest.push((number - 1, Reverse(node)));
-            }
-        }
-        for key in chosen.into_iter().take(many) {
+        // As the replica set's controller does: pods without a node, then those with the most siblings beside them, then
+        // the youngest.
+        let rank = |key: &PodKey| node_of(key).map_or(usize::MAX, |node| related[node]);
+        let mut ranked: Vec<(usize, usize, &PodKey)> = workload.pods.iter().enumerate().map(|(age, key)| (rank(key), age, key)).collect();
+        ranked.sort_unstable_by(|one, other| other.cmp(one));
+        let chosen: Vec<PodKey> = ranked.into_iter().take(many).map(|(_, _, key)| key.clone()).collect();
+        for key in chosen {
             self.ends_pod(&key, Some(grace));
         }
         self.write_budget(index);
@@ -410,7 +412,7 @@ impl Truth {
             namespace: key.0.clone(),
             name: key.1.clone(),
             selector: Selector(vec![one]),
-            max_unavailable: if self.faults.forbids_evictions(&workload.name) { 0 } else { max_unavailable },
+            max_unavailable: if self.faults.forbids_evictions() { 0 } else { max_unavailable },
             expected: workload.wanted_pods,
         };
         self.kubernetes.set_budget(key, budget);

@@ -32,6 +32,7 @@ mod prometheus;
 mod scheduler;
 mod sqs;
 mod streams;
+mod trace;
 mod universe;
 mod workload;
 
@@ -39,3 +40,4 @@ pub use client::Sim;
 pub use faults::{Fault, Planned};
 pub use oracle::{Invariant, Violation};
 pub use plants::Plant;
+pub use trace::{Trace, TraceError};

@@ -1,5 +1,6 @@
 //! Everything that is true, the queue of what happens next, and the task that lets it happen.
 
+use super::client::Mishap;
 use super::clock::SkewedClock;
 use super::dynamodb::Table;
 use super::ec2::Ec2;
@@ -124,6 +125,8 @@ pub struct Client {
     pub crash: Option<Crash>,
     /// Answers to this call come so much later.
     pub slow: Option<(&'static str, Duration)>,
+    /// What becomes of the next calls of these names.
+    pub mishaps: Vec<(&'static str, Mishap)>,
     /// The bug that it has.
     pub plant: Option<Plant>,
     /// The latest utilisation that it was given: when, and whether it was complete and fresh.
@@ -151,6 +154,7 @@ impl Client {
             calls: 0,
             crash: None,
             slow: None,
+            mishaps: Vec::new(),
             plant: None,
             last_utilisation: None,
         }
@@ -251,6 +255,8 @@ pub struct Truth {
     pub random: Random,
     /// Nodes whose kubelet is broken although their machine runs.
     pub broken: BTreeSet<NodeName>,
+    /// So many machines, from the next on, become no nodes.
+    pub barren: u32,
     /// Pods whose eviction a webhook refuses.
     pub not_evictable: BTreeSet<PodKey>,
     /// Pods that a budget has kept where they are, once each.
@@ -339,6 +345,7 @@ impl Truth {
             log: Log::default(),
             random,
             broken: BTreeSet::new(),
+            barren: 0,
             not_evictable: BTreeSet::new(),
             kept: BTreeSet::new(),
             marks: 0,
@@ -404,6 +411,11 @@ impl Truth {
     /// Tells those who poll that a message is visible.
     pub fn tell_message(&mut self) {
         self.news.message = true;
+    }
+
+    /// Tells whether no operation is under way.
+    pub fn is_quiet(&self) -> bool {
+        self.table.journal.values().all(|entry| entry.operation.is_over())
     }
 
     /// Tells the controllers' keepers that there is something for them.

@@ -1,7 +1,7 @@
 //! Reads the configuration again on SIGHUP.
 
-use super::settings;
 use crate::adapters::live::Live;
+use crate::cli::settings;
 use crate::config::{Config, load};
 use crate::control::Settings;
 use crate::observability::Instruments;

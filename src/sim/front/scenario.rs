@@ -6,6 +6,7 @@ use super::super::faults::{Fault, Faults, Planned};
 use super::super::oracle::{Oracle, Promises};
 use super::super::plants::Plant;
 use super::super::streams::{self, Purpose};
+use super::super::trace::Trace;
 use super::super::universe::{Beginning, Truth};
 use super::super::workload::{Curve, Workload};
 use crate::control::Settings;
@@ -58,6 +59,8 @@ pub struct Scenario {
     pub daemon_sets: Vec<DaemonSet>,
     /// Workers that are there from the beginning.
     pub workers: u32,
+    /// The server takes pods too, and a machine of somebody else is a node.
+    pub company: bool,
     /// How long machines boot.
     pub boot: (Duration, Duration),
     /// How often the market takes a spot machine back, per machine and hour.
@@ -129,6 +132,7 @@ impl Scenario {
             workloads,
             daemon_sets: daemon_sets(&mut random),
             workers,
+            company: true,
             boot: (Duration::from_secs(random.random_range(25..50)), Duration::from_secs(random.random_range(50..110))),
             reclaims_per_hour: if random.random_bool(0.5) { random.random_range(0.0..0.05) } else { 0.0 },
             phase: Duration::from_secs(random.random_range(0..7 * 24) * 3600),
@@ -161,12 +165,36 @@ impl Scenario {
             workloads: vec![workload],
             daemon_sets: Vec::new(),
             workers,
+            company: true,
             boot: (Duration::from_secs(40), Duration::from_mins(1)),
             reclaims_per_hour: 0.0,
             phase: Duration::ZERO,
             rollouts: Vec::new(),
             peace_from: None,
             plant: None,
+        }
+    }
+
+    /// A cluster for a script: one pool of these types in these zones, no worker yet, and workloads of no pods: their
+    /// names, what each pod would request, and how long it would take to end.
+    #[must_use]
+    pub fn bare(settings: Settings, zones: &[&str], types: Vec<&'static str>, workloads: &[(&'static str, Resources, Duration)]) -> Self {
+        let idle = |(name, requests, grace): &(&'static str, Resources, Duration)| {
+            let cores = requests.cpu.cores();
+            let mut workload = Workload::new(name, requests.clone(), Curve::Constant(0.0), cores);
+            (workload.least, workload.most, workload.max_unavailable, workload.grace) = (0, 0, None, *grace);
+            workload
+        };
+        let name = settings.policy.pools.first().map(|pool| pool.name.clone()).unwrap_or_default();
+        Self {
+            zones: zones.iter().map(|zone| Zone::new(*zone)).collect(),
+            pools: vec![PoolSpec { name, types, labels: Labels::new(), taints: Vec::new() }],
+            workloads: workloads.iter().map(idle).collect(),
+            workers: 0,
+            company: false,
+            boot: (Duration::from_secs(1), Duration::from_secs(2)),
+            settings,
+            ..Self::quiet(1, 24.0, 0)
         }
     }
 
@@ -221,6 +249,17 @@ impl Scenario {
             phase: Duration::from_hours(7),
             ..Self::quiet(seed, hours, 2)
         }
+    }
+
+    /// The shop's cluster with recorded demand in place of its workloads: `trace` in cores once multiplied by `factor`.
+    #[must_use]
+    pub fn recorded(seed: u64, hours: f64, trace: &Trace, factor: f64) -> Self {
+        let curve = Curve::Trace(trace.filled(factor).into());
+        let requests = Resources { cpu: MilliCpu(500), memory: Bytes(512 * MIB), pods: 1, ..Resources::default() };
+        let mut scenario = Self::shop(seed, hours);
+        scenario.workloads = vec![Workload::new("recorded", requests, curve, 0.4)];
+        scenario.faults.clear();
+        scenario
     }
 
     /// Says what is impossible about this world.
@@ -291,10 +330,15 @@ impl Scenario {
         let labels = |name: &str| Labels::from([(HOSTNAME_LABEL.to_owned(), name.to_owned()), (ZONE_LABEL.to_owned(), zone.to_string())]);
         let mut node = truth.new_node("server-0".into(), Some(server), kind, labels("server-0"), Vec::new());
         node.control_plane = true;
+        if !self.company {
+            node.taints.push(foreign_taint());
+        }
         truth.adds_node(node);
-        let stranger = truth.stranger(zone.clone());
-        let node = truth.new_node("stranger".into(), Some(stranger), kind, labels("stranger"), vec![foreign_taint()]);
-        truth.adds_node(node);
+        if self.company {
+            let stranger = truth.stranger(zone.clone());
+            let node = truth.new_node("stranger".into(), Some(stranger), kind, labels("stranger"), vec![foreign_taint()]);
+            truth.adds_node(node);
+        }
         for (index, pool) in (0..self.workers).zip(std::iter::repeat(&self.pools[0])) {
             let zone = self.zones[index as usize % self.zones.len()].clone();
             let Some(kind) = pool.types.iter().find_map(|name| Kind::named(name)) else { continue };

@@ -8,6 +8,7 @@ use crate::bed::Bed;
 pub mod fleet;
 mod growing;
 mod notices;
+mod reality;
 mod shrinking;
 mod succession;
 mod surface;
@@ -49,4 +50,15 @@ scenarios! {
     succession::paused,
     notices::interruption,
     notices::strangers_live,
+    reality::pods_get_nodes,
+    reality::the_maximum_holds,
+    reality::empty_nodes_go,
+    reality::a_node_is_drained,
+    reality::a_drain_is_taken_back,
+    reality::a_type_is_sold_out,
+    reality::spot_is_sold_out,
+    reality::a_machine_never_joins,
+    reality::a_machine_is_interrupted,
+    reality::an_answer_is_lost,
+    reality::a_launch_is_throttled,
 }

@@ -7,15 +7,12 @@ use crate::model::plan::{NodeRef, OnDrainTimeout, RetireReason};
 use crate::model::snapshot::Pause;
 use crate::model::{Market, NodeName, Operation, Retire, RetireOrder};
 use crate::sim::dynamodb::{Entry, TODAY};
-use crate::sim::front::{Deaf, Run, Scenario};
+use crate::sim::front::{Scenario, Stage};
 use crate::sim::universe::Truth;
 use crate::sim::workload::Curve;
 use crate::sim::{Fault, Planned};
 use std::time::Duration;
 use tokio::sync::oneshot;
-
-/// A world that lives while a test meddles with it.
-struct Living(Run);
 
 /// Four workers, two of which are enough.
 fn idle() -> Scenario {
@@ -25,28 +22,13 @@ fn idle() -> Scenario {
     scenario
 }
 
-impl Living {
-    fn begin(scenario: Scenario) -> Self {
-        Self(Run::begin(scenario, |_| Deaf))
-    }
+async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
 
-    fn with<T>(&self, act: impl FnOnce(&mut Truth) -> T) -> T {
-        self.0.universe.with(act)
-    }
-
-    async fn pass(time: Duration) {
-        tokio::time::sleep(time).await;
-    }
-
-    /// Waits until something is so, looking every ten milliseconds.
+impl Stage {
     async fn until(&self, what: &str, limit: Duration, is: impl Fn(&mut Truth) -> bool) {
-        let waiting = async {
-            while !self.with(&is) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        let outcome = tokio::time::timeout(limit, waiting).await;
-        assert!(outcome.is_ok(), "waited for {what}\n{}", self.log());
+        self.is_so(what, limit, is).await.unwrap_or_else(|error| panic!("{error}"));
     }
 
     /// Waits until a node is cordoned, and names it.
@@ -56,17 +38,13 @@ impl Living {
         self.with(find).expect("it is there")
     }
 
-    fn log(&self) -> String {
-        self.with(|truth| truth.log.lines().collect::<Vec<_>>().join("\n"))
-    }
-
     fn count(&self, text: &str) -> usize {
         self.with(|truth| truth.log.lines().filter(|line| line.contains(text)).count())
     }
 
     /// Looks whether every invariant has held.
     fn is_sound(&self) {
-        assert_eq!(self.with(|truth| truth.oracle.violations().to_vec()), [], "{}", self.log());
+        assert_eq!(self.violations(), [""; 0], "{}", self.log());
     }
 
     fn leader(&self) -> Option<usize> {
@@ -108,11 +86,11 @@ const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(start_paused = true)]
 async fn pods_that_find_no_node_get_one_bought_within_a_second() {
-    let world = Living::begin(Scenario::quiet(1, 1000.0, 2));
-    Living::pass(MINUTE).await;
+    let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
+    pass(MINUTE).await;
     world.load(8.0);
     world.until("pods that find no node", MINUTE * 2, |truth| truth.marks > 0).await;
-    Living::pass(Duration::from_secs(1)).await;
+    pass(Duration::from_secs(1)).await;
     assert!(world.count(" buys ") > 0, "{}", world.log());
     world.until("room for all", MINUTE * 3, |truth| truth.kubernetes.waits() == 0).await;
     world.is_sound();
@@ -120,10 +98,10 @@ async fn pods_that_find_no_node_get_one_bought_within_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn an_idle_fleet_shrinks_to_its_minimum_one_node_at_a_time_and_stays_in_both_zones() {
-    let world = Living::begin(idle());
-    Living::pass(MINUTE * 14).await;
+    let world = Stage::begin(idle());
+    pass(MINUTE * 14).await;
     assert_eq!(world.count(" terminates "), 1, "{}", world.log());
-    Living::pass(MINUTE * 120).await;
+    pass(MINUTE * 120).await;
     assert_eq!(world.count(" terminates "), 2, "{}", world.log());
     let zones = world.with(|truth| {
         truth.ec2.living().filter(|it| it.pool().is_some()).map(|it| it.zone.clone()).collect::<std::collections::BTreeSet<_>>()
@@ -138,13 +116,13 @@ async fn offers_whose_machines_never_join_stop_until_an_operator_resets_them() {
     scenario.settings.policy.rest.stopped = Duration::from_hours(100);
     scenario.settings.policy.pools[0].spot_share = 0.5;
     scenario.faults = vec![Planned { fault: Fault::NeverJoins, at: MINUTE, lasts: Duration::from_hours(24) }];
-    let world = Living::begin(scenario);
-    Living::pass(MINUTE * 2).await;
+    let world = Stage::begin(scenario);
+    pass(MINUTE * 2).await;
     world.load(8.0);
-    Living::pass(Duration::from_hours(20)).await;
+    pass(Duration::from_hours(20)).await;
     // Three launches of one type in two zones on two markets.
     assert_eq!(world.count(" buys "), 12, "{}", world.log());
-    Living::pass(Duration::from_hours(5)).await;
+    pass(Duration::from_hours(5)).await;
     assert_eq!(world.count(" buys "), 12, "{}", world.log());
     world.say(|done| Command::ResetOffers { by: "ada".into(), done }).await;
     world.until("room for all", MINUTE * 3, |truth| truth.kubernetes.waits() == 0).await;
@@ -153,14 +131,14 @@ async fn offers_whose_machines_never_join_stop_until_an_operator_resets_them() {
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_finishes_what_is_in_flight_and_starts_nothing() {
-    let world = Living::begin(Scenario::quiet(1, 1000.0, 2));
-    Living::pass(MINUTE).await;
+    let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
+    pass(MINUTE).await;
     world.load(5.4);
     world.until("a launch", MINUTE * 2, |truth| truth.log.lines().any(|line| line.contains(" buys "))).await;
     world.pause().await;
     let bought = world.count(" buys ");
     world.load(12.0);
-    Living::pass(MINUTE * 30).await;
+    pass(MINUTE * 30).await;
     assert_eq!((world.count(" buys "), world.count(" joins ")), (bought, bought), "{}", world.log());
     assert!(world.is_paused());
     world.resume().await;
@@ -170,32 +148,32 @@ async fn a_pause_finishes_what_is_in_flight_and_starts_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn an_operators_word_outlives_what_the_ledger_said_before_it() {
-    let world = Living::begin(Scenario::quiet(1, 1000.0, 2));
-    Living::pass(MINUTE).await;
+    let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
+    pass(MINUTE).await;
     world.with(|truth| truth.clients[0].slow = Some(("pause", Duration::from_secs(5))));
     world.load(8.0);
     world.until("pods that find no node", MINUTE * 2, |truth| truth.marks > 0).await;
-    Living::pass(Duration::from_secs(2)).await;
+    pass(Duration::from_secs(2)).await;
     world.pause().await;
-    Living::pass(Duration::from_secs(20)).await;
+    pass(Duration::from_secs(20)).await;
     assert!(world.is_paused());
     assert_eq!(world.count(" buys "), 0, "the turn that was under way started something: {}", world.log());
     world.resume().await;
     for _ in 0..20 {
         assert!(!world.is_paused());
-        Living::pass(Duration::from_secs(1)).await;
+        pass(Duration::from_secs(1)).await;
     }
     assert!(world.count(" buys ") > 0, "{}", world.log());
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_instance_whose_node_cannot_be_read_is_not_given_back() {
-    let world = Living::begin(Scenario::quiet(1, 1000.0, 2));
-    Living::pass(MINUTE).await;
+    let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
+    pass(MINUTE).await;
     world.load(5.4);
     world.until("a launch", MINUTE * 2, |truth| truth.log.lines().any(|line| line.contains(" buys "))).await;
     world.with(|truth| truth.kubernetes.make_new_nodes_unreadable());
-    Living::pass(MINUTE * 40).await;
+    pass(MINUTE * 40).await;
     assert!(world.count(" joins ") > 0);
     assert_eq!(world.count(" terminates "), 0, "{}", world.log());
 }
@@ -204,10 +182,10 @@ async fn an_instance_whose_node_cannot_be_read_is_not_given_back() {
 async fn pods_that_came_while_kubernetes_was_away_are_served_when_it_is_back() {
     let mut scenario = Scenario::quiet(1, 1000.0, 2);
     scenario.faults = vec![Planned { fault: Fault::ApiServerDown, at: MINUTE, lasts: MINUTE * 3 }];
-    let world = Living::begin(scenario);
-    Living::pass(MINUTE + Duration::from_secs(1)).await;
+    let world = Stage::begin(scenario);
+    pass(MINUTE + Duration::from_secs(1)).await;
     world.load(8.0);
-    Living::pass(MINUTE * 3 + Duration::from_secs(9)).await;
+    pass(MINUTE * 3 + Duration::from_secs(9)).await;
     assert!(world.count(" buys ") > 0, "{}", world.log());
     world.is_sound();
 }
@@ -216,18 +194,18 @@ async fn pods_that_came_while_kubernetes_was_away_are_served_when_it_is_back() {
 async fn a_standby_takes_over_within_thirty_seconds_and_the_pause_holds_under_it() {
     let mut scenario = Scenario::quiet(1, 1000.0, 2);
     scenario.controllers = 2;
-    let world = Living::begin(scenario);
-    Living::pass(MINUTE).await;
+    let world = Stage::begin(scenario);
+    pass(MINUTE).await;
     let first = world.leader().expect("somebody leads");
     world.pause().await;
     world.with(|truth| {
         truth.kill_for_good(first);
     });
-    Living::pass(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
     assert_eq!(world.leader(), Some(1 - first), "{}", world.log());
     assert!(world.is_paused());
     world.load(8.0);
-    Living::pass(MINUTE * 10).await;
+    pass(MINUTE * 10).await;
     assert_eq!(world.count(" buys "), 0);
     world.is_sound();
 }
@@ -236,14 +214,14 @@ async fn a_standby_takes_over_within_thirty_seconds_and_the_pause_holds_under_it
 async fn a_leader_that_is_cut_off_stops_before_the_other_begins() {
     let mut scenario = Scenario::quiet(1, 1000.0, 2);
     scenario.controllers = 2;
-    let world = Living::begin(scenario);
-    Living::pass(MINUTE).await;
+    let world = Stage::begin(scenario);
+    pass(MINUTE).await;
     let first = world.leader().expect("somebody leads");
     world.with(|truth| truth.clients[first].cut_off = true);
-    Living::pass(Duration::from_secs(11)).await;
+    pass(Duration::from_secs(11)).await;
     world.load(8.0);
     world.until("pods that find no node", MINUTE * 2, |truth| truth.marks > 0).await;
-    Living::pass(Duration::from_mins(1)).await;
+    pass(Duration::from_mins(1)).await;
     assert_eq!(world.leader(), Some(1 - first), "{}", world.log());
     world.with(|truth| truth.clients[first].cut_off = false);
     world.until("room for all", MINUTE * 4, |truth| truth.kubernetes.waits() == 0).await;
@@ -256,8 +234,8 @@ async fn a_notice_that_comes_while_nobody_leads_is_acted_on_by_whoever_does_next
     let mut scenario = Scenario::quiet(1, 1000.0, 3);
     scenario.settings.policy.pools[0].spot_share = 1.0;
     scenario.settings.policy.pools[0].on_demand_base = 0;
-    let world = Living::begin(scenario);
-    Living::pass(MINUTE).await;
+    let world = Stage::begin(scenario);
+    pass(MINUTE).await;
     world.load(6.0);
     world.until("a spot node", MINUTE * 4, |truth| truth.log.lines().any(|line| line.contains(" joins "))).await;
     world.with(|truth| {
@@ -266,9 +244,9 @@ async fn a_notice_that_comes_while_nobody_leads_is_acted_on_by_whoever_does_next
             truth.ec2.living().find(|machine| machine.market == Market::Spot).map(|machine| machine.id.clone()).expect("a spot machine");
         truth.reclaim(&spot);
     });
-    Living::pass(Duration::from_secs(100)).await;
+    pass(Duration::from_secs(100)).await;
     assert_eq!(world.count(" cordons "), 1, "{}", world.log());
-    Living::pass(MINUTE).await;
+    pass(MINUTE).await;
     assert_eq!((world.count(" terminates "), world.count("the market takes")), (1, 0), "{}", world.log());
     world.is_sound();
 }
@@ -277,7 +255,7 @@ async fn a_notice_that_comes_while_nobody_leads_is_acted_on_by_whoever_does_next
 async fn a_node_that_was_cordoned_and_may_stay_after_all_is_back_in_service_under_the_successor() {
     let mut scenario = Scenario::quiet(1, 1000.0, 3);
     scenario.settings.policy.scale_down.enabled = false;
-    let world = Living::begin(scenario);
+    let world = Stage::begin(scenario);
     let name = world.with(|truth| {
         // Its predecessor ended between the cordon and the journal, and then a person annotated the node.
         let node = truth.kubernetes.nodes().values().find(|node| node.pool().is_some()).cloned().expect("a worker");
@@ -298,24 +276,24 @@ async fn a_node_that_was_cordoned_and_may_stay_after_all_is_back_in_service_unde
         });
         node.name
     });
-    Living::pass(Duration::from_secs(40)).await;
+    pass(Duration::from_secs(40)).await;
     assert!(world.with(|truth| !truth.kubernetes.nodes()[&name].cordoned), "{}", world.log());
     assert_eq!(world.count(" terminates "), 0);
 }
 
 /// A fleet that is about to give a node back whose pods do not go at once.
-async fn in_a_drain(world: &Living) -> NodeName {
-    Living::pass(MINUTE * 5).await;
+async fn in_a_drain(world: &Stage) -> NodeName {
+    pass(MINUTE * 5).await;
     world.with(|truth| truth.workloads[0].grace = Duration::from_secs(90));
     world.cordoned().await
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_node_that_somebody_puts_back_into_service_stays() {
-    let world = Living::begin(idle());
+    let world = Stage::begin(idle());
     let name = in_a_drain(&world).await;
     world.with(|truth| truth.kubernetes.change_node(&name, |node| node.cordoned = false));
-    Living::pass(MINUTE * 9).await;
+    pass(MINUTE * 9).await;
     assert_eq!(world.count(" terminates "), 0, "{}", world.log());
     assert!(world.with(|truth| truth.kubernetes.nodes()[&name].cordoned_by.is_none()));
     world.is_sound();
@@ -323,22 +301,22 @@ async fn a_node_that_somebody_puts_back_into_service_stays() {
 
 #[tokio::test(start_paused = true)]
 async fn an_instance_whose_node_vanishes_in_a_drain_is_not_terminated_for_economy() {
-    let world = Living::begin(idle());
+    let world = Stage::begin(idle());
     let name = in_a_drain(&world).await;
     world.with(|truth| truth.removes_node(&name));
-    Living::pass(MINUTE * 5).await;
+    pass(MINUTE * 5).await;
     assert_eq!(world.count(" terminates "), 0, "{}", world.log());
     // It is a stray now, and goes as one.
-    Living::pass(MINUTE * 20).await;
+    pass(MINUTE * 20).await;
     assert!(world.count(" terminates ") >= 1, "{}", world.log());
     world.is_sound();
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_pod_that_cannot_be_evicted_does_not_keep_the_others() {
-    let world = Living::begin(idle());
+    let world = Stage::begin(idle());
     let others = |truth: &mut Truth, name: &NodeName| truth.kubernetes.on(name).filter(|pod| pod.terminating_since.is_none()).count();
-    Living::pass(MINUTE * 5).await;
+    pass(MINUTE * 5).await;
     // A webhook says no to every second pod.
     world.with(|truth| {
         let keys: Vec<_> = truth.kubernetes.pods().keys().cloned().collect();
@@ -346,7 +324,7 @@ async fn a_pod_that_cannot_be_evicted_does_not_keep_the_others() {
         truth.workloads[0].max_unavailable = None;
     });
     let name = world.cordoned().await;
-    Living::pass(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
     let left = world.with(|truth| {
         let kept = truth.kubernetes.on(&name).filter(|pod| truth.not_evictable.contains(&pod.key)).count();
         (others(truth, &name), kept)
@@ -360,8 +338,8 @@ async fn an_interrupted_node_goes_although_somebody_puts_it_back_into_service() 
     let mut scenario = Scenario::quiet(1, 1000.0, 3);
     scenario.settings.policy.pools[0].spot_share = 1.0;
     scenario.settings.policy.pools[0].on_demand_base = 0;
-    let world = Living::begin(scenario);
-    Living::pass(MINUTE).await;
+    let world = Stage::begin(scenario);
+    pass(MINUTE).await;
     world.load(6.0);
     world.until("a spot node", MINUTE * 4, |truth| truth.log.lines().any(|line| line.contains(" joins "))).await;
     world.with(|truth| {
@@ -372,7 +350,7 @@ async fn an_interrupted_node_goes_although_somebody_puts_it_back_into_service() 
     });
     let name = world.cordoned().await;
     world.with(|truth| truth.kubernetes.change_node(&name, |node| node.cordoned = false));
-    Living::pass(MINUTE * 2).await;
+    pass(MINUTE * 2).await;
     assert_eq!((world.count(" terminates "), world.count("the market takes")), (1, 0), "{}", world.log());
 }
 
@@ -380,25 +358,25 @@ async fn an_interrupted_node_goes_although_somebody_puts_it_back_into_service() 
 async fn a_leader_that_ends_orderly_gives_the_lease_back() {
     let mut scenario = Scenario::quiet(1, 1000.0, 2);
     scenario.controllers = 2;
-    let world = Living::begin(scenario);
-    Living::pass(MINUTE).await;
+    let world = Stage::begin(scenario);
+    pass(MINUTE).await;
     let first = world.leader().expect("somebody leads");
     world.with(|truth| truth.terminate(first));
-    Living::pass(Duration::from_secs(12)).await;
+    pass(Duration::from_secs(12)).await;
     assert_eq!(world.leader(), Some(1 - first), "{}", world.log());
     assert_eq!(world.count("gives the lease back"), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_pause_that_is_in_the_ledger_holds_from_the_first_turn_on() {
-    let world = Living::begin(Scenario::quiet(1, 1000.0, 2));
+    let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
     world.with(|truth| {
         let since = truth.wall();
         truth.table.pause = Some(Pause { since, by: "ada".into(), reason: "maintenance".into() });
         truth.note_pause(true);
     });
     world.load(6.0);
-    Living::pass(MINUTE * 10).await;
+    pass(MINUTE * 10).await;
     assert!(world.is_paused());
     assert_eq!(world.count(" buys "), 0);
     world.is_sound();

@@ -4,5 +4,6 @@ mod crashes;
 mod faults;
 mod interventions;
 mod plants;
+mod regressions;
 mod story;
 mod worlds;
