@@ -207,8 +207,8 @@ fn machine_line(machine: &MachinePicture) -> Line<'static> {
         Condition::NotReady => ("○", Color::Red, "not ready"),
     };
     let market = match machine.market {
-        Market::Spot => Span::styled("spot     ", Style::new().fg(Color::Magenta)),
-        Market::OnDemand => Span::styled("on-demand", Style::new().fg(Color::Blue)),
+        Market::Spot => Span::styled("spot     ", Style::new().fg(Color::LightMagenta)),
+        Market::OnDemand => Span::styled("on-demand", Style::new().fg(Color::LightBlue)),
     };
     let mut parts = vec![Span::styled(format!("{mark} "), Style::new().fg(colour)), format!("{:<12}", machine.name).into(), market];
     parts.push(format!(" {:<11}", machine.kind).dim());
