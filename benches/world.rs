@@ -7,7 +7,7 @@ use node_fleet::sim::front::{Scenario, run};
 use std::hint::black_box;
 use std::time::Duration;
 
-/// Ten nodes, one controller, a fault in every other hour.
+/// Ten nodes, one controller, the faults that a seed plans.
 fn troubled(seed: u64) -> Scenario {
     let mut scenario = Scenario::quiet(seed, 24.0, 10);
     let faults = Scenario::from_seed(seed, 24.0, &Fault::ALL).faults;

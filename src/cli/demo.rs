@@ -14,6 +14,7 @@ use anyhow::{Context, anyhow};
 use jiff::{SignedDuration, Span, SpanRelativeTo};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -62,13 +63,16 @@ pub(super) struct Demo {
 }
 
 fn speed(text: &str) -> Result<f64, String> {
-    let fine = |factor: &f64| (1.0..=100_000.0).contains(factor);
-    text.parse().ok().filter(fine).ok_or_else(|| format!("`{text}` must be a number from 1 to 100000"))
+    number_within(text, &(1.0..=100_000.0))
 }
 
 fn cores(text: &str) -> Result<f64, String> {
-    let fine = |cores: &f64| (0.1..=1000.0).contains(cores);
-    text.parse().ok().filter(fine).ok_or_else(|| format!("`{text}` must be a number from 0.1 to 1000"))
+    number_within(text, &(0.1..=1000.0))
+}
+
+fn number_within(text: &str, range: &RangeInclusive<f64>) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("`{text}` must be a number from {} to {}", range.start(), range.end()))
 }
 
 fn span(text: &str) -> Result<Duration, String> {

@@ -1,12 +1,11 @@
 //! When capacity is added, and which.
 
 use super::*;
+use crate::model::Missing;
 use crate::model::memory::Rest;
-use crate::model::operation::{LaunchRequest, LaunchState};
 use crate::model::plan::{Hold, LaunchReason};
 use crate::model::scheduling::{Constraints, Operator, PodAffinityTerm, Requirement, Selector};
 use crate::model::snapshot::{DaemonSet, Pause};
-use crate::model::{Launch, Missing, Operation};
 use crate::policy::schedule::Schedule;
 use crate::policy::{BoundsSchedule, MetricGoal, MetricRule};
 use std::collections::BTreeSet;
@@ -109,23 +108,8 @@ fn the_price_ceiling_is_a_bound_as_well() {
 fn what_boots_already_is_not_bought_again() {
     let mut scene = Scene::with_nodes(2).pods([running("a", 1800, "n0"), running("b", 1800, "n1"), pending("c", 1000)]);
     let plan = scene.turn(start());
-    scene.snapshot.operations.insert("op".into(), Operation::Launch(launch("op", launches(&plan)[0].clone())));
+    scene.snapshot.operations.insert("op".into(), begun("op", launches(&plan)[0].clone()));
     assert_eq!(launched(&scene.turn(after(1))), 0);
-}
-
-fn launch(id: &str, order: LaunchOrder) -> Launch {
-    let request = LaunchRequest {
-        token: id.into(),
-        launch_template: "lt".into(),
-        launch_template_version: "1".into(),
-        subnet: order.subnet.clone(),
-        market: order.market,
-        instance_types: order.instance_types.clone(),
-        count: order.count,
-        tags: BTreeMap::new(),
-    };
-    let epoch = crate::model::ids::Epoch(1);
-    Launch { id: id.into(), epoch, created: start(), updated: start(), order, request, state: LaunchState::Journalled }
 }
 
 #[test]

@@ -1,12 +1,12 @@
 //! When a node goes, and which.
 
 use super::*;
+use crate::model::Missing;
 use crate::model::memory::Rest;
 use crate::model::operation::LaunchFailure;
 use crate::model::plan::{Hold, RetireReason};
 use crate::model::scheduling::Selector;
 use crate::model::snapshot::{DisruptionBudget, Pause};
-use crate::model::{Missing, Operation};
 use crate::policy::BoundsSchedule;
 use crate::policy::learn;
 use crate::policy::schedule::Schedule;
@@ -285,8 +285,7 @@ fn an_offer_rests_longer_each_time_and_recovers_with_a_success() {
     assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
     let joined =
         vec![crate::model::operation::LaunchedInstance { id: "i-1".into(), instance_type: "m5.large".into(), node: Some("n".into()) }];
-    memory =
-        learn(&settings, memory, &ended(crate::model::operation::LaunchState::Done { joined, never_joined: Vec::new() }), &[], start());
+    memory = learn(&settings, memory, &ended(LaunchState::Done { joined, never_joined: Vec::new() }), &[], start());
     assert!(memory.offers.is_empty());
 }
 
@@ -295,7 +294,7 @@ fn three_launches_in_a_row_that_never_join_stop_the_offer() {
     let (settings, mut memory) = (settings(), Memory::default());
     let key = OfferKey { instance_type: "m5.large".into(), zone: "a".into(), market: Market::Spot };
     for failures in 1..=3 {
-        let never = crate::model::operation::LaunchState::Done { joined: Vec::new(), never_joined: vec!["i-1".into()] };
+        let never = LaunchState::Done { joined: Vec::new(), never_joined: vec!["i-1".into()] };
         memory = learn(&settings, memory, &ended(never), &[], start());
         assert_eq!(memory.offers[&key].stopped, failures == 3);
     }
@@ -315,10 +314,10 @@ fn the_memory_survives_the_ledger() {
 }
 
 fn failed(failure: LaunchFailure) -> Operation {
-    ended(crate::model::operation::LaunchState::Failed { failure })
+    ended(LaunchState::Failed { failure })
 }
 
-fn ended(state: crate::model::operation::LaunchState) -> Operation {
+fn ended(state: LaunchState) -> Operation {
     let order = LaunchOrder {
         pool: "workers".into(),
         zone: "a".into(),
@@ -330,23 +329,5 @@ fn ended(state: crate::model::operation::LaunchState) -> Operation {
         reason: crate::model::plan::LaunchReason::BelowMinimum,
         pods: Vec::new(),
     };
-    let request = crate::model::LaunchRequest {
-        token: "op".into(),
-        launch_template: "lt".into(),
-        launch_template_version: "1".into(),
-        subnet: "subnet-a".into(),
-        market: Market::Spot,
-        instance_types: vec!["m5.large".into()],
-        count: 1,
-        tags: BTreeMap::new(),
-    };
-    Operation::Launch(crate::model::Launch {
-        id: "op".into(),
-        epoch: crate::model::ids::Epoch(1),
-        created: start(),
-        updated: start(),
-        order,
-        request,
-        state,
-    })
+    launch("op", order, state)
 }

@@ -6,6 +6,7 @@ mod properties;
 
 use super::settings::{OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};
 use super::{audit, plan};
+use crate::model::ids::Epoch;
 use crate::model::instance::InstanceState;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::OnDrainTimeout;
@@ -14,8 +15,8 @@ use crate::model::reading::Utilisation;
 use crate::model::scheduling::{ARCH_LABEL, INSTANCE_TYPE_LABEL, Labels, POOL_LABEL, ZONE_LABEL};
 use crate::model::snapshot::{Observed, UtilisationReport};
 use crate::model::{
-    Action, Bytes, ClusterView, Instance, LaunchOrder, Market, Memory, MilliCpu, Node, NodeName, Offer, OfferKey, Plan, Pod, PodKey,
-    PodPhase, Readiness, Reading, Resources, RetireOrder, Snapshot,
+    Action, Bytes, ClusterView, Instance, Launch, LaunchOrder, LaunchRequest, LaunchState, Market, Memory, MilliCpu, Node, NodeName, Offer,
+    OfferKey, Operation, Plan, Pod, PodKey, PodPhase, Readiness, Reading, Resources, RetireOrder, Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -274,4 +275,23 @@ fn launched(plan: &Plan) -> u32 {
 
 fn retirements(plan: &Plan) -> Vec<&RetireOrder> {
     plan.actions.iter().filter_map(|action| if let Action::Retire(order) = action { Some(order) } else { None }).collect()
+}
+
+/// A launch that has been written down and not been answered.
+fn begun(id: &str, order: LaunchOrder) -> Operation {
+    launch(id, order, LaunchState::Journalled)
+}
+
+fn launch(id: &str, order: LaunchOrder, state: LaunchState) -> Operation {
+    let request = LaunchRequest {
+        token: id.into(),
+        launch_template: "lt".into(),
+        launch_template_version: "1".into(),
+        subnet: order.subnet.clone(),
+        market: order.market,
+        instance_types: order.instance_types.clone(),
+        count: order.count,
+        tags: BTreeMap::new(),
+    };
+    Operation::Launch(Launch { id: id.into(), epoch: Epoch(1), created: start(), updated: start(), order, request, state })
 }

@@ -1,8 +1,6 @@
 //! What holds of every plan, over random clusters.
 
 use super::*;
-use crate::model::ids::Epoch;
-use crate::model::{Launch, LaunchRequest, LaunchState, Operation, OperationId};
 use proptest::prelude::*;
 
 prop_compose! {
@@ -40,23 +38,6 @@ fn live(mut scene: Scene, blind: bool) -> (Plan, Memory) {
     (scene.turn_with(&snapshot, after(12)), scene.memory)
 }
 
-/// A launch that has been written down and not been answered.
-fn begun(index: usize, order: &LaunchOrder) -> Operation {
-    let id: OperationId = format!("op-{index}").as_str().into();
-    let request = LaunchRequest {
-        token: id.clone(),
-        launch_template: "lt".into(),
-        launch_template_version: "1".into(),
-        subnet: order.subnet.clone(),
-        market: order.market,
-        instance_types: order.instance_types.clone(),
-        count: order.count,
-        tags: BTreeMap::new(),
-    };
-    let state = LaunchState::Journalled;
-    Operation::Launch(Launch { id, epoch: Epoch(1), created: start(), updated: start(), order: order.clone(), request, state })
-}
-
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -84,7 +65,7 @@ proptest! {
     fn a_plan_that_is_being_carried_out_asks_for_nothing_more((scene, _) in scenes()) {
         let mut scene = scene;
         let plan = scene.turn(start());
-        let begun = launches(&plan).into_iter().enumerate().map(|(index, order)| begun(index, order));
+        let begun = launches(&plan).into_iter().enumerate().map(|(index, order)| begun(&format!("op-{index}"), order.clone()));
         scene.snapshot.operations = begun.map(|operation| (operation.id().clone(), operation)).collect();
         let again = scene.turn(start());
         prop_assert_eq!(launches(&again).len(), 0, "{:?} after {:?}", again.actions, plan.actions);

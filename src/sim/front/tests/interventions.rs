@@ -22,6 +22,18 @@ fn idle() -> Scenario {
     scenario
 }
 
+/// A fleet that wants nothing but spot, whose load has just bought a node.
+async fn with_a_spot_node() -> Stage {
+    let mut scenario = Scenario::quiet(1, 1000.0, 3);
+    scenario.settings.policy.pools[0].spot_share = 1.0;
+    scenario.settings.policy.pools[0].on_demand_base = 0;
+    let world = Stage::begin(scenario);
+    pass(MINUTE).await;
+    world.load(6.0);
+    world.until("a spot node", MINUTE * 4, |truth| truth.log.lines().any(|line| line.contains(" joins "))).await;
+    world
+}
+
 async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }
@@ -231,19 +243,11 @@ async fn a_leader_that_is_cut_off_stops_before_the_other_begins() {
 
 #[tokio::test(start_paused = true)]
 async fn a_notice_that_comes_while_nobody_leads_is_acted_on_by_whoever_does_next() {
-    let mut scenario = Scenario::quiet(1, 1000.0, 3);
-    scenario.settings.policy.pools[0].spot_share = 1.0;
-    scenario.settings.policy.pools[0].on_demand_base = 0;
-    let world = Stage::begin(scenario);
-    pass(MINUTE).await;
-    world.load(6.0);
-    world.until("a spot node", MINUTE * 4, |truth| truth.log.lines().any(|line| line.contains(" joins "))).await;
+    let world = with_a_spot_node().await;
     world.with(|truth| {
         truth.kill(0);
-        let spot =
-            truth.ec2.living().find(|machine| machine.market == Market::Spot).map(|machine| machine.id.clone()).expect("a spot machine");
-        truth.reclaim(&spot);
     });
+    world.interrupt().expect("a spot machine");
     pass(Duration::from_secs(100)).await;
     assert_eq!(world.count(" cordons "), 1, "{}", world.log());
     pass(MINUTE).await;
@@ -335,19 +339,9 @@ async fn a_pod_that_cannot_be_evicted_does_not_keep_the_others() {
 
 #[tokio::test(start_paused = true)]
 async fn an_interrupted_node_goes_although_somebody_puts_it_back_into_service() {
-    let mut scenario = Scenario::quiet(1, 1000.0, 3);
-    scenario.settings.policy.pools[0].spot_share = 1.0;
-    scenario.settings.policy.pools[0].on_demand_base = 0;
-    let world = Stage::begin(scenario);
-    pass(MINUTE).await;
-    world.load(6.0);
-    world.until("a spot node", MINUTE * 4, |truth| truth.log.lines().any(|line| line.contains(" joins "))).await;
-    world.with(|truth| {
-        truth.workloads[0].grace = Duration::from_mins(1);
-        let spot =
-            truth.ec2.living().find(|machine| machine.market == Market::Spot).map(|machine| machine.id.clone()).expect("a spot machine");
-        truth.reclaim(&spot);
-    });
+    let world = with_a_spot_node().await;
+    world.with(|truth| truth.workloads[0].grace = Duration::from_mins(1));
+    world.interrupt().expect("a spot machine");
     let name = world.cordoned().await;
     world.with(|truth| truth.kubernetes.change_node(&name, |node| node.cordoned = false));
     pass(MINUTE * 2).await;
