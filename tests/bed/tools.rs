@@ -1,7 +1,7 @@
 //! Where the servers of the bed are on this machine: the environment says so.
 
 use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 
@@ -47,7 +47,7 @@ impl Tools {
     }
 }
 
-/// A file of this repository.
+/// A file of this repository: the one that cargo runs the tests of, which need not be the one they were built in.
 pub fn in_repository(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from("."), PathBuf::from).join(path)
 }

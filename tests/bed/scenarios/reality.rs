@@ -352,12 +352,20 @@ fn calls(log: &str) -> BTreeMap<String, Vec<String>> {
 /// Tells what was decided and what was done about it, a line for each machine. Operations that began together are
 /// carried out side by side, so the lines are sorted.
 fn tell(mut operations: Vec<(String, String, String, Value)>, calls: &BTreeMap<String, Vec<String>>, first: usize) -> Vec<String> {
-    operations.sort_by_key(|(_, _, _, body)| body["created"].as_str().unwrap_or_default().to_owned());
+    let created = |body: &Value| body["created"].as_str().unwrap_or_default().to_owned();
+    operations.sort_by_key(|(_, _, _, body)| created(body));
+    let interrupted = operations.iter().find(|(_, _, _, body)| body["order"]["reason"]["why"] == "spot_interruption");
+    let lost_since = interrupted.map(|(_, _, _, body)| created(body));
     let mut lines = Vec::new();
     for (id, kind, state, body) in operations.into_iter().take(first) {
         let order = &body["order"];
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        let [zone, market, why] = [&order["zone"], &order["market"], &order["reason"]["why"]].map(text);
+        let [zone, market, mut why] = [&order["zone"], &order["market"], &order["reason"]["why"]].map(text);
+        // The notice, the pods that wait and the minimum all ask for the same node; which comes first is a matter of
+        // the moment.
+        if kind == "launch" && lost_since.as_ref().is_some_and(|since| *since <= created(&body)) {
+            "what was lost".clone_into(&mut why);
+        }
         let calls = calls.get(&id).map(|calls| calls.join(", ")).unwrap_or_default();
         let end = body["failure"]["failure"].as_str().map_or(state, |failure| format!("failed: {failure}"));
         let what = match kind.as_str() {
