@@ -9,9 +9,9 @@ use super::retry::{once, retried};
 use super::system_clock::SystemClock;
 use crate::config::{Config, PoolLaunch, PricesConfig};
 use crate::model::operation::LaunchRequest;
-use crate::model::{Instance, InstanceId, InstanceState};
+use crate::model::{Instance, InstanceId};
 use crate::ports::cloud::Catalogue;
-use crate::ports::{Cloud, CloudError, LaunchError, Launched};
+use crate::ports::{Cloud, CloudError, LaunchError, Launched, Sight};
 use aws_config::SdkConfig;
 use aws_sdk_ec2::Client;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -93,14 +93,14 @@ impl Cloud for Ec2 {
         instances::list(&inner.client, &inner.cluster, inner.timeout).await
     }
 
-    async fn state_of(&self, instance: &InstanceId) -> Result<Option<InstanceState>, CloudError> {
+    async fn look(&self, instance: &InstanceId) -> Result<Option<Sight>, CloudError> {
         const CALL: &str = "DescribeInstances";
         let inner = self.inner();
         let call = async || inner.client.describe_instances().instance_ids(instance.as_str()).send().await.map_err(Failure::from);
         match retried(inner.timeout, call).await {
             // A state that cannot be read is an error: "gone" would take the node's object away.
             Ok(answer) => match answer.reservations().iter().flat_map(aws_sdk_ec2::types::Reservation::instances).next() {
-                Some(found) => instances::state(found).map_err(|why| CloudError::Invalid { call: CALL, why: why.to_owned() }),
+                Some(found) => instances::sight(found, &inner.cluster).map_err(|why| CloudError::Invalid { call: CALL, why: why.to_owned() }),
                 None => Ok(None),
             },
             Err(failure) if failure.code == UNKNOWN_INSTANCE => Ok(None),

@@ -6,7 +6,7 @@ use super::lease::{Fence, Fenced};
 use super::settings::Settings;
 use super::{launch, retire};
 use crate::model::operation::RetireState;
-use crate::model::{InstanceId, OfferKey, Operation, OperationId};
+use crate::model::{InstanceId, InstanceState, OfferKey, Operation, OperationId};
 use crate::ports::{
     Clock, Cloud, CloudError, Cluster, ClusterError, Entropy, Grant, Ledger, LedgerError, Measurement, Monotonic, Telemetry, World,
 };
@@ -228,12 +228,41 @@ pub async fn fenced<W: World, T>(
     Ok(tokio::time::timeout(limit, request).await.unwrap_or_else(gave_up))
 }
 
+/// What became of an instance that was to be terminated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Termination {
+    /// It ends.
+    Ends,
+    /// It had gone already.
+    Gone,
+    /// It lives, without the tags that make it ours: it is left alone.
+    NotOurs,
+}
+
+/// Terminates an instance, if a look at it right before shows that it is still ours.
+///
+/// # Errors
+/// When EC2 does not answer or refuses, when only a part of EC2 knows the instance yet, or when the lease does not allow it.
+pub async fn terminate<W: World>(context: &Context<W>, operation: &OperationId, instance: &InstanceId) -> Result<Termination, StepError> {
+    let cloud = context.world.cloud();
+    if cloud.look(instance).await?.is_some_and(|sight| !sight.ours && sight.state != InstanceState::Ending) {
+        warn!(%operation, %instance, "the instance has lost the tags of node-fleet and is left alone");
+        return Ok(Termination::NotOurs);
+    }
+    permit(context, operation, "terminate")?;
+    match cloud.terminate(instance).await {
+        Ok(()) => Ok(Termination::Ends),
+        Err(CloudError::NotFound { .. }) if is_gone(context, instance).await? => Ok(Termination::Gone),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Tells whether an instance that EC2 does not know is gone, and not so young that only a part of EC2 knows it.
 ///
 /// # Errors
 /// When EC2 does not answer.
 pub async fn is_gone<W: World>(context: &Context<W>, instance: &InstanceId) -> Result<bool, StepError> {
-    if context.world.cloud().state_of(instance).await?.is_some() {
+    if context.world.cloud().look(instance).await?.is_some() {
         return Ok(false);
     }
     let listed = context.world.cloud().instances().await?;

@@ -1,12 +1,12 @@
 //! The launch: journal, request, instances, Ready nodes.
 
-use super::driver::{Context, Next, StepError, fenced, is_gone, permit};
+use super::driver::{Context, Next, StepError, Termination, fenced, permit, terminate};
 use crate::model::node::Node;
 use crate::model::operation::{LaunchFailure, LaunchState, LaunchedInstance};
 use crate::model::plan::NodeRef;
 use crate::model::snapshot::Observed;
 use crate::model::{ClusterView, InstanceId, Launch, NodeName, OfferKey, Operation};
-use crate::ports::{Clock, Cloud, CloudError, Cluster, ClusterError, LaunchError, Launched, Measurement, Telemetry, World};
+use crate::ports::{Clock, Cloud, Cluster, ClusterError, LaunchError, Launched, Measurement, Telemetry, World};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -199,13 +199,8 @@ async fn give_back_one<W: World>(
     instance: &LaunchedInstance,
     node: Option<&NodeRef>,
 ) -> Result<(), StepError> {
-    permit(context, &launch.id, "terminate")?;
-    match context.world.cloud().terminate(&instance.id).await {
-        Ok(()) => {}
-        Err(CloudError::NotFound { .. }) if is_gone(context, &instance.id).await? => {}
-        Err(error) => return Err(error.into()),
-    }
-    if let Some(node) = node {
+    let what = terminate(context, &launch.id, &instance.id).await?;
+    if let Some(node) = node.filter(|_| what != Termination::NotOurs) {
         fenced(context, &launch.id, "delete nodes", context.world.cluster().delete_node(node)).await??;
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The retirement: revalidate, cordon, evict, terminate, remove the node's object.
 
-use super::driver::{Context, Next, StepError, fenced, is_gone, permit};
+use super::driver::{self, Context, Next, StepError, Termination, fenced};
 use crate::model::instance::InstanceState;
 use crate::model::operation::RetireState;
 use crate::model::plan::{NodeRef, OnDrainTimeout, RetireReason};
@@ -117,7 +117,7 @@ async fn node_object_alone<W: World>(context: &Context<W>, retire: &Retire, foun
     if found.node.is_ready() {
         return Ok(rolled_back(context, retire, "the node is ready"));
     }
-    if context.world.cloud().state_of(instance).await?.is_some() {
+    if context.world.cloud().look(instance).await?.is_some() {
         return Ok(rolled_back(context, retire, "the instance exists, without the tags of node-fleet; it is left alone"));
     }
     Ok(state(context, retire, RetireState::Terminated))
@@ -262,20 +262,19 @@ async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32,
         }
     }
     let Some(instance) = &retire.order.instance else { return Ok(state(context, retire, RetireState::Terminated)) };
-    permit(context, &retire.id, "terminate")?;
-    match context.world.cloud().terminate(instance).await {
-        Ok(()) => info!(operation = %retire.id, %instance, reason = %retire.order.reason, "terminated"),
-        Err(CloudError::NotFound { .. }) if is_gone(context, instance).await? => {
-            info!(operation = %retire.id, %instance, "the instance is gone already");
+    match driver::terminate(context, &retire.id, instance).await {
+        Ok(Termination::Ends) => info!(operation = %retire.id, %instance, reason = %retire.order.reason, "terminated"),
+        Ok(Termination::Gone) => info!(operation = %retire.id, %instance, "the instance is gone already"),
+        Ok(Termination::NotOurs) => {
+            return Ok(state(context, retire, RetireState::RollingBack { reason: "the instance has lost the tags of node-fleet".into() }));
         }
-        Err(CloudError::NotFound { .. }) => return Ok(Next::Wait),
         // Termination protection, say: nobody but an operator can lift it, and an empty node is of no use.
-        Err(error @ (CloudError::Denied { .. } | CloudError::Invalid { .. }))
+        Err(StepError::Cloud(error @ (CloudError::Denied { .. } | CloudError::Invalid { .. })))
             if retire.order.reason.is_voluntary() && spent > context.settings.operations.drain_timeout =>
         {
             return Ok(state(context, retire, RetireState::RollingBack { reason: error.to_string() }));
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(error),
     }
     Ok(state(context, retire, RetireState::Terminated))
 }
@@ -283,10 +282,7 @@ async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32,
 /// Tells whether the instance ends already: a predecessor may have done it before the journal knew.
 async fn already_ending<W: World>(context: &Context<W>, retire: &Retire) -> Result<bool, StepError> {
     let Some(instance) = &retire.order.instance else { return Ok(true) };
-    Ok(match context.world.cloud().state_of(instance).await? {
-        None | Some(InstanceState::Ending) => true,
-        Some(InstanceState::Pending | InstanceState::Running | InstanceState::Stopped) => false,
-    })
+    Ok(context.world.cloud().look(instance).await?.is_none_or(|sight| sight.state == InstanceState::Ending))
 }
 
 async fn remove<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, StepError> {

@@ -115,13 +115,22 @@ pub struct Catalogue {
     pub read_at: Option<Timestamp>,
 }
 
+/// What a look at one instance shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sight {
+    /// Where it stands.
+    pub state: InstanceState,
+    /// It carries all tags of this cluster's workers.
+    pub ours: bool,
+}
+
 /// EC2.
 pub trait Cloud: Send + Sync {
     /// Lists the instances that carry this cluster's tags, terminated ones included while EC2 shows them.
     fn instances(&self) -> impl Future<Output = Result<Vec<Instance>, CloudError>> + Send;
 
-    /// Tells in which state an instance is, whoever owns it. `None` when it is terminated or was never there.
-    fn state_of(&self, instance: &InstanceId) -> impl Future<Output = Result<Option<InstanceState>, CloudError>> + Send;
+    /// Looks at one instance as it is now, whoever owns it. `None` when it is terminated or was never there.
+    fn look(&self, instance: &InstanceId) -> impl Future<Output = Result<Option<Sight>, CloudError>> + Send;
 
     /// Gives what can be bought. Cached inside; `Err` only when there never was an answer.
     fn catalogue(&self) -> impl Future<Output = Result<Arc<Catalogue>, CloudError>> + Send;

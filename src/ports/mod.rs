@@ -13,7 +13,7 @@ pub mod notices;
 pub mod telemetry;
 
 pub use clock::{Clock, Entropy, Monotonic};
-pub use cloud::{Cloud, CloudError, LaunchError, Launched};
+pub use cloud::{Cloud, CloudError, LaunchError, Launched, Sight};
 pub use cluster::{Cluster, ClusterError, Cordon, Eviction, NodeState};
 pub use ledger::{Claim, Grant, Ledger, LedgerError, LedgerState, Lock, LockRecord};
 pub use metrics::Metrics;

@@ -7,7 +7,7 @@ use crate::model::ids::Epoch;
 use crate::model::instance::{CLUSTER_TAG, EPOCH_TAG, FIXED_TAGS, OPERATION_TAG};
 use crate::model::scheduling::POOL_LABEL;
 use crate::model::{Instance, InstanceId, InstanceState, InstanceType, Market, OperationId, PoolName, SubnetId, Zone};
-use crate::ports::CloudError;
+use crate::ports::{CloudError, Sight};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::types::{self as ec2, Filter, InstanceLifecycleType, InstanceStateName};
 use jiff::Timestamp;
@@ -59,10 +59,9 @@ fn sound(instance: &ec2::Instance, cluster: &str) -> Option<Instance> {
 
 fn read(instance: &ec2::Instance, cluster: &str) -> Result<Instance, &'static str> {
     let state = state(instance)?.unwrap_or(InstanceState::Ending);
-    let tag = |name: &str| instance.tags().iter().find(|tag| tag.key() == Some(name)).and_then(|tag| tag.value());
+    let tag = |name: &str| tag(instance, name);
     // The filters have asked for it; what must never be touched is looked at twice.
-    let ours = FIXED_TAGS.into_iter().chain([(CLUSTER_TAG, cluster)]).all(|(key, value)| tag(key) == Some(value));
-    if !ours {
+    if !is_ours(instance, cluster) {
         return Err("it does not carry the cluster's tags");
     }
     let launched = instance.launch_time().ok_or("it has no launch time")?;
@@ -85,8 +84,22 @@ fn read(instance: &ec2::Instance, cluster: &str) -> Result<Instance, &'static st
     })
 }
 
+fn tag<'a>(instance: &'a ec2::Instance, name: &str) -> Option<&'a str> {
+    instance.tags().iter().find(|tag| tag.key() == Some(name)).and_then(|tag| tag.value())
+}
+
+/// Tells whether an instance carries all tags of the cluster's workers.
+fn is_ours(instance: &ec2::Instance, cluster: &str) -> bool {
+    FIXED_TAGS.into_iter().chain([(CLUSTER_TAG, cluster)]).all(|(key, value)| tag(instance, key) == Some(value))
+}
+
+/// Reads an instance's state and whose it is. `Ok(None)` when it is terminated.
+pub(super) fn sight(instance: &ec2::Instance, cluster: &str) -> Result<Option<Sight>, &'static str> {
+    Ok(state(instance)?.map(|state| Sight { state, ours: is_ours(instance, cluster) }))
+}
+
 /// Reads an instance's state. `Ok(None)` when it is terminated.
-pub(super) fn state(instance: &ec2::Instance) -> Result<Option<InstanceState>, &'static str> {
+fn state(instance: &ec2::Instance) -> Result<Option<InstanceState>, &'static str> {
     match instance.state().and_then(|state| state.name()).ok_or("it has no state")? {
         InstanceStateName::Pending => Ok(Some(InstanceState::Pending)),
         InstanceStateName::Running => Ok(Some(InstanceState::Running)),

@@ -4,12 +4,11 @@ use super::super::faults::Fault;
 use super::super::plants::{CANARY, Plant};
 use super::super::universe::Truth;
 use super::{Fate, Sim, Trouble};
-use crate::model::instance::InstanceState;
 use crate::model::operation::LaunchRequest;
 use crate::model::scheduling::POOL_LABEL;
 use crate::model::{Instance, InstanceId, PoolName};
 use crate::ports::cloud::Catalogue;
-use crate::ports::{Cloud, CloudError, LaunchError, Launched, Telemetry};
+use crate::ports::{Cloud, CloudError, LaunchError, Launched, Sight, Telemetry};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -67,12 +66,13 @@ impl<T: Telemetry> Cloud for Sim<T> {
         })
     }
 
-    async fn state_of(&self, instance: &InstanceId) -> Result<Option<InstanceState>, CloudError> {
+    async fn look(&self, instance: &InstanceId) -> Result<Option<Sight>, CloudError> {
         let call = "DescribeInstances";
         let read = |truth: &mut Truth| {
             let machine = truth.ec2.machines.get(instance)?;
             let ended = machine.ended.is_some_and(|ended| truth.now > ended + std::time::Duration::from_secs(30));
-            (!ended && machine.visible <= truth.now).then_some(machine.state)
+            let sight = Sight { state: machine.state, ours: machine.is_ours(&truth.ec2.cluster) };
+            (!ended && machine.visible <= truth.now).then_some(sight)
         };
         self.ask(call, ec2_fate, read).await.map_err(|trouble| cloud_error(call, trouble))
     }
