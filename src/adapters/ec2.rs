@@ -100,7 +100,9 @@ impl Cloud for Ec2 {
         match retried(inner.timeout, call).await {
             // A state that cannot be read is an error: "gone" would take the node's object away.
             Ok(answer) => match answer.reservations().iter().flat_map(aws_sdk_ec2::types::Reservation::instances).next() {
-                Some(found) => instances::sight(found, &inner.cluster).map_err(|why| CloudError::Invalid { call: CALL, why: why.to_owned() }),
+                Some(found) => {
+                    instances::sight(found, &inner.cluster).map_err(|why| CloudError::Invalid { call: CALL, why: why.to_owned() })
+                }
                 None => Ok(None),
             },
             Err(failure) if failure.code == UNKNOWN_INSTANCE => Ok(None),

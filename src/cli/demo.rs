@@ -10,8 +10,8 @@ use crate::http::{self, AdminSocket, Pulse, Surface};
 use crate::observability;
 use crate::sim::front::{Picture, Scenario};
 use crate::sim::{Fault, Planned, Trace};
-use anyhow::{Context, anyhow};
-use jiff::{SignedDuration, Span, SpanRelativeTo};
+use anyhow::{Context, anyhow, bail};
+use jiff::{SignedDuration, Span, SpanRelativeTo, Timestamp};
 use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -45,7 +45,8 @@ pub(super) struct Demo {
     /// Faults that come one after the other, by name or number.
     #[arg(long, value_name = "NAME,…", value_parser = faults)]
     fault: Option<Faults>,
-    /// Demand that was recorded, in place of the shop's: a CSV file, `timestamp,value`.
+    /// Demand that was recorded, in place of the shop's: a CSV file, `timestamp,value`. The world begins at the same
+    /// time of the week.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
     /// What the recording is scaled to: the cores that 99.9 % of its values stay below.
@@ -95,11 +96,26 @@ impl Demo {
                 Scenario::recorded(self.seed, hours, &trace, self.peak / peak)
             }
         };
-        let asked: &[Fault] = self.fault.as_ref().map_or(&[], |faults| &faults.0);
-        for (fault, place) in asked.iter().zip(0_u32..) {
-            scenario.faults.push(Planned { fault: *fault, at: FIRST_FAULT + FAULT_LASTS * 2 * place, lasts: FAULT_LASTS });
-        }
+        scenario.faults.extend(self.planned()?);
         Ok(scenario)
+    }
+
+    /// Plans the faults that are asked for, all of which come before the end.
+    fn planned(&self) -> anyhow::Result<Vec<Planned>> {
+        let asked: &[Fault] = self.fault.as_ref().map_or(&[], |faults| &faults.0);
+        let one = |(fault, place): (&Fault, u32)| Planned { fault: *fault, at: FIRST_FAULT + FAULT_LASTS * 2 * place, lasts: FAULT_LASTS };
+        let planned: Vec<Planned> = asked.iter().zip(0_u32..).map(one).collect();
+        let late = self.length.and_then(|length| planned.iter().find(|planned| planned.at >= length));
+        if let (Some(late), Some(last)) = (late, planned.last()) {
+            let minutes = |time: Duration| time.as_secs() / 60;
+            bail!(
+                "--fault {} comes {} minutes after the beginning, when --for has ended the demo; all faults that are asked for need `--for {}m`",
+                late.fault,
+                minutes(late.at),
+                minutes(last.at + last.lasts)
+            );
+        }
+        Ok(planned)
     }
 
     fn socket(&self) -> PathBuf {
@@ -110,12 +126,12 @@ impl Demo {
     }
 }
 
-/// Lets the world live until it ends or is interrupted, and sums it up.
+/// Lets the world live until it ends or is interrupted, and sums it up. Gives 1 when an invariant has broken.
 pub(super) fn execute(demo: &Demo) -> anyhow::Result<ExitCode> {
     let scenario = demo.scenario()?;
     scenario.check().context("this world is impossible")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let first = Status::first(&scenario.settings.cluster, "nobody yet", jiff::Timestamp::UNIX_EPOCH);
+    let first = Status::first(&scenario.settings.cluster, "nobody yet", Timestamp::UNIX_EPOCH);
     let (status, shown) = watch::channel(Arc::new(first));
     let (commands, asked) = mpsc::channel(COMMANDS_WAITING);
     let (instruments, render) = observability::metrics(shown.clone());
@@ -150,8 +166,8 @@ pub(super) fn execute(demo: &Demo) -> anyhow::Result<ExitCode> {
     let last = world.end()?;
     stop.send_replace(true);
     let _ = runtime.block_on(serving);
-    write!(std::io::stdout().lock(), "{}", summary(&last))?;
-    Ok(ExitCode::SUCCESS)
+    writeln!(std::io::stdout().lock(), "{}", summary(&last))?;
+    Ok(if last.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// What is told about the demonstration itself.
@@ -167,14 +183,19 @@ fn summary(last: &Picture) -> String {
     let saved = if last.peak_spent > 0.0 { (1.0 - last.spent / last.peak_spent) * 100.0 } else { 0.0 };
     let waits = &last.waits;
     let mean = if waits.pods > 0 { waits.total.as_secs_f64() / number(waits.pods) } else { 0.0 };
-    format!(
-        "{hours:.1} hours of the world: {:.1} node-hours, ${:.2}\na fleet of the largest size at that time, all on demand: ${:.2}, so that {saved:.0} % were saved\n{} pods found no node at first; they waited {mean:.0} s in the mean and {:.0} s at most\n",
-        last.node_hours,
-        last.spent,
-        last.peak_spent,
-        waits.pods,
-        waits.longest.as_secs_f64(),
-    )
+    let longest = waits.longest.as_secs_f64();
+    let mut lines = vec![
+        format!("{hours:.1} hours of the world: {:.1} node-hours, ${:.2}", last.node_hours, last.spent),
+        format!("a fleet of the largest size at that time, all on demand: ${:.2}, so that {saved:.0} % were saved", last.peak_spent),
+        format!("{} pods found no node at first; they waited {mean:.0} s in the mean and {longest:.0} s at most", waits.pods),
+    ];
+    if let Some(since) = last.waiting_since {
+        let waited = Duration::try_from(last.wall.duration_since(since)).unwrap_or_default();
+        let begun = moment(last.elapsed.saturating_sub(waited), since);
+        lines.push(format!("pods that find no node yet: {}, the first of them since {begun}, for {} s", last.waiting, waited.as_secs()));
+    }
+    lines.extend(last.violations.iter().map(|violation| format!("a broken invariant: {violation}")));
+    lines.join("\n")
 }
 
 #[expect(clippy::cast_precision_loss, reason = "nobody counts 2^53 pods")]
@@ -184,8 +205,12 @@ fn number(count: u64) -> f64 {
 
 /// Names a time of the world: which day, and what the clock shows.
 fn clock(picture: &Picture) -> String {
-    let day = picture.elapsed.as_secs() / 86_400 + 1;
-    format!("day {day}, {}", picture.wall.strftime("%H:%M:%S"))
+    moment(picture.elapsed, picture.wall)
+}
+
+fn moment(elapsed: Duration, wall: Timestamp) -> String {
+    let day = elapsed.as_secs() / 86_400 + 1;
+    format!("day {day}, {}", wall.strftime("%H:%M:%S"))
 }
 
 /// Gives the last word of the world, or says that it broke.
@@ -196,6 +221,45 @@ fn broken(_: Box<dyn std::any::Any + Send>) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sim::front::{Deaf, Run};
+    use crate::sim::{Invariant, Violation};
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        demo: Demo,
+    }
+
+    fn demo(words: &[&str]) -> Demo {
+        Line::try_parse_from([&["demo"], words].concat()).expect("a command line").demo
+    }
+
+    #[test]
+    fn a_fault_that_would_come_after_the_end_is_refused() {
+        let asked = ["--fault", "partition,spot-storm,killed", "--for"];
+        let all_come = demo(&[asked.as_slice(), &["111m"]].concat()).scenario().expect("all of them come");
+        assert!([Fault::Partition, Fault::Killed].iter().all(|fault| all_come.faults.iter().any(|planned| planned.fault == *fault)));
+        let why = demo(&[asked.as_slice(), &["70m"]].concat()).scenario().expect_err("two do not come").to_string();
+        for part in ["--fault spot-storm", "70 minutes", "--for 130m"] {
+            assert!(why.contains(part), "{why}");
+        }
+        assert!(demo(&["--fault", "all"]).scenario().is_ok(), "it ends when somebody says so");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_summary_tells_of_pods_that_still_wait_and_of_broken_invariants() {
+        let run = Run::begin(Scenario::quiet(1, 1.0, 2), |_| Deaf);
+        tokio::time::sleep(Duration::from_hours(1)).await;
+        let mut last = Picture::of(&run.universe);
+        assert_eq!(summary(&last).lines().count(), 3, "{}", summary(&last));
+        last.waiting = 3;
+        last.waiting_since = Some(last.wall - SignedDuration::from_secs(125));
+        last.violations = vec![Violation { invariant: Invariant(3), at: Duration::from_mins(2), text: "too few".into() }];
+        let told = summary(&last);
+        assert!(told.contains("no node yet: 3, the first of them since day 1, 00:57:55, for 125 s"), "{told}");
+        assert!(told.ends_with("a broken invariant: I3 at 0:02:00: too few"), "{told}");
+    }
 
     #[test]
     fn arguments_that_make_no_sense_are_named() {

@@ -196,15 +196,15 @@ impl<W: World> Keeper<W> {
 
     async fn rival(&mut self) -> Duration {
         match self.world.ledger().lock().await {
-            Ok(Lock::Free) => self.take(None).await,
+            Ok(free @ Lock::Free { .. }) => self.take(free).await,
             // Whoever held it may still trust it.
             Ok(Lock::Vanished { epoch }) => match self.unchanged_for(Seen::Vanished(epoch), self.times.duration) {
-                true => self.take(None).await,
+                true => self.take(Lock::Vanished { epoch }).await,
                 false => self.times.heartbeat,
             },
             Ok(Lock::Held(record)) => {
                 match self.unchanged_for(Seen::Record(record.version.clone()), record.duration.max(self.times.duration)) {
-                    true => self.take(Some(record.version)).await,
+                    true => self.take(Lock::Held(record)).await,
                     false => self.follow(&record),
                 }
             }
@@ -240,13 +240,13 @@ impl<W: World> Keeper<W> {
         self.times.heartbeat
     }
 
-    async fn take(&mut self, replaces: Option<String>) -> Duration {
+    async fn take(&mut self, looked_at: Lock) -> Duration {
         let before = self.world.clock().monotonic();
         let claim = Claim {
             owner: self.owner.clone(),
             duration: self.times.duration,
             version: self.world.entropy().record_version(),
-            replaces,
+            looked_at,
             now: self.world.clock().now(),
         };
         match self.world.ledger().acquire(&claim).await {

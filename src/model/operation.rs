@@ -242,6 +242,15 @@ impl Operation {
         }
     }
 
+    /// Gives when it was decided.
+    #[must_use]
+    pub fn created(&self) -> Timestamp {
+        match self {
+            Self::Launch(launch) => launch.created,
+            Self::Retire(retire) => retire.created,
+        }
+    }
+
     /// Tells when it entered its state.
     #[must_use]
     pub fn updated(&self) -> Timestamp {

@@ -70,7 +70,10 @@ pub struct LockRecord {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lock {
     /// Nobody holds it: it was given back, or never taken.
-    Free,
+    Free {
+        /// The last epoch it was taken in; 0 is never.
+        epoch: Epoch,
+    },
     /// Its record is gone although nobody gave it back: its holder may not know yet.
     Vanished {
         /// The epoch it was taken in. Whoever takes it raises that, so that two times without a record are told apart.
@@ -89,8 +92,9 @@ pub struct Claim {
     pub duration: Duration,
     /// The record's version once it is taken.
     pub version: String,
-    /// The version that has not changed for a whole lease; `None` when there was no record.
-    pub replaces: Option<String>,
+    /// What allows it: the lock as it was looked at. If it is otherwise by then, even only in its epoch, somebody else
+    /// has had it meanwhile.
+    pub looked_at: Lock,
     /// The wall clock's time, for the TTL that removes a forgotten lock.
     pub now: Timestamp,
 }

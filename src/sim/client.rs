@@ -9,7 +9,7 @@ use super::clock::SkewedClock;
 use super::faults::Fault;
 use super::plants::Plant;
 use super::streams::{self, Purpose};
-use super::universe::{Event, Process, Truth, Universe};
+use super::universe::{Crash, Event, Process, Truth, Universe};
 use crate::model::OperationId;
 use crate::ports::{Clock, Entropy, Measurement, Monotonic, Telemetry, World};
 use jiff::Timestamp;
@@ -82,6 +82,7 @@ impl<T: Telemetry> Sim<T> {
             client.owner = format!("server-{number}/{}", client.incarnation);
             // It looks at everything anew, and so does its watch.
             client.seen_marks = 0;
+            client.has_catalogue = false;
             client.incarnation
         });
         let purpose = Purpose::Controller { number: u32::try_from(number).unwrap_or(u32::MAX), incarnation };
@@ -125,19 +126,13 @@ impl<T: Telemetry> Sim<T> {
 
     /// Tells whether the controller is killed at this call, and kills it.
     fn crashes(&self, truth: &mut Truth, call: &'static str, with_effect: bool) -> bool {
-        let client = &mut truth.clients[self.number];
-        let Some(crash) = &mut client.crash else { return false };
-        if crash.with_effect != with_effect || crash.call.is_some_and(|wanted| wanted != call) {
-            return false;
-        }
-        if crash.after > 0 {
-            crash.after -= 1;
-            return false;
-        }
-        for fault in [Fault::CrashBeforeLaunch, Fault::CrashAfterLaunch, Fault::CrashInDrain] {
-            if truth.faults.is_on(fault) {
-                truth.faults.hit(fault);
-            }
+        let crashes = &mut truth.clients[self.number].crashes;
+        let meant = |crash: &Crash| crash.with_effect == with_effect && crash.call.is_none_or(|wanted| wanted == call);
+        let due = crashes.iter().position(|crash| meant(crash) && crash.after == 0);
+        crashes.iter_mut().filter(|crash| meant(crash)).for_each(|crash| crash.after = crash.after.saturating_sub(1));
+        let Some(due) = due else { return false };
+        if let Some(fault) = crashes.remove(due).fault {
+            truth.faults.hit(fault);
         }
         truth.note(format_args!("controller {} dies {} {call}", self.number, if with_effect { "after" } else { "before" }));
         truth.kill(self.number);
@@ -194,7 +189,7 @@ impl<T: Telemetry> Sim<T> {
             }));
             truth.after(delay, event);
         });
-        let answer = arrived.await;
+        let answer = tokio::time::timeout(NO_ANSWER_AFTER, arrived).await;
         let killed = self.universe.with(|truth| !self.is_alive(truth) || self.crashes(truth, call, true));
         if killed {
             return std::future::pending().await;
@@ -204,12 +199,14 @@ impl<T: Telemetry> Sim<T> {
             return Err(Trouble::NoAnswer);
         }
         match answer {
-            Ok(answer) => {
+            Ok(Ok(answer)) => {
                 tokio::time::sleep(delay / 2).await;
                 Ok(answer)
             }
             // The world has ended.
-            Err(_) => std::future::pending().await,
+            Ok(Err(_)) => std::future::pending().await,
+            // It arrives after all, later.
+            Err(_) => Err(Trouble::NoAnswer),
         }
     }
 

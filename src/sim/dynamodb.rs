@@ -7,6 +7,7 @@ use crate::model::{Memory, Operation, OperationId};
 use crate::ports::ledger::StateSummary;
 use crate::ports::{Claim, Grant, LedgerError, LedgerState, Lock, LockRecord};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// One operation and the version of the build that wrote it.
 #[derive(Clone, Debug)]
@@ -15,7 +16,12 @@ pub struct Entry {
     pub operation: Operation,
     /// The version of the record.
     pub version: u32,
+    /// Who wrote it.
+    pub writer: Writer,
 }
+
+/// Orders writes: the epoch of the writer, and the number of its write. A later one is never overwritten.
+pub type Writer = (Epoch, u64);
 
 /// The table of one cluster.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +29,9 @@ pub struct Table {
     lock: Option<LockRecord>,
     /// Who took the lock last, whatever became of its record.
     last: Option<String>,
+    /// When the lock was taken or renewed last.
+    pub renewed: Duration,
+    remembered: Option<Writer>,
     epoch: u64,
     released: u64,
     /// The journal.
@@ -38,7 +47,7 @@ impl Table {
     pub fn lock(&self) -> Lock {
         match &self.lock {
             Some(record) => Lock::Held(record.clone()),
-            None if self.released == self.epoch => Lock::Free,
+            None if self.released == self.epoch => Lock::Free { epoch: Epoch(self.epoch) },
             None => Lock::Vanished { epoch: Epoch(self.epoch) },
         }
     }
@@ -70,7 +79,7 @@ impl Table {
 
     /// Takes the lock and raises the epoch.
     pub fn acquire(&mut self, claim: &Claim) -> Result<Grant, LedgerError> {
-        if self.lock.as_ref().map(|lock| &lock.version) != claim.replaces.as_ref() {
+        if self.lock() != claim.looked_at {
             return Err(LedgerError::Conflict);
         }
         self.epoch += 1;
@@ -114,9 +123,13 @@ impl Table {
     }
 
     /// Writes an operation.
-    pub fn record(&mut self, grant: &Grant, operation: &Operation, version: u32) -> Result<(), LedgerError> {
+    pub fn record(&mut self, grant: &Grant, operation: &Operation, version: u32, number: u64) -> Result<(), LedgerError> {
         self.held(grant)?;
-        self.journal.insert(operation.id().clone(), Entry { operation: operation.clone(), version });
+        let writer = (grant.epoch, number);
+        if self.journal.get(operation.id()).is_some_and(|entry| entry.writer >= writer) {
+            return Err(LedgerError::Conflict);
+        }
+        self.journal.insert(operation.id().clone(), Entry { operation: operation.clone(), version, writer });
         Ok(())
     }
 
@@ -128,8 +141,13 @@ impl Table {
     }
 
     /// Writes memory and summary.
-    pub fn remember(&mut self, grant: &Grant, memory: &Memory, summary: StateSummary) -> Result<(), LedgerError> {
+    pub fn remember(&mut self, grant: &Grant, memory: &Memory, summary: StateSummary, number: u64) -> Result<(), LedgerError> {
         self.held(grant)?;
+        let writer = (grant.epoch, number);
+        if self.remembered.is_some_and(|before| before >= writer) {
+            return Err(LedgerError::Conflict);
+        }
+        self.remembered = Some(writer);
         self.memory.clone_from(memory);
         self.summary = Some(summary);
         Ok(())
@@ -143,32 +161,29 @@ pub const TODAY: u32 = RECORD_VERSION;
 mod tests {
     use super::*;
     use jiff::Timestamp;
-    use std::time::Duration;
 
-    fn claim(owner: &str, version: &str, replaces: Option<&str>) -> Claim {
-        Claim {
-            owner: owner.into(),
-            duration: Duration::from_secs(20),
-            version: version.into(),
-            replaces: replaces.map(Into::into),
-            now: Timestamp::UNIX_EPOCH,
-        }
+    fn claim(owner: &str, version: &str, looked_at: Lock) -> Claim {
+        Claim { owner: owner.into(), duration: Duration::from_secs(20), version: version.into(), looked_at, now: Timestamp::UNIX_EPOCH }
     }
 
     #[test]
     fn the_lock_goes_to_who_saw_it_last_and_the_epoch_never_falls() {
         let mut table = Table::default();
-        assert_eq!(table.lock(), Lock::Free);
-        let one = table.acquire(&claim("one", "v1", None)).expect("it is free");
-        assert_eq!(table.acquire(&claim("two", "v2", None)), Err(LedgerError::Conflict));
+        let free = table.lock();
+        assert_eq!(free, Lock::Free { epoch: Epoch(0) });
+        let one = table.acquire(&claim("one", "v1", free.clone())).expect("it is free");
+        assert_eq!(table.acquire(&claim("two", "v2", free.clone())), Err(LedgerError::Conflict));
+        let first = table.lock();
         table.heartbeat(&one, "v3").expect("it is held");
-        assert_eq!(table.acquire(&claim("two", "v2", Some("v1"))), Err(LedgerError::Conflict));
+        assert_eq!(table.acquire(&claim("two", "v2", first)), Err(LedgerError::Conflict));
         assert!(table.lose_lock());
         assert_eq!(table.lock(), Lock::Vanished { epoch: Epoch(1) });
-        let two = table.acquire(&claim("two", "v4", None)).expect("nobody holds it");
+        // No record now as there was none then, but somebody has had it meanwhile.
+        assert_eq!(table.acquire(&claim("two", "v4", free)), Err(LedgerError::Conflict));
+        let two = table.acquire(&claim("two", "v4", table.lock())).expect("nobody holds it");
         assert_eq!(two.epoch, Epoch(2));
         assert_eq!(table.heartbeat(&one, "v5"), Err(LedgerError::LeaseLost));
         table.release(&two).expect("it is held");
-        assert_eq!((table.lock(), table.epoch()), (Lock::Free, 2));
+        assert_eq!((table.lock(), table.epoch()), (Lock::Free { epoch: Epoch(2) }, 2));
     }
 }

@@ -1,5 +1,6 @@
 //! What can go wrong: the catalogue, what is planned, and what is wrong just now.
 
+pub mod plan;
 mod strike;
 
 use super::prometheus::Trouble;
@@ -9,6 +10,9 @@ use rand_chacha::ChaCha8Rng;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
+
+/// Nothing is planned for later than this, or for longer.
+const FARTHEST: Duration = Duration::from_hours(24 * 366);
 
 macro_rules! catalogue {
     ($($variant:ident $number:literal $name:literal $held:literal $expected:literal)*) => {
@@ -133,7 +137,7 @@ impl std::str::FromStr for Fault {
     }
 }
 
-/// A fault that will come.
+/// A fault that will come. Its text is one like `spot-storm@35480s+53s`: which, when it begins, how long it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Planned {
     /// Which.
@@ -146,8 +150,39 @@ pub struct Planned {
 
 impl fmt::Display for Planned {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}@{}s+{}s", self.fault, self.at.as_secs(), self.lasts.as_secs())
+        write!(formatter, "{}@{}+{}", self.fault, in_seconds(self.at), in_seconds(self.lasts))
     }
+}
+
+impl std::str::FromStr for Planned {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            let most = in_seconds(FARTHEST);
+            format!("`{text}` must be a fault, when it begins and how long it lasts (at most {most}), like `spot-storm@35480s+53s`")
+        };
+        let (fault, times) = text.split_once('@').ok_or_else(wrong)?;
+        let (at, lasts) = times.split_once('+').ok_or_else(wrong)?;
+        Ok(Self { fault: fault.parse()?, at: seconds(at).ok_or_else(wrong)?, lasts: seconds(lasts).ok_or_else(wrong)? })
+    }
+}
+
+/// Writes a time in seconds, to the last nanosecond.
+fn in_seconds(time: Duration) -> String {
+    let fraction = format!(".{:09}", time.subsec_nanos());
+    format!("{}{}s", time.as_secs(), fraction.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// Reads a time that was written in seconds.
+fn seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.strip_suffix('s').map(|number| number.split_once('.').unwrap_or((number, "0")))?;
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) || fraction.len() > 9 {
+        return None;
+    }
+    let nanos = format!("{fraction:0<9}").parse().ok()?;
+    Some(Duration::new(whole.parse().ok()?, nanos)).filter(|time| *time <= FARTHEST)
 }
 
 /// What the controllers' keepers are asked to do, since it is not the world's to do.
@@ -205,6 +240,8 @@ enum Undo {
     WallClocks,
     /// Watches see again.
     Watches,
+    /// Controllers die no more of this fault.
+    Crashes(Fault),
     /// An operator resumes the fleet.
     Resume,
 }
@@ -231,12 +268,6 @@ impl Faults {
     /// Gives a planned fault.
     pub fn planned(&self, index: usize) -> Planned {
         self.plan[index]
-    }
-
-    /// Adds a fault that begins at once.
-    pub fn add(&mut self, planned: Planned) -> usize {
-        self.plan.push(planned);
-        self.plan.len() - 1
     }
 
     /// Tells whether a fault is wrong just now.
@@ -379,5 +410,31 @@ mod tests {
         }
         let error = "spot-strom".parse::<Fault>().expect_err("no such fault");
         assert!(error.contains("did you mean `spot-storm`"), "{error}");
+    }
+
+    #[test]
+    fn what_is_planned_is_read_as_it_is_written() {
+        let storm = |at, lasts| Planned { fault: Fault::SpotStorm, at, lasts };
+        let rows = [
+            (storm(Duration::from_secs(35_480), Duration::from_secs(53)), "spot-storm@35480s+53s"),
+            (storm(Duration::new(35_480, 120_000_007), Duration::from_millis(500)), "spot-storm@35480.120000007s+0.5s"),
+            (storm(Duration::ZERO, FARTHEST), "spot-storm@0s+31622400s"),
+        ];
+        for (planned, text) in rows {
+            assert_eq!(planned.to_string(), text);
+            assert_eq!(text.parse(), Ok(planned));
+        }
+    }
+
+    #[test]
+    fn a_plan_that_makes_no_sense_is_named() {
+        let wrong =
+            ["", "spot-storm", "spot-storm@5s", "spot-storm@5+5", "spot-storm@-5s+5s", "spot-storm@5s+31622401s", "spot-storm@5.s+5s"];
+        for text in wrong {
+            let error = text.parse::<Planned>().expect_err(text);
+            assert!(error.contains(&format!("`{text}`")) && error.contains("`spot-storm@35480s+53s`"), "{error}");
+        }
+        let error = "spot-strom@5s+5s".parse::<Planned>().expect_err("no such fault");
+        assert!(error.contains("`spot-strom`") && error.contains("`spot-storm`"), "{error}");
     }
 }

@@ -9,7 +9,7 @@ mod stage;
 
 pub use daemon::{Daemon, Parts};
 pub use picture::{Condition, MachinePicture, Picture};
-pub use run::{Deaf, Outcome, Run, run};
+pub use run::{Deaf, Outcome, Run, attempt, run};
 pub use scenario::{Scenario, ScenarioError};
 pub use shrink::shrink;
 pub use stage::Stage;

@@ -2,12 +2,15 @@
 
 use crate::model::plan::NodeRef;
 use crate::model::pod::Owner;
-use crate::model::scheduling::Selector;
+use crate::model::scheduling::{Selector, Taint, TaintEffect};
 use crate::model::snapshot::{DaemonSet, DisruptionBudget};
 use crate::model::{ClusterView, InstanceId, Node, NodeName, Pod, PodKey, PodPhase, Readiness, Resources};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// The taint of a node whose instance is taken back.
+const INTERRUPTED: &str = "node-fleet.io/interrupted";
 
 /// A disruption budget as somebody wrote it.
 #[derive(Clone, Debug)]
@@ -40,6 +43,8 @@ pub struct Kubernetes {
     /// Nodes that make no sense to who reads them.
     unreadable: BTreeSet<NodeName>,
     spoils_new_nodes: bool,
+    /// Unique ids of nodes that a person had cordoned before a controller did.
+    cordoned_before: BTreeSet<String>,
     uids: u64,
 }
 
@@ -149,6 +154,30 @@ impl Kubernetes {
             change(Arc::make_mut(pod));
             self.view = None;
         }
+    }
+
+    /// Takes a node out of service for an operation.
+    pub fn cordon(&mut self, name: &NodeName, operation: &str, taint: bool) {
+        if let Some(node) = self.nodes.get(name).filter(|node| node.cordoned && node.cordoned_by.is_none()) {
+            self.cordoned_before.insert(node.uid.clone());
+        }
+        self.change_node(name, |node| {
+            node.cordoned = true;
+            node.cordoned_by = Some(operation.to_owned());
+            if taint && !node.taints.iter().any(|taint| taint.key == INTERRUPTED) {
+                node.taints.push(Taint { key: INTERRUPTED.into(), value: String::new(), effect: TaintEffect::NoSchedule });
+            }
+        });
+    }
+
+    /// Takes back what operations did to a node. What a person has cordoned stays so.
+    pub fn uncordon(&mut self, name: &NodeName) {
+        let stays = self.nodes.get(name).is_some_and(|node| self.cordoned_before.remove(&node.uid));
+        self.change_node(name, |node| {
+            node.cordoned = stays;
+            node.cordoned_by = None;
+            node.taints.retain(|taint| taint.key != INTERRUPTED);
+        });
     }
 
     /// Binds a waiting pod to a node.

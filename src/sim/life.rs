@@ -268,8 +268,13 @@ impl Truth {
         self.tell_changed();
     }
 
+    /// Tells whether the kubelet that a pod is bound to still works.
+    fn has_kubelet(&self, key: &PodKey) -> bool {
+        self.kubernetes.pods().get(key).and_then(|pod| pod.node.as_ref()).is_some_and(|node| self.lives(node))
+    }
+
     fn pod_ends(&mut self, key: &PodKey, uid: &str) {
-        if self.kubernetes.pods().get(key).is_none_or(|pod| pod.uid != uid) {
+        if self.kubernetes.pods().get(key).is_none_or(|pod| pod.uid != uid) || !self.has_kubelet(key) {
             return;
         }
         if self.faults.keeps_from_ending() {
@@ -285,7 +290,7 @@ impl Truth {
 
     fn pod_runs(&mut self, key: &PodKey, uid: &str) {
         let fine = self.kubernetes.pods().get(key).is_some_and(|pod| pod.uid == uid && pod.terminating_since.is_none());
-        if fine {
+        if fine && self.has_kubelet(key) {
             self.kubernetes.change_pod(key, |pod| pod.phase = PodPhase::Running);
         }
     }

@@ -30,6 +30,8 @@ pub enum Plant {
     HotLoop,
     /// Nothing can be bought.
     NeverBuys,
+    /// Nothing is given back.
+    NeverGivesBack,
     /// The pause is not read.
     DeafToPause,
     /// Errors carry secrets.
@@ -38,7 +40,7 @@ pub enum Plant {
 
 impl Plant {
     /// All of them, each with the invariant that it breaks.
-    pub const ALL: [(Self, Invariant); 12] = [
+    pub const ALL: [(Self, Invariant); 13] = [
         (Self::SecondToken, Invariant(1)),
         (Self::NoMaximum, Invariant(2)),
         (Self::NoMinimum, Invariant(3)),
@@ -49,12 +51,16 @@ impl Plant {
         (Self::LeavesNodes, Invariant(8)),
         (Self::HotLoop, Invariant(9)),
         (Self::NeverBuys, Invariant(10)),
+        (Self::NeverGivesBack, Invariant(10)),
         (Self::DeafToPause, Invariant(11)),
         (Self::TellsSecrets, Invariant(12)),
     ];
 
     /// Tells the controller something else than what is promised.
     pub fn lie(self, settings: &mut Settings) {
+        if self == Self::NeverGivesBack {
+            settings.scale_down.enabled = false;
+        }
         for pool in &mut settings.pools {
             if self == Self::NoMaximum {
                 pool.max = 200;

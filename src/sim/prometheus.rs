@@ -98,6 +98,12 @@ impl Prometheus {
         Observed::Known { value: UtilisationReport { nodes, warming_up: false }, at: now }
     }
 
+    /// Gives a node's latest shares of CPU and memory.
+    pub fn shares_of(&self, node: &NodeName) -> Option<(f64, f64)> {
+        let samples = self.samples.get(node)?;
+        Some((samples.cpu.back().copied()?, samples.memory))
+    }
+
     /// Gives a node's latest CPU share.
     pub fn cpu_of(&self, node: &NodeName) -> Option<f64> {
         self.samples.get(node)?.cpu.back().copied()

@@ -4,7 +4,8 @@
 
 use super::kubernetes::Kubernetes;
 use crate::model::scheduling::{NodeSelectorTerm, PodAffinityTerm, SpreadConstraint, TaintEffect, ZONE_LABEL};
-use crate::model::{Node, NodeName, Pod, PodKey, Resources};
+use crate::model::{Node, NodeName, Offer, Pod, PodKey, Readiness, Resources};
+use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -151,6 +152,25 @@ fn selects(term: &PodAffinityTerm, pod: &Pod) -> bool {
     pod.terminating_since.is_none()
         && term.namespaces.as_ref().is_none_or(|names| names.contains(&pod.key.namespace))
         && term.selector.as_ref().is_some_and(|selector| selector.matches(&pod.labels))
+}
+
+/// Labels, taints and volumes of a node that does not exist yet.
+pub fn offer_admits(pod: &Pod, offer: &Offer) -> bool {
+    let node = Node {
+        name: "new".into(),
+        uid: String::new(),
+        instance: None,
+        labels: offer.labels.clone(),
+        taints: offer.taints.clone(),
+        cordoned: false,
+        cordoned_by: None,
+        readiness: Readiness::Ready { since: Timestamp::UNIX_EPOCH },
+        allocatable: offer.allocatable.clone(),
+        created: Timestamp::UNIX_EPOCH,
+        control_plane: false,
+        keep: None,
+    };
+    admits(pod, &node)
 }
 
 /// Labels, taints and volumes.

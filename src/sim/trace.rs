@@ -2,12 +2,16 @@
 
 use jiff::Timestamp;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// What the first line of a recording says.
 const HEADER: [&str; 2] = ["timestamp", "value"];
 /// A recording of more minutes than ten years have is none.
 const MOST_MINUTES: usize = 10 * 366 * 24 * 60;
 const MINUTE: i64 = 60;
+const DAY: i64 = 24 * 60 * MINUTE;
+/// The epoch was a Thursday, at midnight.
+const MONDAY_TO_EPOCH: i64 = 3 * DAY;
 
 /// Demand over time, in whatever unit it was recorded.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,7 +39,7 @@ pub enum TraceError {
         /// Which file.
         path: PathBuf,
         /// The line, from 1.
-        line: u64,
+        line: usize,
         /// The column, from 1.
         column: usize,
         /// What is wrong there, and what would be right.
@@ -61,48 +65,51 @@ impl Trace {
     /// # Errors
     /// When what stands at one place of it is not what it should be.
     pub fn parse(text: &str, path: &Path) -> Result<Self, TraceError> {
-        let malformed = |line: u64, column: usize, problem: String| TraceError::Malformed { path: path.to_owned(), line, column, problem };
+        let malformed = |record: usize, field: usize, problem: String| {
+            let (line, column) = place(text, record, field);
+            TraceError::Malformed { path: path.to_owned(), line, column, problem }
+        };
+        let byte = |position: &csv::Position| usize::try_from(position.byte()).unwrap_or(usize::MAX);
         let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).trim(csv::Trim::All).from_reader(text.as_bytes());
         let mut samples: Vec<(Timestamp, f64)> = Vec::new();
-        let mut line = 1;
+        let mut begin = 0;
         for (number, record) in reader.records().enumerate() {
             let record = record.map_err(|error| {
-                let line = error.position().map_or(line, csv::Position::line);
-                malformed(line, 1, format!("{error}; expected is a line of CSV in UTF-8"))
+                let begin = error.position().map_or(begin, byte);
+                malformed(begin, 0, format!("{error}; expected is a line of CSV in UTF-8"))
             })?;
-            line = record.position().map_or(line, csv::Position::line);
+            begin = record.position().map_or(begin, byte);
             let field = |index: usize| record.get(index).unwrap_or_default();
-            let second = field(0).chars().count() + 2;
             if number == 0 {
                 if record.iter().ne(HEADER) {
                     let found = record.iter().collect::<Vec<_>>().join(",");
-                    return Err(malformed(line, 1, format!("the header is `{found}`; expected is `{}`", HEADER.join(","))));
+                    return Err(malformed(begin, 0, format!("the header is `{found}`; expected is `{}`", HEADER.join(","))));
                 }
                 continue;
             }
             if record.len() != HEADER.len() {
-                return Err(malformed(line, 1, format!("{} fields; expected are 2, `{}`", record.len(), HEADER.join(","))));
+                return Err(malformed(begin, 0, format!("{} fields; expected are 2, `{}`", record.len(), HEADER.join(","))));
             }
             let at: Timestamp = field(0)
                 .parse()
-                .map_err(|_| malformed(line, 1, format!("`{}` is no time; expected is one like 2026-03-02T12:00:00Z", field(0))))?;
+                .map_err(|_| malformed(begin, 0, format!("`{}` is no time; expected is one like 2026-03-02T12:00:00Z", field(0))))?;
             if let Some((before, _)) = samples.last().filter(|(before, _)| at <= *before) {
-                return Err(malformed(line, 1, format!("{at} does not come after {before}; expected are times that grow")));
+                return Err(malformed(begin, 0, format!("{at} does not come after {before}; expected are times that grow")));
             }
             let value = field(1).parse::<f64>().ok().filter(|value| value.is_finite() && *value >= 0.0);
             let value =
-                value.ok_or_else(|| malformed(line, second, format!("`{}` is no demand; expected is a number of at least 0", field(1))))?;
+                value.ok_or_else(|| malformed(begin, 1, format!("`{}` is no demand; expected is a number of at least 0", field(1))))?;
             samples.push((at, value));
             if minute(samples[0].0, at) >= MOST_MINUTES {
                 return Err(malformed(
-                    line,
-                    1,
+                    begin,
+                    0,
                     format!("{at} is more than ten years after the beginning; expected is a shorter recording"),
                 ));
             }
         }
         if samples.len() < 2 {
-            return Err(malformed(line, 1, format!("{} values; expected are at least 2", samples.len())));
+            return Err(malformed(begin, 0, format!("{} values; expected are at least 2", samples.len())));
         }
         Ok(Self::resample(&samples))
     }
@@ -131,6 +138,12 @@ impl Trace {
         Self { begin, minutes }
     }
 
+    /// Gives the time of the week at which it begins, from Monday, 0:00 UTC.
+    #[must_use]
+    pub fn phase(&self) -> Duration {
+        Duration::from_secs((self.begin.as_second() + MONDAY_TO_EPOCH).rem_euclid(7 * DAY).unsigned_abs())
+    }
+
     /// Gives the value below which this share of all values lies.
     #[must_use]
     pub fn quantile(&self, share: f64) -> f64 {
@@ -151,6 +164,17 @@ impl Trace {
         };
         self.minutes.iter().map(&mut fill).collect()
     }
+}
+
+/// Gives the line and the column of a field, both from 1; `record` is where its record begins, blank lines before it
+/// included.
+fn place(text: &str, record: usize, field: usize) -> (usize, usize) {
+    let rest = text.get(record..).unwrap_or_default().trim_start_matches(['\r', '\n']);
+    let before = &text[..text.len() - rest.len()];
+    let fields = || rest.lines().next().unwrap_or_default().split(',');
+    let skipped: usize = fields().take(field).map(|it| it.chars().count() + 1).sum();
+    let blanks = fields().nth(field).map_or(0, |it| it.chars().take_while(|letter| letter.is_whitespace()).count());
+    (before.matches('\n').count() + 1, skipped + blanks + 1)
 }
 
 /// Gives the whole minutes from `begin` to `at`, which is not before it.
@@ -190,6 +214,9 @@ mod tests {
             ("timestamp,value\nnoon,1\n", "load.csv:2:1: `noon` is no time; expected is one like 2026-03-02T12:00:00Z"),
             ("timestamp,value\n2026-03-02T00:00:00Z,-1\n", "load.csv:2:22: `-1` is no demand; expected is a number of at least 0"),
             ("timestamp,value\n2026-03-02T00:00:00Z,NaN\n", "load.csv:2:22: `NaN` is no demand; expected is a number of at least 0"),
+            ("timestamp,value\n2026-03-02T00:00:00Z,  -1\n", "load.csv:2:24: `-1` is no demand; expected is a number of at least 0"),
+            ("timestamp,value\r\n\r\n  2026-03-02T00:00:00Z ,x\r\n", "load.csv:3:25: `x` is no demand; expected is a number of at least 0"),
+            ("timestamp,value\n\n noon,1\n", "load.csv:3:2: `noon` is no time; expected is one like 2026-03-02T12:00:00Z"),
             ("timestamp,value\n2026-03-02T00:00:00Z,1,2\n", "load.csv:2:1: 3 fields; expected are 2, `timestamp,value`"),
             (
                 "timestamp,value\n2026-03-02T00:01:00Z,1\n2026-03-02T00:00:00Z,1\n",
@@ -201,6 +228,15 @@ mod tests {
         }
         let missing = Trace::read(Path::new("/nowhere/load.csv")).expect_err("there is none").to_string();
         assert!(missing.starts_with("/nowhere/load.csv cannot be read: "), "{missing}");
+    }
+
+    #[test]
+    fn a_recording_begins_at_its_time_of_the_week() {
+        let phase = |begin: &str| Trace { begin: begin.parse().expect("a time"), minutes: Vec::new() }.phase();
+        assert_eq!(phase("2026-03-02T00:00:00Z"), Duration::ZERO);
+        assert_eq!(phase("2026-03-07T14:30:05Z"), Duration::from_secs((5 * 24 + 14) * 3600 + 30 * 60 + 5));
+        assert_eq!(phase("1970-01-01T01:00:00Z"), Duration::from_hours(3 * 24 + 1));
+        assert_eq!(phase("1969-12-28T23:00:00Z"), Duration::from_hours(6 * 24 + 23));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::client::Mishap;
 use super::clock::SkewedClock;
 use super::dynamodb::Table;
 use super::ec2::Ec2;
-use super::faults::Faults;
+use super::faults::{Fault, Faults};
 use super::ice::Ice;
 use super::kubernetes::Kubernetes;
 use super::oracle::Oracle;
@@ -26,6 +26,9 @@ use tokio::time::Instant;
 
 /// How many lines of the log are kept to be shown; all of them count towards its digest.
 const LOG_KEPT: usize = 2000;
+
+/// No request is under way for longer: its sender's deadline is 5 seconds.
+const LATEST: Duration = Duration::from_secs(4);
 
 /// Nobody looks so often before time passes, unless something goes round and round.
 const MOST_LOOKS: u32 = 300_000;
@@ -119,10 +122,12 @@ pub struct Client {
     pub seen_marks: u64,
     /// The newest records that its build can read and write.
     pub build: u32,
-    /// Its calls so far, and whether one of them is its last.
-    pub calls: u64,
-    /// Kills it at a call.
-    pub crash: Option<Crash>,
+    /// Each kills it at a call.
+    pub crashes: Vec<Crash>,
+    /// It has had the catalogue of offers since it was started.
+    pub has_catalogue: bool,
+    /// How many records it has written, in all its lives.
+    pub writes: u64,
     /// Answers to this call come so much later.
     pub slow: Option<(&'static str, Duration)>,
     /// What becomes of the next calls of these names.
@@ -151,8 +156,9 @@ impl Client {
             stale_view: None,
             seen_marks: 0,
             build,
-            calls: 0,
-            crash: None,
+            crashes: Vec::new(),
+            has_catalogue: false,
+            writes: 0,
             slow: None,
             mishaps: Vec::new(),
             plant: None,
@@ -170,6 +176,8 @@ pub struct Crash {
     pub after: u64,
     /// It is killed when the call has had its effect, and not before.
     pub with_effect: bool,
+    /// The fault that wants it so.
+    pub fault: Option<Fault>,
 }
 
 /// What has been seen of pods that found no node.
@@ -243,6 +251,8 @@ pub struct Truth {
     pub boot: (Duration, Duration),
     /// How often the market takes a spot machine back, per machine and hour.
     pub reclaims_per_hour: f64,
+    /// The share of changes that take up to seconds to arrive.
+    pub late_calls: f64,
     /// The controllers.
     pub clients: Vec<Client>,
     /// What is wrong just now.
@@ -305,6 +315,8 @@ pub struct Beginning {
     pub boot: (Duration, Duration),
     /// How often the market takes a spot machine back, per machine and hour.
     pub reclaims_per_hour: f64,
+    /// The share of changes that take up to seconds to arrive.
+    pub late_calls: f64,
     /// The builds of the controllers, by the version of their records.
     pub builds: Vec<u32>,
     /// What goes wrong.
@@ -339,6 +351,7 @@ impl Truth {
             phase: beginning.phase,
             boot: beginning.boot,
             reclaims_per_hour: beginning.reclaims_per_hour,
+            late_calls: beginning.late_calls,
             clients: beginning.builds.into_iter().map(Client::new).collect(),
             faults: beginning.faults,
             oracle: beginning.oracle,
@@ -377,9 +390,12 @@ impl Truth {
         if least >= most { least } else { random.random_range(least..most) }
     }
 
-    /// Draws how long a call takes. Most of those that only look, and of those that the lease makes every
+    /// Draws how long a call takes: a change takes seconds where the network is bad. Most of those that only look, and of those that the lease makes every
     /// few seconds, take no time: the world would do little else.
     pub fn delay(&mut self, reads: bool) -> Duration {
+        if !reads && self.late_calls > 0.0 && self.random.latency.random_bool(self.late_calls) {
+            return Self::between(&mut self.random.latency, Duration::from_millis(40), LATEST);
+        }
         let micros = self.random.latency.random_range(3_000..40_000);
         if reads && micros % 8 != 0 { Duration::ZERO } else { Duration::from_micros(micros) }
     }
@@ -437,7 +453,6 @@ impl Truth {
         let it = &mut self.clients[client];
         if it.is_alive() {
             it.process = Process::Stopped;
-            it.crash = None;
             self.news.killed = true;
             self.note(format_args!("controller {client} is killed"));
         }

@@ -18,18 +18,24 @@ const TTL_SECONDS: i64 = 300;
 struct Holding {
     epoch: Option<Epoch>,
     released: Option<Epoch>,
-    lock: Option<LockRecord>,
+    record: Option<LockRecord>,
+}
+
+impl Holding {
+    fn lock(&self) -> Lock {
+        let epoch = self.epoch.unwrap_or_default();
+        match &self.record {
+            Some(record) => Lock::Held(record.clone()),
+            None if self.epoch == self.released => Lock::Free { epoch },
+            None => Lock::Vanished { epoch },
+        }
+    }
 }
 
 impl DynamoDb {
     /// Tells a lock that was given back from one that somebody removed.
     pub(super) async fn look_at_lock(&self, deadline: Duration) -> Result<Lock, LedgerError> {
-        let holding = self.read_holding(deadline).await?;
-        Ok(match holding.lock {
-            Some(lock) => Lock::Held(lock),
-            None if holding.epoch == holding.released => Lock::Free,
-            None => Lock::Vanished { epoch: holding.epoch.unwrap_or_default() },
-        })
+        Ok(self.read_holding(deadline).await?.lock())
     }
 
     async fn read_lock(&self, deadline: Duration) -> Result<Option<LockRecord>, LedgerError> {
@@ -42,12 +48,13 @@ impl DynamoDb {
     /// third for finding out whether one without an answer has landed.
     pub(super) async fn take_lock(&self, claim: &Claim) -> Result<Grant, LedgerError> {
         let share = self.timeout / 3;
-        let Holding { epoch: last, lock, .. } = self.read_holding(share).await?;
-        if lock.as_ref().is_some_and(|lock| Some(&lock.version) != claim.replaces.as_ref()) {
+        let holding = self.read_holding(share).await?;
+        if holding.lock() != claim.looked_at {
             return Err(LedgerError::Conflict);
         }
+        let Holding { epoch: last, record, .. } = holding;
         // The lock's own epoch counts too, should the other record be missing.
-        let highest = last.unwrap_or_default().max(lock.map(|lock| lock.epoch).unwrap_or_default());
+        let highest = last.unwrap_or_default().max(record.map(|record| record.epoch).unwrap_or_default());
         let epoch = Epoch(highest.0 + 1);
         let build = |error| self.error("TransactWriteItems", Fault::built(&error));
         let items = vec![
@@ -80,7 +87,7 @@ impl DynamoDb {
         let find = |record: &str| answer.items().iter().find(|found| item::text_of(found, record, "record") == Ok(record));
         let epoch = find(EPOCH).map(|found| number_of(found, EPOCH, "epoch").map(Epoch)).transpose()?;
         let released = find(EPOCH).map(released_of).transpose()?.flatten();
-        Ok(Holding { epoch, released, lock: find(LOCK).map(lock_of).transpose()? })
+        Ok(Holding { epoch, released, record: find(LOCK).map(lock_of).transpose()? })
     }
 
     fn put_lock(&self, claim: &Claim, epoch: Epoch) -> Result<Put, aws_smithy_types::error::operation::BuildError> {
@@ -93,14 +100,14 @@ impl DynamoDb {
             ("expires_at".to_owned(), number(expires(claim.now))),
         ]);
         let put = Put::builder().table_name(&self.table).set_item(Some(record));
-        match &claim.replaces {
-            None => {
+        match &claim.looked_at {
+            Lock::Free { .. } | Lock::Vanished { .. } => {
                 put.condition_expression("attribute_not_exists(#cluster_id)").set_expression_attribute_names(Some(names(&["cluster_id"])))
             }
-            Some(version) => put
-                .condition_expression("attribute_not_exists(#cluster_id) OR #version = :replaces")
-                .set_expression_attribute_names(Some(names(&["cluster_id", "version"])))
-                .expression_attribute_values(":replaces", text(version)),
+            Lock::Held(record) => put
+                .condition_expression("#version = :replaces")
+                .set_expression_attribute_names(Some(names(&["version"])))
+                .expression_attribute_values(":replaces", text(&record.version)),
         }
         .build()
     }

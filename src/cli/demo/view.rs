@@ -153,6 +153,9 @@ impl Scene {
         if let Some(pause) = &status.pause {
             parts.push(format!("  PAUSED by {}", pause.by).bold().yellow());
         }
+        if !picture.violations.is_empty() {
+            parts.push(format!("  {} BROKEN INVARIANTS", picture.violations.len()).bold().light_red());
+        }
         for fault in &picture.faults {
             parts.push(format!("  {fault}").bold().light_red());
         }

@@ -78,14 +78,19 @@ impl<T: Telemetry> Cloud for Sim<T> {
     }
 
     async fn catalogue(&self) -> Result<Arc<Catalogue>, CloudError> {
-        // Cached inside, as the live adapter does: it is there once EC2 has answered.
-        let answer = self.universe.with(|truth| {
+        let read = |truth: &mut Truth| {
+            truth.clients[self.number].has_catalogue = true;
             let offers = truth.ec2.offers();
             let prices = Arc::new(offers.iter().map(|offer| (offer.key.clone(), offer.price)).collect::<BTreeMap<_, _>>());
             let template_versions = truth.ec2.pools.iter().map(|pool| (pool.name.clone(), "1".to_owned())).collect();
-            Catalogue { offers, template_versions, prices, read_at: Some(truth.wall()) }
-        });
-        Ok(Arc::new(answer))
+            Arc::new(Catalogue { offers, template_versions, prices, read_at: Some(truth.wall()) })
+        };
+        // Cached inside, as the live adapter does: it is there once EC2 has answered.
+        let cached = self.universe.with(|truth| truth.clients[self.number].has_catalogue.then(|| read(truth)));
+        match cached {
+            Some(catalogue) => Ok(catalogue),
+            None => self.ask("catalogue", ec2_fate, read).await.map_err(|trouble| cloud_error("DescribeInstanceTypes", trouble)),
+        }
     }
 
     async fn launch(&self, request: &LaunchRequest) -> Result<Launched, LaunchError> {

@@ -130,14 +130,11 @@ impl<T: Telemetry> Cluster for Sim<T> {
     }
 
     async fn cordon(&self, node: &NodeRef, cordon: &Cordon) -> Result<(), ClusterError> {
-        let (number, operation) = (self.number, cordon.operation.clone());
+        let (number, operation, taint) = (self.number, cordon.operation.clone(), cordon.taint);
         let change = move |truth: &mut Truth, node: &NodeRef| {
             truth.check_cordon(&node.name);
             let news = truth.kubernetes.same(node).is_some_and(|node| !node.cordoned);
-            truth.kubernetes.change_node(&node.name, |node| {
-                node.cordoned = true;
-                node.cordoned_by = Some(operation.to_string());
-            });
+            truth.kubernetes.cordon(&node.name, operation.as_str(), taint);
             if news {
                 truth.note(format_args!("controller {number} cordons {}", node.name));
             }
@@ -151,10 +148,7 @@ impl<T: Telemetry> Cluster for Sim<T> {
             if truth.kubernetes.same(node).is_none_or(|node| node.cordoned_by.is_none()) {
                 return;
             }
-            truth.kubernetes.change_node(&node.name, |node| {
-                node.cordoned = false;
-                node.cordoned_by = None;
-            });
+            truth.kubernetes.uncordon(&node.name);
             truth.note_uncordon(&node.uid);
             truth.note(format_args!("controller {number} uncordons {}", node.name));
             truth.wake_scheduler();

@@ -24,6 +24,14 @@ impl<T: Telemetry> Sim<T> {
         self.universe.with(|truth| self.has(truth, Plant::TrustsForEver))
     }
 
+    /// Numbers a write.
+    fn next_write(&self) -> u64 {
+        self.universe.with(|truth| {
+            truth.clients[self.number].writes += 1;
+            truth.clients[self.number].writes
+        })
+    }
+
     fn reach(&self, truth: &mut Truth) -> Fate {
         if let Some(fate) = aws_fate(truth) {
             return fate;
@@ -54,6 +62,7 @@ impl<T: Telemetry> Ledger for Sim<T> {
                 truth.violated(5, "the epoch has fallen".into());
             }
             if outcome.is_ok() {
+                truth.table.renewed = truth.now;
                 truth.note(format_args!("controller {number} leads in epoch {}", truth.table.epoch()));
             }
             outcome
@@ -74,7 +83,13 @@ impl<T: Telemetry> Ledger for Sim<T> {
                 return None;
             }
             match fate {
-                Fate::Answered | Fate::Lands => Some(truth.table.heartbeat(grant, version)),
+                Fate::Answered | Fate::Lands => {
+                    let beat = truth.table.heartbeat(grant, version);
+                    if beat.is_ok() {
+                        truth.table.renewed = truth.now;
+                    }
+                    Some(beat)
+                }
                 Fate::Fails(trouble) => Some(Err(error("UpdateItem", trouble))),
             }
         });
@@ -111,13 +126,13 @@ impl<T: Telemetry> Ledger for Sim<T> {
     }
 
     async fn record(&self, grant: &Grant, operation: &Operation) -> Result<(), LedgerError> {
-        let (number, grant, operation) = (self.number, grant.clone(), operation.clone());
+        let (number, grant, operation, write) = (self.number, grant.clone(), operation.clone(), self.next_write());
         let effect = move |truth: &mut Truth| {
             let build = truth.clients[number].build;
             if truth.table.owner() == Some(grant.owner.as_str()) {
                 truth.check_begun(number, &operation);
             }
-            truth.table.record(&grant, &operation, build)
+            truth.table.record(&grant, &operation, build, write)
         };
         let outcome = self.send("record", |truth| self.reach(truth), effect).await.map_err(|trouble| error("TransactWriteItems", trouble));
         if self.trusts() { Ok(()) } else { outcome? }
@@ -130,8 +145,8 @@ impl<T: Telemetry> Ledger for Sim<T> {
     }
 
     async fn remember(&self, grant: &Grant, memory: &Memory, summary: StateSummary) -> Result<(), LedgerError> {
-        let (grant, memory) = (grant.clone(), memory.clone());
-        let effect = move |truth: &mut Truth| truth.table.remember(&grant, &memory, summary);
+        let (grant, memory, write) = (grant.clone(), memory.clone(), self.next_write());
+        let effect = move |truth: &mut Truth| truth.table.remember(&grant, &memory, summary, write);
         self.send("remember", |truth| self.reach(truth), effect).await.map_err(|trouble| error("TransactWriteItems", trouble))?
     }
 

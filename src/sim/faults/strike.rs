@@ -58,9 +58,9 @@ impl Truth {
                 }
                 return Some(Undo::Watches);
             }
-            Fault::CrashBeforeLaunch => self.arm("CreateFleet", false),
-            Fault::CrashAfterLaunch => self.arm("CreateFleet", true),
-            Fault::CrashInDrain => self.arm("evict", true),
+            Fault::CrashBeforeLaunch => return Some(self.arm(fault, "CreateFleet", false)),
+            Fault::CrashAfterLaunch => return Some(self.arm(fault, "CreateFleet", true)),
+            Fault::CrashInDrain => return Some(self.arm(fault, "evict", true)),
             Fault::Killed => {
                 if let Some(leader) = self.leader() {
                     self.faults.hit(fault);
@@ -154,7 +154,7 @@ impl Truth {
             Fault::RestartWhilePaused => {
                 self.ask(fault, Request::Pause);
                 if let Some(leader) = self.leader() {
-                    self.clients[leader].crash = Some(Crash { call: None, after: 40, with_effect: false });
+                    self.clients[leader].crashes.push(Crash { call: None, after: 40, with_effect: false, fault: None });
                 }
                 return Some(Undo::Resume);
             }
@@ -210,6 +210,7 @@ impl Truth {
             Undo::Rate(client) => self.clients[client].clock.run_at(1.0, now),
             Undo::WallClocks => self.clients.iter_mut().for_each(|client| client.clock.set_wrong_by(SignedDuration::ZERO)),
             Undo::Watches => self.clients.iter_mut().for_each(|client| client.stale_view = None),
+            Undo::Crashes(fault) => self.clients.iter_mut().for_each(|client| client.crashes.retain(|crash| crash.fault != Some(fault))),
             Undo::Resume => self.faults.requests.push(Request::Resume),
         }
         self.tell_changed();
@@ -238,10 +239,11 @@ impl Truth {
         self.clients.iter().position(|client| client.is_alive() && client.owner == owner)
     }
 
-    fn arm(&mut self, call: &'static str, with_effect: bool) {
+    fn arm(&mut self, fault: Fault, call: &'static str, with_effect: bool) -> Undo {
         for client in &mut self.clients {
-            client.crash = Some(Crash { call: Some(call), after: 0, with_effect });
+            client.crashes.push(Crash { call: Some(call), after: 0, with_effect, fault: Some(fault) });
         }
+        Undo::Crashes(fault)
     }
 
     fn ask(&mut self, fault: Fault, request: Request) {
@@ -287,7 +289,7 @@ impl Truth {
     }
 
     /// Tells whether a node's machine lives.
-    fn lives(&self, name: &NodeName) -> bool {
+    pub(in super::super) fn lives(&self, name: &NodeName) -> bool {
         let instance = self.kubernetes.nodes().get(name).and_then(|node| node.instance.as_ref());
         instance.and_then(|id| self.ec2.machines.get(id)).is_some_and(super::super::ec2::Machine::lives)
     }
@@ -396,7 +398,7 @@ impl Truth {
             self.clients[client].build = TODAY + 1;
             self.kill(client);
             if let Some(leader) = leader.filter(|leader| *leader != client) {
-                self.clients[leader].crash = Some(Crash { call: None, after: 200, with_effect: false });
+                self.clients[leader].crashes.push(Crash { call: None, after: 200, with_effect: false, fault: None });
             }
         }
     }

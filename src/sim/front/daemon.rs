@@ -9,7 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 /// A controller that runs in the embedded world.
 pub struct Daemon {
@@ -64,9 +64,17 @@ impl Daemon {
         Self { handle: Handle { status: shown, commands: commanded }, reload, tasks, stop, end_lease }
     }
 
+    /// Waits until one of its tasks ends by itself. A panic goes on here.
+    pub async fn ended(&mut self) {
+        match self.tasks.join_next().await {
+            Some(end) => pass_on(end),
+            None => std::future::pending().await,
+        }
+    }
+
     /// Ends it as SIGKILL does: nothing is finished, nothing is given back.
     pub async fn kill(mut self) {
-        self.tasks.shutdown().await;
+        shut_down(&mut self.tasks).await;
     }
 
     /// Ends it as SIGTERM does: steps in hand are finished, the lease is given back.
@@ -75,7 +83,24 @@ impl Daemon {
         tokio::time::sleep(limit).await;
         self.end_lease.send_replace(true);
         tokio::time::sleep(Duration::from_secs(1)).await;
-        self.tasks.shutdown().await;
+        shut_down(&mut self.tasks).await;
+    }
+}
+
+/// Ends all tasks. The panic of one goes on here.
+pub(super) async fn shut_down(tasks: &mut JoinSet<()>) {
+    tasks.abort_all();
+    while let Some(end) = tasks.join_next().await {
+        pass_on(end);
+    }
+}
+
+/// Lets a task's panic go on in whoever waits for it.
+pub(super) fn pass_on(end: Result<(), JoinError>) {
+    if let Err(error) = end
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
     }
 }
 

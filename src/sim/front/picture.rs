@@ -2,6 +2,7 @@
 
 use super::super::faults::Fault;
 use super::super::kubernetes::moves_in_a_drain;
+use super::super::oracle::Violation;
 use super::super::universe::{Truth, Universe, Waits};
 use crate::model::{Market, Zone};
 use jiff::Timestamp;
@@ -59,6 +60,8 @@ pub struct Picture {
     pub running: usize,
     /// Pods that find no node.
     pub waiting: usize,
+    /// Since when the first of them does.
+    pub waiting_since: Option<Timestamp>,
     /// What the fleet costs, in dollars an hour.
     pub hourly: f64,
     /// What it has cost.
@@ -73,6 +76,8 @@ pub struct Picture {
     pub leader: Option<usize>,
     /// What is wrong just now.
     pub faults: BTreeSet<Fault>,
+    /// What did not hold so far.
+    pub violations: Vec<Violation>,
     /// How many lines the log has, and the latest of them.
     pub log: (u64, Vec<String>),
 }
@@ -92,7 +97,8 @@ fn picture(truth: &mut Truth) -> Picture {
     let serving = truth.kubernetes.nodes().values().filter(|node| node.is_ready() && !node.cordoned && node.pool().is_some());
     let capacity = serving.map(|node| node.allocatable.cpu.cores()).sum();
     let demand = truth.workloads.iter().map(|workload| workload.curve.at(truth.now, truth.phase)).sum();
-    let waiting = truth.kubernetes.waiting().filter(|pod| pod.unschedulable_since.is_some()).count();
+    let since: Vec<Timestamp> = truth.kubernetes.waiting().filter_map(|pod| pod.unschedulable_since).collect();
+    let waiting = since.len();
     let ours = || truth.ec2.machines.values().filter(|machine| machine.pool().is_some());
     let life = |machine: &super::super::ec2::Machine| machine.ended.unwrap_or(truth.now).saturating_sub(machine.launched);
     Picture {
@@ -103,6 +109,7 @@ fn picture(truth: &mut Truth) -> Picture {
         capacity,
         running: truth.deployed.len() - waiting.min(truth.deployed.len()),
         waiting,
+        waiting_since: since.into_iter().min(),
         hourly: truth.ec2.hourly().dollars(),
         spent: ours().map(|machine| machine.cost(truth.now)).sum(),
         peak_spent: truth.peak_hourly * truth.now.as_secs_f64() / 3600.0,
@@ -110,6 +117,7 @@ fn picture(truth: &mut Truth) -> Picture {
         waits: truth.waits,
         leader: truth.leader(),
         faults: truth.faults.active(),
+        violations: truth.oracle.violations().to_vec(),
         log: (truth.log.digest().1, truth.log.lines().map(ToOwned::to_owned).collect()),
     }
 }

@@ -5,7 +5,7 @@ use super::super::faults::{Fault, Request};
 use super::super::plants::CANARY;
 use super::super::streams::{self, Purpose};
 use super::super::universe::{Process, Truth, Universe, Waits};
-use super::daemon::{Daemon, Parts};
+use super::daemon::{Daemon, Parts, pass_on, shut_down};
 use super::scenario::Scenario;
 use crate::control::Settings;
 use crate::control::status::{Command, Handle, Status};
@@ -14,14 +14,19 @@ use crate::ports::{Measurement, Telemetry};
 use crate::sim::oracle::Violation;
 use rand::RngExt;
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Once nothing is wrong any more, the fleet is as it should be after so much of the time that is left.
+/// Once nothing is wrong any more, the fleet is as it should be after so much of the time that is left,
 const SETTLED_BY: f64 = 0.6;
+/// and after so long at most.
+const SETTLED_AFTER: Duration = Duration::from_mins(330);
+/// It has so long at least: a world without that time is not judged by it.
+const SETTLES_IN: Duration = Duration::from_mins(75);
 /// How long steps in hand have when a controller is asked to end.
 const STEPS_IN_HAND: Duration = Duration::from_secs(6);
 /// The whole status is looked through in one of so many turns.
@@ -86,6 +91,18 @@ pub fn run(scenario: &Scenario) -> Outcome {
     })
 }
 
+/// Lives through a whole scenario in no time, whatever becomes of it.
+///
+/// # Errors
+/// When the world is impossible, or when something in it panics.
+pub fn attempt(scenario: &Scenario) -> Result<Outcome, String> {
+    scenario.check().map_err(|why| format!("this world is impossible: {why}"))?;
+    std::panic::catch_unwind(AssertUnwindSafe(|| run(scenario))).map_err(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str).or_else(|| payload.downcast_ref().copied());
+        format!("it panics: {}", text.unwrap_or("without a word"))
+    })
+}
+
 impl Run {
     /// Begins a world and starts its controllers. `telemetry` takes the measurements of each.
     pub fn begin<T: Telemetry + Clone + 'static>(scenario: Scenario, telemetry: impl Fn(usize) -> T) -> Self {
@@ -123,30 +140,34 @@ impl Run {
         let length = self.scenario.length();
         let begin = Instant::now();
         if let Some(peace) = self.scenario.peace_from {
-            tokio::time::sleep_until(begin + peace).await;
+            self.live_until(begin + peace).await;
             self.universe.with(Truth::make_peace);
-            let settled_by = peace + length.saturating_sub(peace).mul_f64(SETTLED_BY);
-            tokio::time::sleep_until(begin + settled_by).await;
-            let (before, poor) = self.universe.with(|truth| {
-                if let Some(why) = truth.unsettled() {
-                    truth.violated(10, format!("peace has reigned for {:?} and still {why}", settled_by.saturating_sub(peace)));
-                }
-                (truth.fleet(), truth.waits_for_a_lower_price())
-            });
-            tokio::time::sleep_until(begin + length).await;
-            self.universe.with(|truth| {
-                let after = truth.fleet();
-                // What was held back may still be given back; nothing is a reason to buy.
-                let bought: Vec<_> = after.difference(&before).collect();
-                if truth.oracle.violations().is_empty() && !poor && !bought.is_empty() {
-                    truth.violated(10, format!("nothing happens and the fleet buys: {bought:?}"));
-                }
-            });
-        } else {
-            tokio::time::sleep_until(begin + length).await;
+            let settled = length.saturating_sub(peace).mul_f64(SETTLED_BY).min(SETTLED_AFTER);
+            if settled >= SETTLES_IN {
+                self.live_until(begin + peace + settled).await;
+                self.universe.with(|truth| {
+                    if let Some(why) = truth.unsettled() {
+                        truth.violated(10, format!("peace has reigned for {settled:?} and still {why}"));
+                    }
+                    truth.settles();
+                });
+            }
         }
-        self.tasks.shutdown().await;
+        self.live_until(begin + length).await;
+        self.universe.with(Truth::check_idle);
+        shut_down(&mut self.tasks).await;
         self.outcome()
+    }
+
+    /// Lets time pass. A panic of the world or of a controller goes on here.
+    async fn live_until(&mut self, end: Instant) {
+        loop {
+            tokio::select! {
+                biased;
+                Some(end) = self.tasks.join_next() => pass_on(end),
+                () = tokio::time::sleep_until(end) => return,
+            }
+        }
     }
 
     /// Tells what became of the world so far.
@@ -194,9 +215,9 @@ impl Keeper {
             let world = Arc::new(Sim::enter(&self.universe, self.seed, self.number, telemetry.clone()));
             let ice = self.universe.with(|truth| Arc::clone(&truth.clients[self.number].ice));
             let (status, _) = watch::channel(Arc::new(Status::first("", "", jiff::Timestamp::UNIX_EPOCH)));
-            let daemon = Daemon::start(Parts { world, settings: self.settings.clone(), ice, status });
+            let mut daemon = Daemon::start(Parts { world, settings: self.settings.clone(), ice, status });
             self.handle.send_replace(Some(daemon.handle.clone()));
-            let asked = self.attend(&daemon).await;
+            let asked = self.attend(&mut daemon).await;
             self.handle.send_replace(None);
             if asked {
                 daemon.terminate(STEPS_IN_HAND).await;
@@ -212,7 +233,7 @@ impl Keeper {
     }
 
     /// Waits until the controller is dead, or asked to end, and tells which.
-    async fn attend(&mut self, daemon: &Daemon) -> bool {
+    async fn attend(&mut self, daemon: &mut Daemon) -> bool {
         let mut status = daemon.handle.status.clone();
         loop {
             let told = self.universe.keepers.notified();
@@ -226,6 +247,13 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = told => {}
+                () = daemon.ended() => {
+                    self.universe.with(|truth| {
+                        truth.violated(10, format!("controller {} has ended although nobody asked it to", self.number));
+                        truth.kill(self.number);
+                    });
+                    return false;
+                }
                 Some(()) = self.bad.recv() => {
                     let _ = daemon.reload.try_send(Err("pool.workers.min = 7: must not be above max (3)".into()));
                 }
@@ -310,5 +338,31 @@ fn flood(handles: &[watch::Receiver<Option<Handle>>]) {
                 break;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_panic_of_a_task_ends_the_world() {
+        let lives = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+            runtime.block_on(async {
+                let mut run = Run::begin(Scenario::quiet(1, 1.0, 2), |_| Deaf);
+                run.tasks.spawn(async { panic!("the last words") });
+                run.to_the_end().await
+            })
+        };
+        let payload = std::panic::catch_unwind(AssertUnwindSafe(lives)).expect_err("it panics");
+        assert_eq!(payload.downcast_ref::<&str>(), Some(&"the last words"));
+    }
+
+    #[test]
+    fn an_impossible_world_does_not_begin() {
+        let mut nowhere = Scenario::quiet(1, 1.0, 2);
+        nowhere.zones.clear();
+        assert!(attempt(&nowhere).is_err_and(|why| why.contains("impossible") && why.contains("no zones")));
     }
 }

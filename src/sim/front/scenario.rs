@@ -2,7 +2,7 @@
 
 use super::super::dynamodb::TODAY;
 use super::super::ec2::{Ec2, KINDS, Kind, PoolSpec, node_labels};
-use super::super::faults::{Fault, Faults, Planned};
+use super::super::faults::{Fault, Faults, Planned, plan};
 use super::super::oracle::{Oracle, Promises};
 use super::super::plants::Plant;
 use super::super::streams::{self, Purpose};
@@ -15,7 +15,10 @@ use crate::model::ids::Epoch;
 use crate::model::instance::{InstanceState, tags};
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::OnDrainTimeout;
-use crate::model::scheduling::{Constraints, HOSTNAME_LABEL, Labels, PodAffinityTerm, Selector, SpreadConstraint, ZONE_LABEL};
+use crate::model::scheduling::{
+    Constraints, HOSTNAME_LABEL, Labels, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint, Taint, TaintEffect,
+    Toleration, ZONE_LABEL,
+};
 use crate::model::snapshot::DaemonSet;
 use crate::model::{Bytes, Market, MilliCpu, PoolName, Resources, Zone};
 use crate::policy::schedule::Schedule;
@@ -30,8 +33,6 @@ use std::time::Duration;
 
 /// A Monday at midnight: the world begins so much later as its phase says.
 const BEGIN: i64 = 1_772_409_600;
-/// Faults come in this part of the time, so that there is peace before and after.
-const TROUBLED: (f64, f64) = (0.05, 0.55);
 /// What is left of the load at the end is constant.
 const PEACE: f64 = 0.62;
 const MIB: u64 = 1 << 20;
@@ -65,6 +66,8 @@ pub struct Scenario {
     pub boot: (Duration, Duration),
     /// How often the market takes a spot machine back, per machine and hour.
     pub reclaims_per_hour: f64,
+    /// The share of changes that take up to seconds to arrive.
+    pub late_calls: f64,
     /// Where in the week it begins.
     pub phase: Duration,
     /// When workloads begin to replace all their pods.
@@ -135,13 +138,31 @@ impl Scenario {
             company: true,
             boot: (Duration::from_secs(random.random_range(25..50)), Duration::from_secs(random.random_range(50..110))),
             reclaims_per_hour: if random.random_bool(0.5) { random.random_range(0.0..0.05) } else { 0.0 },
+            late_calls: 0.0,
             phase: Duration::from_secs(random.random_range(0..7 * 24) * 3600),
             rollouts,
             peace_from: Some(span(hours * PEACE)),
             plant: None,
         };
-        scenario.faults = faults(seed, hours, allowed);
+        scenario.late_calls = if random.random_bool(0.5) { random.random_range(0.0..0.03) } else { 0.0 };
+        scenario.team(&mut random);
+        scenario.faults = plan::faults(seed, hours, span(hours * PEACE), allowed);
         scenario
+    }
+
+    /// Keeps a second pool, if there is one, for some of the workloads: it is tainted, and they tolerate and want it.
+    fn team(&mut self, random: &mut ChaCha8Rng) {
+        let Some(pool) = self.pools.get_mut(1).filter(|_| random.random_bool(0.7)) else { return };
+        let (key, value) = ("team".to_owned(), "batch".to_owned());
+        pool.labels.insert(key.clone(), value.clone());
+        pool.taints.push(Taint { key: key.clone(), value: value.clone(), effect: TaintEffect::NoSchedule });
+        for workload in self.workloads.iter_mut().skip(1).step_by(2) {
+            let mut constraints = Constraints::clone(&workload.constraints);
+            constraints.tolerations.push(Toleration { key: Some(key.clone()), value: Some(value.clone()), effect: None });
+            let operator = Operator::In(BTreeSet::from([value.clone()]));
+            constraints.node_selector.0.push(Requirement { key: key.clone(), operator });
+            workload.constraints = Arc::new(constraints);
+        }
     }
 
     /// A calm cluster of one pool that stays as large as it is: what is left when nothing happens.
@@ -168,6 +189,7 @@ impl Scenario {
             company: true,
             boot: (Duration::from_secs(40), Duration::from_mins(1)),
             reclaims_per_hour: 0.0,
+            late_calls: 0.0,
             phase: Duration::ZERO,
             rollouts: Vec::new(),
             peace_from: None,
@@ -252,6 +274,7 @@ impl Scenario {
     }
 
     /// The shop's cluster with recorded demand in place of its workloads: `trace` in cores once multiplied by `factor`.
+    /// It begins at that time of the week at which the recording does.
     #[must_use]
     pub fn recorded(seed: u64, hours: f64, trace: &Trace, factor: f64) -> Self {
         let curve = Curve::Trace(trace.filled(factor).into());
@@ -259,6 +282,7 @@ impl Scenario {
         let mut scenario = Self::shop(seed, hours);
         scenario.workloads = vec![Workload::new("recorded", requests, curve, 0.4)];
         scenario.faults.clear();
+        scenario.phase = trace.phase();
         scenario
     }
 
@@ -306,6 +330,7 @@ impl Scenario {
             policy: self.settings.policy.clone(),
             drain_timeout: self.settings.operations.drain_timeout,
             interruption_margin: self.settings.operations.interruption_margin,
+            lease: self.settings.lease.duration,
         };
         Beginning {
             seed: self.seed,
@@ -315,6 +340,7 @@ impl Scenario {
             phase: self.phase,
             boot: self.boot,
             reclaims_per_hour: self.reclaims_per_hour,
+            late_calls: self.late_calls,
             builds: vec![TODAY; self.controllers],
             faults: Faults::new(self.faults.clone()),
             oracle: Oracle::new(promises),
@@ -357,12 +383,8 @@ impl Scenario {
     }
 }
 
-fn foreign_taint() -> crate::model::scheduling::Taint {
-    crate::model::scheduling::Taint {
-        key: "somebody-else".into(),
-        value: "yes".into(),
-        effect: crate::model::scheduling::TaintEffect::NoSchedule,
-    }
+fn foreign_taint() -> Taint {
+    Taint { key: "somebody-else".into(), value: "yes".into(), effect: TaintEffect::NoSchedule }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a pod takes less than a machine")]
@@ -579,85 +601,4 @@ fn daemon_sets(random: &mut ChaCha8Rng) -> Vec<DaemonSet> {
         .filter(|_| random.random_bool(0.5))
         .map(|(name, milli)| set(name, milli))
         .collect()
-}
-
-fn faults(seed: u64, hours: f64, allowed: &[Fault]) -> Vec<Planned> {
-    let mut random = streams::open(seed, Purpose::Faults);
-    if allowed.is_empty() {
-        return Vec::new();
-    }
-    let number = random.random_range(1..=5);
-    let mut planned: Vec<Planned> = (0..number)
-        .filter_map(|_| {
-            let fault = *allowed.choose(&mut random)?;
-            let at = span(hours * random.random_range(TROUBLED.0..TROUBLED.1));
-            Some(Planned { fault, at, lasts: lasts(fault, &mut random) })
-        })
-        .collect();
-    planned.sort_by_key(|planned| planned.at);
-    planned
-}
-
-/// Draws how long a fault lasts: for minutes, for hours where it waits for something that is rare, for seconds
-/// where it is over at once.
-fn lasts(fault: Fault, random: &mut ChaCha8Rng) -> Duration {
-    let (minute, hour) = (60, 3600);
-    let seconds = match fault {
-        Fault::LeaderPaused => 15..90,
-        Fault::LockDeleted | Fault::Killed | Fault::AddressRecycled | Fault::OtherActor | Fault::InstanceGone | Fault::NodeObjectGone => {
-            1..minute
-        }
-        Fault::CrashBeforeLaunch
-        | Fault::CrashAfterLaunch
-        | Fault::CrashInDrain
-        | Fault::LaunchLanded
-        | Fault::TokenMismatch
-        | Fault::PartialFill
-        | Fault::NeverJoins
-        | Fault::HostnameReused
-        | Fault::RemovalRepeated
-        | Fault::TerminateNotFound
-        | Fault::BudgetNever
-        | Fault::StuckTerminating
-        | Fault::UndeletableMessage
-        | Fault::LateMessage
-        | Fault::DuplicateMessage
-        | Fault::ForgedMessage
-        | Fault::DescribeLag
-        | Fault::VcpuQuota
-        | Fault::NoSpotAnywhere
-        | Fault::CapacityInOneOffer
-        | Fault::ZoneFailover => hour / 2..5 * hour,
-        Fault::ClockRunsFast | Fault::WallClockJumps => 5 * minute..2 * hour,
-        Fault::PrometheusDown
-        | Fault::EmptyVector
-        | Fault::NotANumber
-        | Fault::StaleSample
-        | Fault::PartialScrape
-        | Fault::NetworkBroke
-        | Fault::OscillatingLoad
-        | Fault::PrometheusRestart
-        | Fault::HugeAnswer
-        | Fault::StaleList
-        | Fault::WatchGap
-        | Fault::ApiServerDown
-        | Fault::PatchConflict
-        | Fault::RequestLimit
-        | Fault::AccessDenied
-        | Fault::FlappingNode
-        | Fault::ManyUnready
-        | Fault::SpotStorm
-        | Fault::QueueOutage
-        | Fault::LedgerOutage
-        | Fault::RenewalLanded
-        | Fault::Partition
-        | Fault::MetadataDown
-        | Fault::BadReload
-        | Fault::PauseInOperation
-        | Fault::RestartWhilePaused
-        | Fault::AdminFlood
-        | Fault::TagStripped
-        | Fault::VersionSkew => minute..40 * minute,
-    };
-    Duration::from_secs(random.random_range(seconds))
 }

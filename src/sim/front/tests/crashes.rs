@@ -6,7 +6,7 @@ use crate::sim::universe::Crash;
 use std::time::Duration;
 
 /// The calls that change something, and those on which decisions rest.
-const CALLS: [&str; 14] = [
+const CALLS: [&str; 20] = [
     "CreateFleet",
     "TerminateInstances",
     "patch nodes",
@@ -21,6 +21,12 @@ const CALLS: [&str; 14] = [
     "view",
     "query",
     "get nodes",
+    "list nodes",
+    "lock",
+    "heartbeat",
+    "pause",
+    "release",
+    "catalogue",
 ];
 /// How often each call is let through before it is the last, at most.
 const DEEPEST: u64 = 8;
@@ -40,7 +46,7 @@ fn a_kill_at_any_call_before_or_after_its_effect_is_survived() {
         for call in CALLS {
             for with_effect in [false, true] {
                 for after in 0..DEEPEST {
-                    let crash = Crash { call: Some(call), after, with_effect };
+                    let crash = Crash { call: Some(call), after, with_effect, fault: None };
                     kills += u32::from(dies_and_goes_on(&scenario(controllers), crash));
                 }
             }
@@ -55,7 +61,7 @@ fn dies_and_goes_on(scenario: &Scenario, crash: Crash) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
     runtime.block_on(async {
         let mut run = Run::begin(scenario.clone(), |_| crate::sim::front::Deaf);
-        run.universe.with(|truth| truth.clients.iter_mut().for_each(|client| client.crash = Some(crash)));
+        run.universe.with(|truth| truth.clients.iter_mut().for_each(|client| client.crashes.push(crash)));
         let outcome = run.to_the_end().await;
         assert_eq!(outcome.violations, [], "{crash:?} with {} controllers\n{}", scenario.controllers, outcome.log.join("\n"));
         outcome.log.iter().any(|line| line.contains(" dies "))

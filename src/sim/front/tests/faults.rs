@@ -133,7 +133,9 @@ const ROWS: [Row; 59] = [
     row(Fault::ForgedMessage, "strangers and on-demand machines are left alone", lives_on),
     changed(Fault::QueueOutage, |scenario| scenario.reclaims_per_hour = 1.0, "what nodes show is acted on", |story| story.during("the market takes") > 0 && story.during("removes the object") > 0),
     changed(Fault::UndeletableMessage, |scenario| scenario.reclaims_per_hour = 1.0, "messages that come again do nothing", |story| story.during("wants") > 0),
-    row(Fault::LedgerOutage, "nothing is changed, and after it the fleet goes on", |story| story.during("cordons") == 0 && story.after("joins") > 0),
+    row(Fault::LedgerOutage, "nothing is changed, and after it the fleet goes on", |story| {
+        ["cordons", " buys ", "terminates"].iter().all(|change| story.during(change) == 0) && story.after("joins") > 0
+    }),
     row(Fault::RenewalLanded, "the fleet lives on", lives_on),
     changed(Fault::LeaderPaused, |scenario| scenario.faults[0].lasts = Duration::from_secs(75), "the other leads meanwhile", |story| story.during("leads in epoch") == 1),
     row(Fault::WallClockJumps, "nobody else leads", |story| story.ever("leads in epoch") == 1),

@@ -19,6 +19,11 @@ fn stage(plant: Plant) -> Scenario {
         Plant::DeafToPause => scenario.faults = trouble(Fault::PauseInOperation, 60, 120),
         Plant::TellsSecrets => scenario.faults = trouble(Fault::RequestLimit, 60, 60),
         Plant::LeavesNodes => scenario.hours = 12.0,
+        Plant::NeverGivesBack => {
+            scenario.workloads[0].curve = crate::sim::workload::Curve::Constant(0.1);
+            scenario.workloads.truncate(1);
+            (scenario.workers, scenario.hours) = (6, 24.0);
+        }
         // The load is far beyond what the promised maximum can hold.
         Plant::NoMaximum => scenario.workloads[0].cores_per_pod = 0.2,
         // There is next to nothing to do.

@@ -1,8 +1,8 @@
 //! Worlds as a whole.
 
 use super::story::exercise;
-use crate::sim::Fault;
 use crate::sim::front::{Scenario, ScenarioError, run};
+use crate::sim::{Fault, Trace};
 
 #[test]
 fn the_same_seed_gives_the_same_log_byte_for_byte() {
@@ -29,6 +29,13 @@ fn the_exercise_buys_and_gives_back_without_a_fault() {
     assert_eq!(outcome.violations, [], "{}", outcome.log.join("\n"));
     assert!(outcome.launches > 15 && outcome.most_nodes >= 8, "{}", outcome.log.join("\n"));
     assert!(outcome.waits.longest.as_secs() < 120, "{:?}", outcome.waits);
+}
+
+#[test]
+fn a_recording_begins_at_the_time_of_the_week_at_which_it_was_made() {
+    let trace = Trace { begin: "2019-05-08T13:45:00Z".parse().expect("a time, on a Wednesday"), minutes: vec![Some(1.0)] };
+    let start = Scenario::recorded(1, 1.0, &trace, 1.0).beginning().start;
+    assert_eq!(start.to_string(), "2026-03-04T13:45:00Z");
 }
 
 #[test]
