@@ -208,7 +208,14 @@ async fn play_on_the_bed(bed: &mut Bed, script: &Script, configuration: &Configu
     }
     let ledger = bed.ledger().await?;
     let operations = ledger.operations.into_iter().map(|it| (it.id, it.kind, it.state, it.body)).collect();
-    Ok(tell(operations, &calls(&std::fs::read_to_string(daemon.log())?), script.operations))
+    let calls = calls(&std::fs::read_to_string(daemon.log())?);
+    // What the daemon says that it sends is what arrives.
+    for (said, arrived) in [("launch", "CreateFleet"), ("terminate", "TerminateInstances")] {
+        let said = calls.values().flatten().filter(|call| *call == said).count();
+        let arrived = bed.proxy.calls_of(arrived).len();
+        ensure!(said == arrived, "the daemon permits itself {said} calls where {arrived} arrive at EC2");
+    }
+    Ok(tell(operations, &calls, script.operations))
 }
 
 /// How long the pods of a workload take to end.
