@@ -65,6 +65,23 @@ impl Fuzz {
         {
             bail!("{name} changes one world, and these are {}; name its seed, as with `--seeds {}`", self.number(), self.seeds.start);
         }
+        self.check_times()
+    }
+
+    /// Looks whether what is given belongs before the peace at the one world's end.
+    fn check_times(&self) -> anyhow::Result<()> {
+        let Some(peace) = Scenario::from_seed(self.seeds.start, self.hours, &[]).peace_from else { return Ok(()) };
+        let late = |planned: &&Planned| planned.at + planned.lasts > peace;
+        if let Some(planned) = self.plan.iter().flat_map(|plan| &plan.0).find(late).filter(|_| self.until.is_none()) {
+            bail!(
+                "--plan: `{planned}` ends in the peace that reigns from {} s on, where nothing may go wrong; let it end before",
+                peace.as_secs()
+            );
+        }
+        let hours = peace.as_secs_f64() / 3600.0;
+        if let Some(until) = self.until.filter(|until| *until > hours) {
+            bail!("--until {until}: peace comes after {hours:.2} of {} hours; name an end before that, or leave it out", self.hours);
+        }
         Ok(())
     }
 

@@ -132,10 +132,14 @@ pub enum Next {
     State(Box<Operation>, Vec<OfferKey>),
     /// Nothing yet; look again when something changes.
     Wait,
+    /// Nothing yet, and what it waits for is seldom heard of: look again after a while.
+    Pause,
 }
 
 /// The log's target for every request that changes something, at the level `debug`.
 pub const CALLS: &str = "node_fleet::calls";
+/// How many times the pause before a retry it takes until what [`Next::Pause`] waits for is looked at again.
+const SELDOM: u32 = 5;
 /// The longest pause between two tries of a step.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
@@ -181,6 +185,7 @@ async fn attempt<W: World>(context: &Context<W>, drive: &mut Drive, without_capa
             journal(context, &drive.operation).await?;
             drive.fresh = false;
         }
+        Next::Pause => tokio::time::sleep(context.settings.operations.retry * SELDOM).await,
         Next::Wait => {
             tokio::select! {
                 biased;
@@ -239,18 +244,26 @@ pub enum Termination {
     NotOurs,
 }
 
-/// Terminates an instance, if a look at it right before shows that it is still ours.
+/// Tells whether an instance lives without the tags that make it ours.
+///
+/// # Errors
+/// When EC2 does not answer.
+pub async fn is_foreign<W: World>(context: &Context<W>, instance: &InstanceId) -> Result<bool, StepError> {
+    let sight = context.world.cloud().look(instance).await?;
+    Ok(sight.is_some_and(|sight| !sight.ours && sight.state != InstanceState::Ending))
+}
+
+/// Terminates an instance, unless a look at it right before shows that it is no longer ours.
 ///
 /// # Errors
 /// When EC2 does not answer or refuses, when only a part of EC2 knows the instance yet, or when the lease does not allow it.
 pub async fn terminate<W: World>(context: &Context<W>, operation: &OperationId, instance: &InstanceId) -> Result<Termination, StepError> {
-    let cloud = context.world.cloud();
-    if cloud.look(instance).await?.is_some_and(|sight| !sight.ours && sight.state != InstanceState::Ending) {
+    if is_foreign(context, instance).await? {
         warn!(%operation, %instance, "the instance has lost the tags of node-fleet and is left alone");
         return Ok(Termination::NotOurs);
     }
     permit(context, operation, "terminate")?;
-    match cloud.terminate(instance).await {
+    match context.world.cloud().terminate(instance).await {
         Ok(()) => Ok(Termination::Ends),
         Err(CloudError::NotFound { .. }) if is_gone(context, instance).await? => Ok(Termination::Gone),
         Err(error) => Err(error.into()),

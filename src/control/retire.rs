@@ -15,6 +15,9 @@ use tracing::{info, warn};
 /// Why a removal for economy ends where its node's object has gone or changed: whether pods run there cannot be told.
 const LOST_SIGHT: &str = "the node is gone, or another has its name";
 
+/// Why a removal ends whose instance somebody has taken the tags off.
+const NOT_OURS: &str = "the instance has lost the tags of node-fleet";
+
 /// How many pods are asked to leave at once.
 const EVICTIONS_AT_ONCE: usize = 10;
 
@@ -47,14 +50,10 @@ async fn begin<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, 
         // EC2 takes the instance back all the same, so the node that it is now is looked for.
         return Ok(aimed_at(context, retire, None));
     }
-    if let Some(reason) = objection(context, retire, node, &found).or_else(|| outdated(context, retire)) {
-        // A predecessor may have cordoned it and ended before the journal knew.
-        let touched = found.node.cordoned_by.as_deref() == Some(retire.id.as_str());
-        return Ok(if touched {
-            state(context, retire, RetireState::RollingBack { reason })
-        } else {
-            rolled_back(context, retire, &reason)
-        });
+    let foreign = lost_tags(context, retire).await?.then(|| NOT_OURS.to_owned());
+    if let Some(reason) = foreign.or_else(|| objection(context, retire, node, &found)).or_else(|| outdated(context, retire)) {
+        // A predecessor may have cordoned it and ended before the journal knew, or a cordon without an answer has landed.
+        return Ok(state(context, retire, RetireState::RollingBack { reason }));
     }
     if retire.order.instance.is_none() {
         return node_object_alone(context, retire, &found).await;
@@ -183,30 +182,56 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, spent: Duration)
     if overdue {
         return Ok(end(context, retire, &left));
     }
-    evict(context, retire, node, left).await.map(|()| Next::Wait)
-}
-
-/// Asks every pod that does not end yet to leave, a few at a time.
-async fn evict<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, pods: Vec<&Pod>) -> Result<(), StepError> {
-    let mut asked = Vec::new();
-    for pod in pods.into_iter().filter(|pod| pod.terminating_since.is_none()) {
-        asked.push(evict_one(context, retire, node, pod.key.clone(), pod.uid.clone()));
+    let asked: Vec<&Pod> = left.into_iter().filter(|pod| pod.terminating_since.is_none()).collect();
+    if asked.is_empty() {
+        return Ok(Next::Wait);
     }
-    let answers: Vec<Result<(), StepError>> = stream::iter(asked).buffered(EVICTIONS_AT_ONCE).collect().await;
-    answers.into_iter().collect()
+    if lost_tags(context, retire).await? {
+        return Ok(state(context, retire, RetireState::RollingBack { reason: NOT_OURS.into() }));
+    }
+    evict(context, retire, node, asked).await
 }
 
-async fn evict_one<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, pod: PodKey, uid: String) -> Result<(), StepError> {
+/// Tells whether the instance is no longer ours. The end of a spot instance does not wait for EC2's answer.
+async fn lost_tags<W: World>(context: &Context<W>, retire: &Retire) -> Result<bool, StepError> {
+    let Some(instance) = &retire.order.instance else { return Ok(false) };
+    match driver::is_foreign(context, instance).await {
+        Err(error) if !retire.order.reason.is_voluntary() => {
+            warn!(operation = %retire.id, %instance, %error, "whether the instance still has its tags is not known");
+            Ok(false)
+        }
+        known => known,
+    }
+}
+
+/// Asks these pods to leave, a few at a time. Budgets that allow none of them are asked again after a while.
+async fn evict<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, pods: Vec<&Pod>) -> Result<Next, StepError> {
+    let asked: Vec<_> = pods.into_iter().map(|pod| evict_one(context, retire, node, pod.key.clone(), pod.uid.clone())).collect();
+    let answers: Vec<Result<Eviction, StepError>> = stream::iter(asked).buffered(EVICTIONS_AT_ONCE).collect().await;
+    let answers: Vec<Eviction> = answers.into_iter().collect::<Result<_, _>>()?;
+    Ok(if answers.iter().all(|answer| *answer == Eviction::Blocked) { Next::Pause } else { Next::Wait })
+}
+
+async fn evict_one<W: World>(
+    context: &Context<W>,
+    retire: &Retire,
+    node: &NodeRef,
+    pod: PodKey,
+    uid: String,
+) -> Result<Eviction, StepError> {
     match fenced(context, &retire.id, "create pods/eviction", context.world.cluster().evict(&pod, &uid)).await? {
-        Ok(Eviction::Accepted) => info!(operation = %retire.id, node = %node.name, %pod, "evicted"),
-        Ok(Eviction::Blocked | Eviction::Gone) => {}
+        Ok(answer) => {
+            if answer == Eviction::Accepted {
+                info!(operation = %retire.id, node = %node.name, %pod, "evicted");
+            }
+            Ok(answer)
+        }
         // One pod that cannot be evicted, for a webhook's sake say, does not keep the others.
         Err(error) => {
             warn!(operation = %retire.id, node = %node.name, %pod, %error, "not evicted");
-            return Err(error.into());
+            Err(error.into())
         }
     }
-    Ok(())
 }
 
 /// Says whether somebody has put the node back into service, which ends a removal that is for economy only.
@@ -266,7 +291,7 @@ async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32,
         Ok(Termination::Ends) => info!(operation = %retire.id, %instance, reason = %retire.order.reason, "terminated"),
         Ok(Termination::Gone) => info!(operation = %retire.id, %instance, "the instance is gone already"),
         Ok(Termination::NotOurs) => {
-            return Ok(state(context, retire, RetireState::RollingBack { reason: "the instance has lost the tags of node-fleet".into() }));
+            return Ok(state(context, retire, RetireState::RollingBack { reason: NOT_OURS.into() }));
         }
         // Termination protection, say: nobody but an operator can lift it, and an empty node is of no use.
         Err(StepError::Cloud(error @ (CloudError::Denied { .. } | CloudError::Invalid { .. })))

@@ -65,7 +65,7 @@ pub enum LaunchState {
     Done {
         /// The instances that became nodes.
         joined: Vec<LaunchedInstance>,
-        /// The instances that did not and were given back.
+        /// The instances that did not and were given back, but for those that had lost the tags that make them ours.
         never_joined: Vec<InstanceId>,
     },
     /// Over without an instance.

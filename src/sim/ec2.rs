@@ -395,6 +395,11 @@ impl Ec2 {
         self.machines.values().filter(|machine| machine.tags.get(OPERATION_TAG).is_some_and(|id| id == token.as_str())).count()
     }
 
+    /// Tells whether a request with this token has been answered before.
+    pub fn has_answered(&self, token: &OperationId) -> bool {
+        self.sold.contains_key(token)
+    }
+
     /// Sums what everything of ours costs in an hour.
     pub fn hourly(&self) -> HourlyPrice {
         HourlyPrice(self.living().filter(|machine| machine.is_ours(&self.cluster)).map(|machine| machine.price.0).sum())

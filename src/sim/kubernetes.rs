@@ -2,15 +2,12 @@
 
 use crate::model::plan::NodeRef;
 use crate::model::pod::Owner;
-use crate::model::scheduling::{Selector, Taint, TaintEffect};
+use crate::model::scheduling::{INTERRUPTED_TAINT, Selector, Taint, TaintEffect};
 use crate::model::snapshot::{DaemonSet, DisruptionBudget};
 use crate::model::{ClusterView, InstanceId, Node, NodeName, Pod, PodKey, PodPhase, Readiness, Resources};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// The taint of a node whose instance is taken back.
-const INTERRUPTED: &str = "node-fleet.io/interrupted";
 
 /// A disruption budget as somebody wrote it.
 #[derive(Clone, Debug)]
@@ -164,8 +161,8 @@ impl Kubernetes {
         self.change_node(name, |node| {
             node.cordoned = true;
             node.cordoned_by = Some(operation.to_owned());
-            if taint && !node.taints.iter().any(|taint| taint.key == INTERRUPTED) {
-                node.taints.push(Taint { key: INTERRUPTED.into(), value: String::new(), effect: TaintEffect::NoSchedule });
+            if taint && !node.taints.iter().any(|taint| taint.key == INTERRUPTED_TAINT) {
+                node.taints.push(Taint { key: INTERRUPTED_TAINT.into(), value: String::new(), effect: TaintEffect::NoSchedule });
             }
         });
     }
@@ -176,7 +173,7 @@ impl Kubernetes {
         self.change_node(name, |node| {
             node.cordoned = stays;
             node.cordoned_by = None;
-            node.taints.retain(|taint| taint.key != INTERRUPTED);
+            node.taints.retain(|taint| taint.key != INTERRUPTED_TAINT);
         });
     }
 

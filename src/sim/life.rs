@@ -268,13 +268,13 @@ impl Truth {
         self.tell_changed();
     }
 
-    /// Tells whether the kubelet that a pod is bound to still works.
-    fn has_kubelet(&self, key: &PodKey) -> bool {
+    /// Tells whether the machine that a pod is bound to still lives.
+    fn has_machine(&self, key: &PodKey) -> bool {
         self.kubernetes.pods().get(key).and_then(|pod| pod.node.as_ref()).is_some_and(|node| self.lives(node))
     }
 
     fn pod_ends(&mut self, key: &PodKey, uid: &str) {
-        if self.kubernetes.pods().get(key).is_none_or(|pod| pod.uid != uid) || !self.has_kubelet(key) {
+        if self.kubernetes.pods().get(key).is_none_or(|pod| pod.uid != uid) || !self.has_machine(key) {
             return;
         }
         if self.faults.keeps_from_ending() {
@@ -290,7 +290,7 @@ impl Truth {
 
     fn pod_runs(&mut self, key: &PodKey, uid: &str) {
         let fine = self.kubernetes.pods().get(key).is_some_and(|pod| pod.uid == uid && pod.terminating_since.is_none());
-        if fine && self.has_kubelet(key) {
+        if fine && self.has_machine(key) {
             self.kubernetes.change_pod(key, |pod| pod.phase = PodPhase::Running);
         }
     }
@@ -443,11 +443,6 @@ impl Truth {
         }
         self.reclaims_per_hour = 0.0;
         self.note(format_args!("peace comes"));
-    }
-
-    /// Names what the fleet consists of.
-    pub fn fleet(&self) -> BTreeSet<InstanceId> {
-        self.ec2.living().filter(|machine| machine.is_ours(&self.ec2.cluster)).map(|machine| machine.id.clone()).collect()
     }
 
     /// Begins to replace the pods of a workload, one after the other.

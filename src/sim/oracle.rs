@@ -1,8 +1,10 @@
 //! What must hold whatever happens: the invariants, looked at with every effect and once a minute.
 
+mod rest;
+
+use self::rest::Settled;
 use super::faults::Fault;
 use super::kubernetes::moves_in_a_drain;
-use super::scheduler;
 use super::universe::Truth;
 use crate::model::instance::OPERATION_TAG;
 use crate::model::operation::{LaunchRequest, Operation};
@@ -21,14 +23,6 @@ const PAUSE_SPREADS: Duration = Duration::from_secs(20);
 const STRAYS_STAY: Duration = Duration::from_mins(75);
 /// How far a list of EC2 may be behind what is true.
 const LISTS_LAG: Duration = Duration::from_mins(3);
-/// How long a worker may be empty, once nothing happens: the longest pause after a regret, and what leads to a decision.
-const IDLE_STAYS: Duration = Duration::from_hours(7);
-/// How far below the thresholds of a removal the use has to be, so that nothing hangs on how it is measured.
-const CLEARLY: f64 = 0.9;
-/// How often a node may be cordoned once nothing happens: a drain may be taken back.
-const MOST_CORDONS: u32 = 3;
-/// What is under way, or waits, for longer does not come to its end.
-const OPERATIONS_LAST: Duration = Duration::from_mins(30);
 /// How old the utilisation may be that a removal is decided on.
 const EVIDENCE_LASTS: Duration = Duration::from_mins(1);
 
@@ -79,6 +73,15 @@ pub struct Promises {
     pub lease: Duration,
 }
 
+/// What was so when a request was sent: it may arrive seconds later.
+#[derive(Clone, Copy, Debug)]
+pub struct Sent {
+    /// The instance was ours.
+    pub ours: bool,
+    /// Its node was Ready.
+    pub ready: bool,
+}
+
 /// Keeps what it needs to judge.
 #[derive(Debug)]
 pub struct Oracle {
@@ -93,16 +96,6 @@ pub struct Oracle {
     /// Workers on which nothing lies that would move, by unique id, and since when.
     idle: BTreeMap<String, (NodeName, Duration)>,
     settled: Option<Settled>,
-}
-
-/// How it was when the fleet had to be as it should be.
-#[derive(Debug)]
-struct Settled {
-    at: Duration,
-    /// The bounds of each pool.
-    bounds: BTreeMap<PoolName, (u32, u32)>,
-    /// How often each node has been cordoned since, by unique id.
-    cordons: BTreeMap<String, u32>,
 }
 
 impl Oracle {
@@ -246,59 +239,6 @@ impl Truth {
         }
     }
 
-    /// Once the fleet is as it should be and nothing happens, nothing is a reason to buy.
-    fn check_need(&mut self, request: &LaunchRequest, pool: &PoolName) {
-        let Some(settled) = &self.oracle.settled else { return };
-        let (at, before) = (settled.at, settled.bounds.get(pool).copied());
-        let bounds = self.oracle.promises.policy.pools.iter().find(|it| it.name == *pool).map(|it| it.bounds(self.wall()));
-        let changed = bounds.map(|bounds| (bounds.min, bounds.max)) != before;
-        if !changed && !self.waits_for_a_lower_price() {
-            let since = self.now.saturating_sub(at);
-            self.violated(10, format!("nothing happens and, {since:?} after it had settled, the fleet buys: {}", request.token));
-        }
-    }
-
-    /// From now on the fleet is as it should be.
-    pub fn settles(&mut self) {
-        let now = self.wall();
-        let bounds = |pool: &crate::policy::PoolSettings| {
-            let bounds = pool.bounds(now);
-            (pool.name.clone(), (bounds.min, bounds.max))
-        };
-        let bounds = self.oracle.promises.policy.pools.iter().map(bounds).collect();
-        self.oracle.settled = Some(Settled { at: self.now, bounds, cordons: BTreeMap::new() });
-    }
-
-    /// Looks at the end for workers that should have been given back long ago.
-    pub fn check_idle(&mut self) {
-        if self.oracle.settled.is_none() || !self.oracle.promises.policy.scale_down.enabled {
-            return;
-        }
-        let late: Vec<(NodeName, Duration)> = self
-            .oracle
-            .idle
-            .values()
-            .map(|(name, since)| (name.clone(), self.now.saturating_sub(*since)))
-            .filter(|(_, idle)| *idle > IDLE_STAYS)
-            .collect();
-        for (name, idle) in late {
-            let Some(pool) = self.kubernetes.nodes().get(&name).and_then(Node::pool) else { continue };
-            let (have, (_, _), least) = (self.ec2.count(&pool), self.in_force(&pool), self.highest_minimum(&pool));
-            if have > least as usize {
-                self.violated(
-                    10,
-                    format!("nothing happens, {name} has been empty for {idle:?}, and pool {pool} keeps {have}, at least {least}"),
-                );
-            }
-        }
-    }
-
-    /// Gives the highest minimum that a pool ever has.
-    fn highest_minimum(&self, pool: &PoolName) -> u32 {
-        let pool = self.oracle.promises.policy.pools.iter().find(|it| it.name == *pool);
-        pool.map_or(0, |pool| pool.schedules.iter().map(|schedule| schedule.min).chain([pool.min]).max().unwrap_or(0))
-    }
-
     /// One instance has two launches: the operations of both are under way for the same need, or the token is not the operation's.
     pub fn check_token(&mut self, request: &LaunchRequest) {
         let known = self.table.journal.contains_key(&request.token);
@@ -316,13 +256,7 @@ impl Truth {
         }
         let now = self.now;
         self.oracle.cordoned.entry(uid.clone()).or_insert(now);
-        if let Some(settled) = &mut self.oracle.settled {
-            let times = settled.cordons.entry(uid).or_default();
-            *times += 1;
-            if *times == MOST_CORDONS + 1 {
-                self.violated(10, format!("nothing happens, and node {name} is cordoned more than {MOST_CORDONS} times"));
-            }
-        }
+        self.count_cordon(name, uid);
     }
 
     /// A node is back in service.
@@ -364,15 +298,20 @@ impl Truth {
         }
     }
 
+    /// Notes what a controller that sends a request about an instance could know at that moment.
+    pub fn sight_of(&self, id: &InstanceId) -> Sent {
+        let ours = self.ec2.machines.get(id).is_some_and(|it| it.is_ours(&self.ec2.cluster)) && !self.oracle.protected.contains(id);
+        Sent { ours, ready: self.kubernetes.node_of(id).is_some_and(Node::is_ready) }
+    }
+
     /// An instance is being terminated.
-    pub fn check_terminate(&mut self, id: &InstanceId) {
+    pub fn check_terminate(&mut self, id: &InstanceId, sent: Sent) {
         let Some(machine) = self.ec2.machines.get(id) else { return };
         if !machine.lives() {
             return;
         }
-        let ours = machine.is_ours(&self.ec2.cluster) && !self.oracle.protected.contains(id);
         let (pool, reclaimed_at) = (machine.pool().map(PoolName::from), machine.reclaimed_at);
-        if !ours {
+        if !sent.ours {
             self.violated(4, format!("instance {id}, which is not ours, is terminated"));
             return;
         }
@@ -390,7 +329,7 @@ impl Truth {
                     self.violated(7, format!("{} ends with {pods} pods before its notice has run out", node.name));
                 }
             }
-            None if node.is_ready() || self.is_for_economy(id) => self.check_voluntary(&pool, &node, pods, cordoned),
+            None if sent.ready || self.is_for_economy(id) => self.check_voluntary(&pool, &node, pods, cordoned),
             None => {}
         }
     }
@@ -519,96 +458,4 @@ impl Truth {
             self.violated(8, format!("{key} is accounted for by nobody for more than {STRAYS_STAY:?}"));
         }
     }
-
-    /// Notes which workers nothing lies on that would move, while their pool could clearly do without one.
-    fn note_idle(&mut self) {
-        let mut idle: BTreeMap<String, NodeName> = BTreeMap::new();
-        for pool in self.oracle.promises.policy.pools.iter().filter(|_| self.kubernetes.waits() == 0) {
-            let ours = |node: &&Node| {
-                let protected = node.instance.as_ref().is_some_and(|id| self.oracle.protected.contains(id));
-                node.pool().as_ref() == Some(&pool.name) && !node.control_plane && node.is_ready() && !protected
-            };
-            let nodes: Vec<&Node> = self.kubernetes.nodes().values().filter(ours).collect();
-            if self.could_spare_one(&nodes) {
-                let empty = |node: &&&Node| node.keep.is_none() && !self.kubernetes.on(&node.name).any(|pod| moves_in_a_drain(pod));
-                idle.extend(nodes.iter().filter(empty).map(|node| (node.uid.clone(), node.name.clone())));
-            }
-        }
-        let now = self.now;
-        self.oracle.idle.retain(|uid, _| idle.contains_key(uid));
-        for (uid, name) in idle {
-            self.oracle.idle.entry(uid).or_insert((name, now));
-        }
-    }
-
-    /// Tells whether these workers are clearly used as little as a removal needs, and would be used no more than a
-    /// purchase aims at without the largest of them.
-    fn could_spare_one(&self, nodes: &[&Node]) -> bool {
-        let (down, up) = (&self.oracle.promises.policy.scale_down, &self.oracle.promises.policy.scale_up);
-        let clearly = |whole: fn(&Node) -> f64, share: fn((f64, f64)) -> f64, below: f64, target: f64| {
-            let used = |node: &&Node| self.prometheus.shares_of(&node.name).map_or(0.0, share) * whole(node);
-            let (used, all) = (nodes.iter().map(used).sum::<f64>(), nodes.iter().map(|node| whole(node)).sum::<f64>());
-            let largest = nodes.iter().map(|node| whole(node)).fold(0.0, f64::max);
-            used < below * CLEARLY * all && used < target * CLEARLY * (all - largest)
-        };
-        clearly(|node| node.allocatable.cpu.cores(), |(cpu, _)| cpu, down.cpu_below, up.cpu_target)
-            && clearly(|node| mib(node.allocatable.memory.0), |(_, memory)| memory, down.memory_below, up.memory_target)
-    }
-
-    /// Tells whether the price ceiling leaves room for one more of the pool.
-    fn could_pay_for(&mut self, pool: &PoolName) -> bool {
-        let Some(ceiling) = self.oracle.promises.policy.price_ceiling else { return true };
-        let cheapest = self.ec2.offers().iter().filter(|offer| offer.pool == *pool).map(|offer| offer.price.0).min();
-        cheapest.is_some_and(|price| self.ec2.hourly().0.saturating_add(price) <= ceiling.0)
-    }
-
-    /// Tells whether the price ceiling keeps pods waiting, so that a lower price buys.
-    pub fn waits_for_a_lower_price(&self) -> bool {
-        self.oracle.promises.policy.price_ceiling.is_some() && self.kubernetes.waits() > 0
-    }
-
-    /// Says what is still to be done before the fleet is as it should be, once nothing is wrong any more.
-    pub fn unsettled(&mut self) -> Option<String> {
-        if self.table.pause.is_some() {
-            return Some("the fleet is paused".into());
-        }
-        let now = self.wall();
-        let late = |since: jiff::Timestamp| Duration::try_from(now.duration_since(since)).is_ok_and(|age| age > OPERATIONS_LAST);
-        let unfinished = |entry: &&super::dynamodb::Entry| !entry.operation.is_over();
-        if let Some(entry) = self.table.journal.values().filter(unfinished).find(|entry| late(entry.operation.created())) {
-            return Some(format!("operation {} is {}", entry.operation.id(), entry.operation.state_name()));
-        }
-        let pools = self.oracle.promises.policy.pools.clone();
-        let mut full = BTreeSet::new();
-        for pool in &pools {
-            let (have, bounds) = (self.ec2.count(&pool.name), pool.bounds(now));
-            if have >= bounds.max as usize {
-                full.insert(pool.name.clone());
-            }
-            if have < bounds.min as usize && self.could_pay_for(&pool.name) {
-                return Some(format!("pool {} has {have} of at least {}", pool.name, bounds.min));
-            }
-        }
-        let cordoned = self.kubernetes.nodes().values().find(|node| node.cordoned);
-        if let Some(node) = cordoned.filter(|_| self.is_quiet()) {
-            return Some(format!("node {} is cordoned", node.name));
-        }
-        if self.oracle.promises.policy.price_ceiling.is_some() {
-            return None;
-        }
-        let offers = self.ec2.offers();
-        let could = |pod: &crate::model::Pod| {
-            let takes = |offer: &&crate::model::Offer| {
-                !full.contains(&offer.pool) && pod.requests.fits_in(&offer.allocatable) && scheduler::offer_admits(pod, offer)
-            };
-            offers.iter().any(|offer| takes(&offer))
-        };
-        let mut waiting = self.kubernetes.waiting().filter(|pod| pod.unschedulable_since.is_some_and(late));
-        waiting.find(|pod| could(pod)).map(|pod| format!("pod {} waits", pod.key))
-    }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "memory beyond 2^53 bytes is beyond any node")]
-fn mib(bytes: u64) -> f64 {
-    bytes as f64 / 1_048_576.0
 }

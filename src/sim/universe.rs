@@ -27,7 +27,7 @@ use tokio::time::Instant;
 /// How many lines of the log are kept to be shown; all of them count towards its digest.
 const LOG_KEPT: usize = 2000;
 
-/// No request is under way for longer: its sender's deadline is 5 seconds.
+/// No request is under way for longer. Its sender has given it up before, but the lease outlasts it.
 const LATEST: Duration = Duration::from_secs(4);
 
 /// Nobody looks so often before time passes, unless something goes round and round.
@@ -390,7 +390,8 @@ impl Truth {
         if least >= most { least } else { random.random_range(least..most) }
     }
 
-    /// Draws how long a call takes: a change takes seconds where the network is bad. Most of those that only look, and of those that the lease makes every
+    /// Draws how long a call takes: a change takes seconds where the network is bad.
+    /// Most of those that only look, and of those that the lease makes every
     /// few seconds, take no time: the world would do little else.
     pub fn delay(&mut self, reads: bool) -> Duration {
         if !reads && self.late_calls > 0.0 && self.random.latency.random_bool(self.late_calls) {

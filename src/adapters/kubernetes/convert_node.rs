@@ -2,9 +2,9 @@
 
 use super::requests::resources;
 use super::scheduling::effect;
-use super::wire::{self, CORDONED_BY, INTERRUPTED, KEEP_NODE, annotation};
+use super::wire::{self, CORDONED_BY, KEEP_NODE, annotation};
 use crate::model::node::instance_of_provider_id;
-use crate::model::scheduling::{Labels, Taint};
+use crate::model::scheduling::{INTERRUPTED_TAINT, Labels, Taint};
 use crate::model::{Node, NodeName, Readiness};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{self as core, NodeCondition};
@@ -21,7 +21,7 @@ const PASSING_TAINTS: [&str; 8] = [
     "node.kubernetes.io/disk-pressure",
     "node.kubernetes.io/pid-pressure",
     "node.kubernetes.io/network-unavailable",
-    INTERRUPTED,
+    INTERRUPTED_TAINT,
 ];
 
 /// Reads a node.
@@ -114,7 +114,7 @@ mod tests {
         let node = read(json!({"spec": {"taints": [
             taint("node.kubernetes.io/unschedulable", "NoSchedule"),
             taint("node.kubernetes.io/not-ready", "NoExecute"),
-            taint(INTERRUPTED, "NoSchedule"),
+            taint(INTERRUPTED_TAINT, "NoSchedule"),
             taint("node.kubernetes.io/out-of-service", "NoExecute"),
             {"key": "team", "value": "red", "effect": "PreferNoSchedule"},
             taint("odd", "Sometimes"),

@@ -7,9 +7,10 @@ use super::convert_node::node;
 use super::convert_pod::pod;
 use super::errors::{ask, classify, whole, within};
 use super::store::Hub;
-use super::wire::{self, CORDONED_BY, INTERRUPTED, WAS_CORDONED, annotation};
+use super::wire::{self, CORDONED_BY, WAS_CORDONED, annotation};
 use crate::model::node::instance_of_provider_id;
 use crate::model::plan::NodeRef;
+use crate::model::scheduling::INTERRUPTED_TAINT;
 use crate::model::{InstanceId, NodeName, Pod, PodKey};
 use crate::ports::{ClusterError, Cordon, Eviction, NodeState};
 use k8s_openapi::api::core::v1::Taint;
@@ -253,7 +254,7 @@ fn cordon_patch(object: &wire::Node, cordon: &Cordon) -> Option<Value> {
     }
     let mut patch = json!({"metadata": {"annotations": annotations}, "spec": {"unschedulable": true}});
     if add_taint {
-        let ours = Taint { key: INTERRUPTED.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
+        let ours = Taint { key: INTERRUPTED_TAINT.to_owned(), effect: "NoSchedule".to_owned(), ..Taint::default() };
         let all: Vec<&Taint> = taints.iter().chain([&ours]).collect();
         patch["spec"]["taints"] = json!(all);
     }
@@ -288,7 +289,7 @@ fn taints(object: &wire::Node) -> &[Taint] {
 }
 
 fn is_ours(taint: &Taint) -> bool {
-    taint.key == INTERRUPTED
+    taint.key == INTERRUPTED_TAINT
 }
 
 /// Tells what a refusal means for an eviction; `None` when it is a failure.
@@ -411,7 +412,7 @@ mod tests {
     fn a_cordon_keeps_the_taints_of_others() {
         let theirs = json!({"key": "team", "value": "red", "effect": "NoSchedule", "timeAdded": "2026-01-01T00:00:00Z"});
         let patch = cordon_patch(&object(&json!({"taints": [theirs]}), &json!({})), &cordon(true)).expect("a patch");
-        assert_eq!(patch["spec"]["taints"], json!([theirs, {"key": INTERRUPTED, "effect": "NoSchedule"}]));
+        assert_eq!(patch["spec"]["taints"], json!([theirs, {"key": INTERRUPTED_TAINT, "effect": "NoSchedule"}]));
         assert_eq!(patch["spec"]["unschedulable"], json!(true));
         assert_eq!(patch["metadata"]["annotations"][CORDONED_BY], json!("op-1"));
         let patch = cordon_patch(&object(&json!({"taints": [theirs]}), &json!({})), &cordon(false)).expect("a patch");
@@ -425,14 +426,13 @@ mod tests {
         assert_eq!(cordon_patch(&object(&cordoned, &ours), &cordon(false)), None);
         assert!(cordon_patch(&object(&cordoned, &ours), &cordon(true)).is_some());
         assert!(cordon_patch(&object(&json!({}), &ours), &cordon(false)).is_some(), "someone has uncordoned it");
-        let tainted = json!({"unschedulable": true, "taints": [{"key": INTERRUPTED, "effect": "NoSchedule"}]});
+        let tainted = json!({"unschedulable": true, "taints": [{"key": INTERRUPTED_TAINT, "effect": "NoSchedule"}]});
         assert_eq!(cordon_patch(&object(&tainted, &ours), &cordon(true)), None);
     }
 
     #[test]
     fn uncordoning_takes_back_only_what_is_ours() {
-        let cordoned =
-            json!({"unschedulable": true, "taints": [{"key": "a", "effect": "NoExecute"}, {"key": INTERRUPTED, "effect": "NoSchedule"}]});
+        let cordoned = json!({"unschedulable": true, "taints": [{"key": "a", "effect": "NoExecute"}, {"key": INTERRUPTED_TAINT, "effect": "NoSchedule"}]});
         let patch = uncordon_patch(&object(&cordoned, &json!({ CORDONED_BY: "op-1" }))).expect("a patch");
         assert_eq!(patch["spec"], json!({"unschedulable": null, "taints": [{"key": "a", "effect": "NoExecute"}]}));
         assert_eq!(patch["metadata"]["annotations"], json!({CORDONED_BY: null, WAS_CORDONED: null}));

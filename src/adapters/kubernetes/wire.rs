@@ -25,8 +25,6 @@ use std::fmt;
 pub(super) const CORDONED_BY: &str = "node-fleet.io/cordoned-by";
 /// Says that the node had been cordoned by someone else before.
 pub(super) const WAS_CORDONED: &str = "node-fleet.io/was-cordoned";
-/// The taint of a node whose end is certain.
-pub(super) const INTERRUPTED: &str = "node-fleet.io/interrupted";
 /// Annotations that forbid a node's removal.
 pub(super) const KEEP_NODE: [&str; 3] =
     ["node-fleet.io/do-not-remove", "cluster-autoscaler.kubernetes.io/scale-down-disabled", "karpenter.sh/do-not-disrupt"];

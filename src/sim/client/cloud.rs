@@ -1,6 +1,7 @@
 //! EC2 for one controller.
 
 use super::super::faults::Fault;
+use super::super::oracle::Sent;
 use super::super::plants::{CANARY, Plant};
 use super::super::universe::Truth;
 use super::{Fate, Sim, Trouble};
@@ -71,7 +72,8 @@ impl<T: Telemetry> Cloud for Sim<T> {
         let read = |truth: &mut Truth| {
             let machine = truth.ec2.machines.get(instance)?;
             let ended = machine.ended.is_some_and(|ended| truth.now > ended + std::time::Duration::from_secs(30));
-            let sight = Sight { state: machine.state, ours: machine.is_ours(&truth.ec2.cluster) };
+            let ours = machine.is_ours(&truth.ec2.cluster) || self.has(truth, Plant::TakesStrangers);
+            let sight = Sight { state: machine.state, ours };
             (!ended && machine.visible <= truth.now).then_some(sight)
         };
         self.ask(call, ec2_fate, read).await.map_err(|trouble| cloud_error(call, trouble))
@@ -126,7 +128,8 @@ impl<T: Telemetry> Cloud for Sim<T> {
             fate => fate,
         };
         let (number, id) = (self.number, instance.clone());
-        let effect = move |truth: &mut Truth| terminates(truth, number, &id);
+        let sent = self.universe.with(|truth| truth.sight_of(&id));
+        let effect = move |truth: &mut Truth| terminates(truth, number, &id, sent);
         self.send(call, fate, effect).await.map_err(|trouble| cloud_error(call, trouble))?
     }
 }
@@ -138,7 +141,7 @@ fn launches(truth: &mut Truth, client: usize, request: &LaunchRequest) -> Result
         truth.ec2.take_token(&request.token, request);
     }
     let now = truth.now;
-    let before = truth.ec2.brought_by(&request.token);
+    let repeated = truth.ec2.has_answered(&request.token);
     let answer = truth.ec2.create_fleet(request, now);
     if truth.faults.is_on(Fault::PartialFill) && matches!(&answer, Ok(launched) if launched.instances.len() < request.count as usize) {
         truth.faults.hit(Fault::PartialFill);
@@ -150,7 +153,7 @@ fn launches(truth: &mut Truth, client: usize, request: &LaunchRequest) -> Result
     }
     let pool = request.tags.get(POOL_LABEL).map(|name| PoolName::from(name.as_str())).unwrap_or_default();
     match &answer {
-        Ok(launched) if before == 0 => {
+        Ok(launched) if !repeated => {
             truth.note(format_args!(
                 "controller {client} buys {} {} in {} for {pool}, {}",
                 launched.instances.len(),
@@ -170,12 +173,12 @@ fn launches(truth: &mut Truth, client: usize, request: &LaunchRequest) -> Result
     answer
 }
 
-fn terminates(truth: &mut Truth, client: usize, id: &InstanceId) -> Result<(), CloudError> {
+fn terminates(truth: &mut Truth, client: usize, id: &InstanceId, sent: Sent) -> Result<(), CloudError> {
     truth.check_lease(client, "TerminateInstances");
     if truth.faults.strikes(Fault::TerminateNotFound, 0.7, &mut truth.random.strikes) || !truth.ec2.machines.contains_key(id) {
         return Err(CloudError::NotFound { call: "TerminateInstances" });
     }
-    truth.check_terminate(id);
+    truth.check_terminate(id, sent);
     if truth.ends(id) {
         truth.note(format_args!("controller {client} terminates {id}"));
     }

@@ -19,7 +19,7 @@ fn error(call: &'static str, trouble: Trouble) -> LedgerError {
 }
 
 impl<T: Telemetry> Sim<T> {
-    /// Tells whether the controller takes a write for done that was not.
+    /// Tells whether the controller takes what got no answer for what it would like to hear.
     fn trusts(&self) -> bool {
         self.universe.with(|truth| self.has(truth, Plant::TrustsForEver))
     }
@@ -93,6 +93,9 @@ impl<T: Telemetry> Ledger for Sim<T> {
                 Fate::Fails(trouble) => Some(Err(error("UpdateItem", trouble))),
             }
         });
+        if self.universe.with(|truth| self.crashes(truth, "heartbeat", true)) {
+            return std::future::pending().await;
+        }
         match (beat, fate) {
             (None, _) => std::future::pending().await,
             (Some(Err(_)), _) if self.trusts() => Ok(()),
@@ -162,6 +165,7 @@ impl<T: Telemetry> Ledger for Sim<T> {
 
     async fn pause(&self) -> Result<Option<Pause>, LedgerError> {
         let read = |truth: &mut Truth| truth.table.pause.clone().filter(|_| !self.has(truth, Plant::DeafToPause));
-        self.ask("pause", |truth| self.reach(truth), read).await.map_err(|trouble| error("GetItem", trouble))
+        let answer = self.ask("pause", |truth| self.reach(truth), read).await.map_err(|trouble| error("GetItem", trouble));
+        if self.trusts() { Ok(answer.unwrap_or_default()) } else { answer }
     }
 }

@@ -379,12 +379,17 @@ impl Truth {
     fn strip_tag(&mut self) {
         for name in self.some_workers(1) {
             let Some(id) = self.kubernetes.nodes()[&name].instance.clone() else { continue };
-            if let Some(machine) = self.ec2.machines.get_mut(&id) {
-                machine.tags.remove(CLUSTER_TAG);
-                self.faults.hit(Fault::TagStripped);
-                self.oracle.protect(&id);
-                self.note(format_args!("somebody takes a tag off {id}"));
-            }
+            self.faults.hit(Fault::TagStripped);
+            self.disown(&id);
+        }
+    }
+
+    /// Takes the cluster's tag off a machine: from now on it is somebody else's.
+    pub fn disown(&mut self, id: &InstanceId) {
+        if let Some(machine) = self.ec2.machines.get_mut(id) {
+            machine.tags.remove(CLUSTER_TAG);
+            self.oracle.protect(id);
+            self.note(format_args!("somebody takes a tag off {id}"));
         }
     }
 

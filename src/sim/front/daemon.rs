@@ -64,10 +64,13 @@ impl Daemon {
         Self { handle: Handle { status: shown, commands: commanded }, reload, tasks, stop, end_lease }
     }
 
-    /// Waits until one of its tasks ends by itself. A panic goes on here.
-    pub async fn ended(&mut self) {
+    /// Waits until one of its tasks ends by itself.
+    ///
+    /// # Errors
+    /// How it ended, where that was a panic.
+    pub async fn ended(&mut self) -> Result<(), JoinError> {
         match self.tasks.join_next().await {
-            Some(end) => pass_on(end),
+            Some(end) => end,
             None => std::future::pending().await,
         }
     }

@@ -21,9 +21,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// Once nothing is wrong any more, the fleet is as it should be after so much of the time that is left,
+/// Once nothing is wrong any more, the fleet is as it should be after so much of the time that is left.
 const SETTLED_BY: f64 = 0.6;
-/// and after so long at most.
+/// It is after so long at most.
 const SETTLED_AFTER: Duration = Duration::from_mins(330);
 /// It has so long at least: a world without that time is not judged by it.
 const SETTLES_IN: Duration = Duration::from_mins(75);
@@ -143,7 +143,7 @@ impl Run {
             self.live_until(begin + peace).await;
             self.universe.with(Truth::make_peace);
             let settled = length.saturating_sub(peace).mul_f64(SETTLED_BY).min(SETTLED_AFTER);
-            if settled >= SETTLES_IN {
+            if settled >= self.settles_in() {
                 self.live_until(begin + peace + settled).await;
                 self.universe.with(|truth| {
                     if let Some(why) = truth.unsettled() {
@@ -154,9 +154,16 @@ impl Run {
             }
         }
         self.live_until(begin + length).await;
-        self.universe.with(Truth::check_idle);
+        self.universe.with(Truth::check_at_rest);
         shut_down(&mut self.tasks).await;
         self.outcome()
+    }
+
+    /// Gives how long the fleet may take until it is as it should be: offers whose machines never join stop for a while.
+    fn settles_in(&self) -> Duration {
+        let policy = &self.scenario.settings.policy;
+        let stops = self.scenario.faults.iter().any(|planned| planned.fault == Fault::NeverJoins);
+        if stops { SETTLES_IN + policy.rest.stopped + policy.join_timeout } else { SETTLES_IN }
     }
 
     /// Lets time pass. A panic of the world or of a controller goes on here.
@@ -247,11 +254,13 @@ impl Keeper {
             tokio::select! {
                 biased;
                 () = told => {}
-                () = daemon.ended() => {
+                end = daemon.ended() => {
+                    // Noted before a panic goes on: not everybody waits for this task.
                     self.universe.with(|truth| {
                         truth.violated(10, format!("controller {} has ended although nobody asked it to", self.number));
                         truth.kill(self.number);
                     });
+                    pass_on(end);
                     return false;
                 }
                 Some(()) = self.bad.recv() => {

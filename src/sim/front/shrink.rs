@@ -1,7 +1,6 @@
 //! Makes a failing world smaller, so that a person can read it: fewer faults, one controller, less time.
 
-use super::run::Outcome;
-use super::run::attempt;
+use super::run::{Outcome, attempt};
 use super::scenario::Scenario;
 use std::time::Duration;
 

@@ -5,29 +5,11 @@ use crate::sim::front::{Run, Scenario};
 use crate::sim::universe::Crash;
 use std::time::Duration;
 
-/// The calls that change something, and those on which decisions rest.
-const CALLS: [&str; 20] = [
-    "CreateFleet",
-    "TerminateInstances",
-    "patch nodes",
-    "evict",
-    "delete nodes",
-    "record",
-    "forget",
-    "remember",
-    "acquire",
-    "load",
-    "DescribeInstances",
-    "view",
-    "query",
-    "get nodes",
-    "list nodes",
-    "lock",
-    "heartbeat",
-    "pause",
-    "release",
-    "catalogue",
-];
+/// The calls that change something: killed before and after their effect.
+const CHANGES: [&str; 9] =
+    ["CreateFleet", "TerminateInstances", "patch nodes", "evict", "delete nodes", "record", "remember", "acquire", "heartbeat"];
+/// The calls on which decisions rest.
+const READS: [&str; 8] = ["load", "DescribeInstances", "view", "query", "get nodes", "lock", "pause", "catalogue"];
 /// How often each call is let through before it is the last, at most.
 const DEEPEST: u64 = 8;
 
@@ -41,19 +23,21 @@ fn scenario(controllers: usize) -> Scenario {
 
 #[test]
 fn a_kill_at_any_call_before_or_after_its_effect_is_survived() {
+    let rows = CHANGES.iter().flat_map(|call| [(*call, false), (*call, true)]).chain(READS.map(|call| (call, false)));
     let mut kills = 0;
-    for controllers in [1, 2] {
-        for call in CALLS {
-            for with_effect in [false, true] {
-                for after in 0..DEEPEST {
-                    let crash = Crash { call: Some(call), after, with_effect, fault: None };
-                    kills += u32::from(dies_and_goes_on(&scenario(controllers), crash));
-                }
+    for (call, with_effect) in rows {
+        let mut of_this = 0;
+        for controllers in [1, 2] {
+            for after in 0..DEEPEST {
+                let crash = Crash { call: Some(call), after, with_effect, fault: None };
+                of_this += u32::from(dies_and_goes_on(&scenario(controllers), crash));
             }
         }
+        println!("{of_this:>3} kills {} {call}", if with_effect { "after" } else { "before" });
+        assert!(of_this > 0, "no controller dies at {call}");
+        kills += of_this;
     }
-    println!("{kills} kills");
-    assert!(kills > 250, "only {kills} kills came about");
+    println!("{kills:>3} kills");
 }
 
 /// Tells whether the kill came about.

@@ -89,7 +89,7 @@ impl Stage {
     }
 
     /// Lets the load become so many cores.
-    fn load(&self, cores: f64) {
+    pub(super) fn load(&self, cores: f64) {
         self.with(|truth| truth.workloads[0].curve = Curve::Constant(cores));
     }
 }
@@ -119,6 +119,38 @@ async fn an_idle_fleet_shrinks_to_its_minimum_one_node_at_a_time_and_stays_in_bo
         truth.ec2.living().filter(|it| it.pool().is_some()).map(|it| it.zone.clone()).collect::<std::collections::BTreeSet<_>>()
     });
     assert_eq!(zones.len(), 2);
+    world.is_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_loses_its_tag_in_its_drain_is_left_alone_and_its_node_is_back_in_service() {
+    let mut scenario = idle();
+    scenario.workloads[0].grace = MINUTE;
+    let world = Stage::begin(scenario);
+    let name = world.cordoned().await;
+    let id = world.with(|truth| truth.kubernetes.nodes()[&name].instance.clone()).expect("a machine");
+    world.with(|truth| truth.disown(&id));
+    world.until("a node in service", MINUTE * 3, |truth| !truth.kubernetes.nodes()[&name].cordoned).await;
+    pass(MINUTE * 20).await;
+    assert_eq!(world.count(&format!(" terminates {id}")), 0, "{}", world.log());
+    assert!(world.with(|truth| truth.ec2.machines[&id].lives()));
+    world.is_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_loses_its_tag_before_it_joins_is_not_given_back() {
+    let mut scenario = Scenario::quiet(1, 1000.0, 2);
+    scenario.faults = vec![Planned { fault: Fault::NeverJoins, at: MINUTE, lasts: MINUTE * 5 }];
+    let world = Stage::begin(scenario);
+    pass(MINUTE * 2).await;
+    world.load(5.4);
+    world.until("a launch", MINUTE * 2, |truth| truth.log.lines().any(|line| line.contains(" buys "))).await;
+    let young = |truth: &mut Truth| truth.ec2.living().map(|machine| machine.id.clone()).max();
+    let id = world.with(young).expect("a machine");
+    world.with(|truth| truth.disown(&id));
+    pass(MINUTE * 20).await;
+    assert_eq!(world.count(&format!(" terminates {id}")), 0, "{}", world.log());
+    assert!(world.count(" joins ") > 0, "another one serves the pods: {}", world.log());
     world.is_sound();
 }
 

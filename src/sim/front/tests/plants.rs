@@ -37,6 +37,16 @@ fn stage(plant: Plant) -> Scenario {
 }
 
 #[test]
+fn a_lease_that_nobody_else_takes_ends_all_the_same() {
+    let mut scenario = stage(Plant::TrustsForEver);
+    scenario.controllers = 1;
+    let outcome = run(&scenario);
+    let late = |text: &str| text.contains("after its lease was taken or renewed");
+    let found = outcome.violations.iter().any(|it| it.invariant == Invariant(5) && late(&it.text));
+    assert!(found, "{:?}\n{}", outcome.violations, outcome.log.join("\n"));
+}
+
+#[test]
 fn the_oracle_sees_a_planted_bug_for_each_invariant() {
     let mut seen = BTreeSet::new();
     for (plant, invariant) in Plant::ALL {
