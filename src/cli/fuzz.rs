@@ -364,16 +364,17 @@ mod tests {
         let (small, shown) = shrink(&whole, outcome);
         assert_eq!(shown.violations[0].invariant, first.invariant);
         assert!(small.faults.len() < whole.faults.len() || small.controllers < whole.controllers || small.hours < whole.hours);
-        let command = again(&found, seed, &small);
-        let words: Vec<&str> = command.split(' ').skip(2).chain(planted).collect();
-        let repeated = fuzz(&words);
-        repeated.check().expect("one seed");
-        let replayed = attempt(&repeated.scenario(seed)).expect("it lives");
+        let replay = |world: &Scenario| {
+            let command = again(&found, seed, world);
+            let words: Vec<&str> = command.trim_start_matches("node-fleet fuzz ").split(' ').chain(planted).collect();
+            let repeated = fuzz(&words);
+            repeated.check().expect("one seed");
+            (attempt(&repeated.scenario(seed)).expect("it lives"), command)
+        };
+        let (replayed, command) = replay(&small);
         assert_eq!((replayed.violations, replayed.digest), (shown.violations, shown.digest), "{command}");
         // A world that was not made smaller is replayed by the same means.
-        let command = again(&found, seed, &whole);
-        let words: Vec<&str> = command.split(' ').skip(2).chain(planted).collect();
-        let replayed = attempt(&fuzz(&words).scenario(seed)).expect("it lives");
+        let (replayed, command) = replay(&whole);
         assert_eq!(replayed.violations.first(), Some(&first), "{command}");
     }
 

@@ -5,7 +5,7 @@ use crate::model::ids::Epoch;
 use crate::model::operation::RetireState;
 use crate::model::plan::{NodeRef, OnDrainTimeout, RetireReason};
 use crate::model::snapshot::Pause;
-use crate::model::{Market, NodeName, Operation, Retire, RetireOrder};
+use crate::model::{Market, Node, NodeName, Operation, Retire, RetireOrder};
 use crate::sim::dynamodb::{Entry, TODAY};
 use crate::sim::front::{Scenario, Stage};
 use crate::sim::universe::Truth;
@@ -32,6 +32,22 @@ async fn with_a_spot_node() -> Stage {
     world.load(6.0);
     world.until("a spot node", MINUTE * 4, |truth| truth.log.lines().any(|line| line.contains(" joins "))).await;
     world
+}
+
+/// Writes a removal for economy into the journal, `r-1`, as a controller that ended right after it would have left it.
+pub(super) fn journal_removal(truth: &mut Truth, node: &Node) {
+    let order = RetireOrder {
+        pool: node.pool().expect("its pool"),
+        instance: node.instance.clone(),
+        node: Some(NodeRef { name: node.name.clone(), uid: node.uid.clone() }),
+        zone: "eu-central-1a".into(),
+        market: Market::OnDemand,
+        reason: RetireReason::Underused { evidence: String::new() },
+        on_timeout: OnDrainTimeout::RollBack,
+    };
+    let now = truth.wall();
+    let retire = Retire { id: "r-1".into(), epoch: Epoch(0), created: now, updated: now, order, state: RetireState::Journalled };
+    truth.table.journal.insert("r-1".into(), Entry { operation: Operation::Retire(retire), version: TODAY, writer: (Epoch(0), 0) });
 }
 
 async fn pass(time: Duration) {
@@ -296,18 +312,7 @@ async fn a_node_that_was_cordoned_and_may_stay_after_all_is_back_in_service_unde
     let name = world.with(|truth| {
         // Its predecessor ended between the cordon and the journal, and then a person annotated the node.
         let node = truth.kubernetes.nodes().values().find(|node| node.pool().is_some()).cloned().expect("a worker");
-        let order = RetireOrder {
-            pool: "workers".into(),
-            instance: node.instance.clone(),
-            node: Some(NodeRef { name: node.name.clone(), uid: node.uid.clone() }),
-            zone: "eu-central-1a".into(),
-            market: Market::OnDemand,
-            reason: RetireReason::Underused { evidence: String::new() },
-            on_timeout: OnDrainTimeout::RollBack,
-        };
-        let now = truth.wall();
-        let retire = Retire { id: "r-1".into(), epoch: Epoch(0), created: now, updated: now, order, state: RetireState::Journalled };
-        truth.table.journal.insert("r-1".into(), Entry { operation: Operation::Retire(retire), version: TODAY, writer: (Epoch(0), 0) });
+        journal_removal(truth, &node);
         truth.kubernetes.change_node(&node.name, |node| {
             (node.cordoned, node.cordoned_by, node.keep) = (true, Some("r-1".to_owned()), Some("node-fleet.io/do-not-remove".to_owned()));
         });

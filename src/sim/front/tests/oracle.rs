@@ -1,10 +1,6 @@
 //! What the oracle looks at beyond the planted bugs: each look can tell something.
 
-use crate::model::ids::Epoch;
-use crate::model::operation::RetireState;
-use crate::model::plan::{OnDrainTimeout, RetireReason};
-use crate::model::{Market, Operation, Retire, RetireOrder};
-use crate::sim::dynamodb::{Entry, TODAY};
+use super::interventions::journal_removal;
 use crate::sim::front::{Scenario, Stage};
 use crate::sim::oracle::Sent;
 use std::time::Duration;
@@ -51,18 +47,7 @@ async fn a_removal_for_economy_is_judged_as_one_also_where_the_node_is_not_ready
         let sent = Sent { ours: true, ready: false };
         truth.check_terminate(&id, sent);
         assert!(truth.oracle.violations().is_empty(), "nobody says that it is for economy");
-        let order = RetireOrder {
-            pool: node.pool().expect("its pool"),
-            instance: Some(id.clone()),
-            node: None,
-            zone: "eu-central-1a".into(),
-            market: Market::OnDemand,
-            reason: RetireReason::Underused { evidence: String::new() },
-            on_timeout: OnDrainTimeout::RollBack,
-        };
-        let now = truth.wall();
-        let retire = Retire { id: "r-1".into(), epoch: Epoch(0), created: now, updated: now, order, state: RetireState::Journalled };
-        truth.table.journal.insert("r-1".into(), Entry { operation: Operation::Retire(retire), version: TODAY, writer: (Epoch(0), 0) });
+        journal_removal(truth, &node);
         truth.check_terminate(&id, sent);
     });
     assert!(only(&world).contains("without a cordon"));
