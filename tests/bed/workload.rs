@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -78,6 +79,19 @@ impl Cluster {
     pub async fn scale(&self, name: &str, replicas: usize) -> Result<()> {
         let patch = Patch::Merge(json!({"spec": {"replicas": replicas}}));
         self.deployments_api().patch(name, &PatchParams::default(), &patch).await.with_context(|| format!("scale {name}"))?;
+        Ok(())
+    }
+
+    /// Has a workload's pods leave evenly over the nodes when it shrinks: Kubernetes leaves that to chance.
+    pub async fn leave_evenly(&self, workload: &str) -> Result<()> {
+        let mut on_node: BTreeMap<String, usize> = BTreeMap::new();
+        for pod in self.pods(workload).await? {
+            let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+            let before = on_node.entry(node).or_default();
+            let patch = json!({"metadata": {"annotations": {"controller.kubernetes.io/pod-deletion-cost": format!("-{before}")}}});
+            *before += 1;
+            self.pods_api().patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
+        }
         Ok(())
     }
 

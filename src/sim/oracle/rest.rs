@@ -156,12 +156,15 @@ impl Truth {
         let pools = self.oracle.promises.policy.pools.clone();
         let mut full = BTreeSet::new();
         for pool in &pools {
-            let (have, bounds) = (self.ec2.count(&pool.name), pool.bounds(now));
-            if have >= bounds.max as usize {
+            let have = self.ec2.count(&pool.name);
+            // Bounds that a schedule has just changed are still to be acted on.
+            let bounds = [now, now - OPERATIONS_LAST].map(|time| pool.bounds(time));
+            let (min, max) = (bounds[0].min.min(bounds[1].min), bounds[0].max.min(bounds[1].max));
+            if have >= max as usize {
                 full.insert(pool.name.clone());
             }
-            if have < bounds.min as usize && self.could_pay_for(&pool.name) {
-                return Some(format!("pool {} has {have} of at least {}", pool.name, bounds.min));
+            if have < min as usize && self.could_pay_for(&pool.name) {
+                return Some(format!("pool {} has {have} of at least {min}", pool.name));
             }
         }
         let at_work = |node: &&Node| {

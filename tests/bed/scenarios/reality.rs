@@ -181,6 +181,7 @@ async fn play_on_the_bed(bed: &mut Bed, script: &Script, configuration: &Configu
             Step::Running(_) => {
                 for (workload, pods) in &pods {
                     bed.cluster.wait_for_running(workload, *pods, LATER).await?;
+                    bed.cluster.leave_evenly(workload).await?;
                 }
                 quiet(&daemon).await?;
             }
