@@ -11,7 +11,7 @@ pub(super) const EXAMPLE: &str = include_str!("../../config/node-fleet.toml");
 pub(super) const PREFIX: &str = "NODE_FLEET__";
 
 /// Top-level tables.
-const SECTIONS: [&str; 13] = [
+const SECTIONS: [&str; 14] = [
     "cluster",
     "kubernetes",
     "prometheus",
@@ -23,6 +23,7 @@ const SECTIONS: [&str; 13] = [
     "evaluation",
     "scale_up",
     "scale_down",
+    "consolidation",
     "rest",
     "prices",
 ];

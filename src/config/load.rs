@@ -47,6 +47,7 @@ fn read(root: &Section<'_>) -> Config {
         pools: pool_settings,
         scale_up: sections::scale_up(root),
         scale_down: sections::scale_down(root),
+        consolidation: sections::consolidation(root),
         rest: sections::rest(root),
         interval: evaluation.interval,
         max_unready_share: evaluation.max_unready_share,
@@ -95,8 +96,10 @@ fn agree_on_rules(report: &Report, config: &Config) {
         ("scale_down.sustain", down.sustain),
         ("scale_down.cooldown", down.cooldown),
     ];
+    let consolidation = config.policy.consolidation.iter();
+    let not_shorter = not_shorter.into_iter().chain(consolidation.map(|rule| ("consolidation.sustain", rule.sustain)));
     let metrics = config.policy.metrics.iter().map(|rule| (format!("metric.{}.sustain", rule.name), rule.sustain));
-    for (key, value) in not_shorter.into_iter().map(|(key, value)| (key.to_owned(), value)).chain(metrics) {
+    for (key, value) in not_shorter.map(|(key, value)| (key.to_owned(), value)).chain(metrics) {
         if value < interval {
             report.contradiction(&key, &[interval_key], format!("must not be shorter than {interval_key} ({interval:?})"));
         }
@@ -107,7 +110,13 @@ fn agree_on_rules(report: &Report, config: &Config) {
         ("scale_down.cpu_below", down.cpu_below, "scale_up.cpu_target", up.cpu_target),
         ("scale_down.memory_below", down.memory_below, "scale_up.memory_target", up.memory_target),
     ];
-    for (key, value, other, limit) in below {
+    let consolidation = config.policy.consolidation.iter().flat_map(|rule| {
+        [
+            ("consolidation.cpu_below", rule.cpu_below, "scale_up.cpu_target", up.cpu_target),
+            ("consolidation.memory_below", rule.memory_below, "scale_up.memory_target", up.memory_target),
+        ]
+    });
+    for (key, value, other, limit) in below.into_iter().chain(consolidation) {
         if value >= limit {
             report.contradiction(key, &[other], format!("must be below {other} ({limit})"));
         }

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::model::InstanceType;
 use crate::model::offer::HourlyPrice;
-use crate::policy::{OfferRest, ScaleDown, ScaleUp};
+use crate::policy::{Consolidation, OfferRest, ScaleDown, ScaleUp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -221,9 +221,22 @@ pub(super) fn scale_down(root: &Section<'_>) -> ScaleDown {
         cooldown: section.duration("cooldown", SPAN),
         longest_cooldown: section.duration("longest_cooldown", Duration::from_secs(1)..=Duration::from_hours(7 * 24)),
         min_node_age: section.duration("min_node_age", MAY_BE_NONE),
+        share_at_once: section.share("share_at_once"),
     };
     section.finish();
     config
+}
+
+pub(super) fn consolidation(root: &Section<'_>) -> Option<Consolidation> {
+    let section = root.table("consolidation");
+    let enabled = section.flag("enabled");
+    let config = Consolidation {
+        cpu_below: section.share("cpu_below"),
+        memory_below: section.share("memory_below"),
+        sustain: section.duration("sustain", SPAN),
+    };
+    section.finish();
+    enabled.then_some(config)
 }
 
 pub(super) fn rest(root: &Section<'_>) -> OfferRest {

@@ -80,6 +80,7 @@ async fn without_node<W: World>(context: &Context<W>, retire: &Retire) -> Result
         (RetireReason::SpotInterruption { .. }, None) => Ok(Next::Wait),
         (
             RetireReason::Underused { .. }
+            | RetireReason::Consolidated { .. }
             | RetireReason::AboveMaximum
             | RetireReason::NeverJoined
             | RetireReason::Leaked
@@ -247,6 +248,7 @@ fn overdue<W: World>(context: &Context<W>, retire: &Retire, spent: Duration) -> 
             deadline.duration_since(context.world.clock().now()) <= signed(operations.interruption_margin)
         }
         RetireReason::Underused { .. }
+        | RetireReason::Consolidated { .. }
         | RetireReason::AboveMaximum
         | RetireReason::NeverJoined
         | RetireReason::Leaked

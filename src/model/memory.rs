@@ -58,6 +58,8 @@ pub struct PoolMemory {
     pub above: BTreeMap<RuleName, Streak>,
     /// The pool is idle by every measure.
     pub idle: Option<Streak>,
+    /// The pool is not idle, and quiet enough to be made smaller if its pods fit.
+    pub roomy: Option<Streak>,
 }
 
 /// All that is remembered.

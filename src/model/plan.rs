@@ -128,6 +128,11 @@ pub enum RetireReason {
         /// What was read, in words.
         evidence: String,
     },
+    /// Its pods fit on the nodes that stay.
+    Consolidated {
+        /// What was read, in words.
+        evidence: String,
+    },
     /// The bounds in force allow fewer.
     AboveMaximum,
     /// EC2 takes it back.
@@ -153,7 +158,7 @@ impl RetireReason {
     #[must_use]
     pub fn is_voluntary(&self) -> bool {
         match self {
-            Self::Underused { .. } | Self::AboveMaximum => true,
+            Self::Underused { .. } | Self::Consolidated { .. } | Self::AboveMaximum => true,
             Self::SpotInterruption { .. } | Self::NeverJoined | Self::Leaked | Self::InstanceGone | Self::Unhealthy { .. } => false,
         }
     }
@@ -163,6 +168,7 @@ impl RetireReason {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Underused { .. } => "underused",
+            Self::Consolidated { .. } => "consolidated",
             Self::AboveMaximum => "above_maximum",
             Self::SpotInterruption { .. } => "spot_interruption",
             Self::NeverJoined => "never_joined",
@@ -177,6 +183,7 @@ impl fmt::Display for RetireReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Underused { evidence } => write!(formatter, "the pool needs less: {evidence}"),
+            Self::Consolidated { evidence } => write!(formatter, "its pods fit on fewer nodes: {evidence}"),
             Self::AboveMaximum => formatter.write_str("the pool is above the maximum in force"),
             Self::SpotInterruption { deadline } => write!(formatter, "EC2 takes the instance back at {deadline}"),
             Self::NeverJoined => formatter.write_str("the instance never became a Ready node"),

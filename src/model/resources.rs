@@ -38,7 +38,7 @@ impl fmt::Display for Bytes {
 /// A bundle of resources: what a pod requests, or what a node can still hold.
 ///
 /// Sums saturate: an amount beyond `u64` fits nowhere, which is the safe side.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resources {
     /// CPU.
@@ -67,6 +67,31 @@ impl Resources {
             && within(self.ephemeral_storage.0, room.ephemeral_storage.0)
             && within(self.pods, room.pods)
             && self.extended.iter().all(|(name, asked)| within(*asked, room.extended.get(name).copied().unwrap_or(0)))
+    }
+
+    /// Tells how many such requests fit into `room`; `u64::MAX` when nothing is asked for.
+    #[must_use]
+    pub fn times_in(&self, room: &Self) -> u64 {
+        let times = |asked: u64, free: u64| free.checked_div(asked).unwrap_or(u64::MAX);
+        let plain = times(self.cpu.0, room.cpu.0)
+            .min(times(self.memory.0, room.memory.0))
+            .min(times(self.ephemeral_storage.0, room.ephemeral_storage.0))
+            .min(times(self.pods, room.pods));
+        let extended = self.extended.iter().map(|(name, asked)| times(*asked, room.extended.get(name).copied().unwrap_or(0)));
+        extended.fold(plain, u64::min)
+    }
+
+    /// Gives so many of it, dimension by dimension.
+    #[must_use]
+    pub fn times(&self, times: u64) -> Self {
+        let many = |amount: u64| amount.saturating_mul(times);
+        Self {
+            cpu: MilliCpu(many(self.cpu.0)),
+            memory: Bytes(many(self.memory.0)),
+            ephemeral_storage: Bytes(many(self.ephemeral_storage.0)),
+            pods: many(self.pods),
+            extended: self.extended.iter().map(|(name, amount)| (name.clone(), many(*amount))).collect(),
+        }
     }
 
     /// Names the dimensions in which this request exceeds `room`.
@@ -145,6 +170,17 @@ mod tests {
     fn ignores_dimensions_that_are_not_asked_for() {
         let asked = resources(100, 0);
         assert!(asked.fits_in(&resources(100, 0)));
+    }
+
+    #[test]
+    fn the_scarcest_dimension_decides_how_many_fit() {
+        let room = Resources { pods: 110, ..resources(1000, 100) };
+        assert_eq!(resources(300, 20).times_in(&room), 3);
+        assert_eq!(resources(10, 60).times_in(&room), 1);
+        assert!(resources(300, 20).times(3).fits_in(&room) && !resources(300, 20).times(4).fits_in(&room));
+        assert_eq!(Resources::default().times_in(&room), u64::MAX);
+        let gpu = Resources { extended: [("nvidia.com/gpu".to_owned(), 1)].into(), ..resources(1, 1) };
+        assert_eq!(gpu.times_in(&room), 0);
     }
 
     #[test]

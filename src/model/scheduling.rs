@@ -155,6 +155,12 @@ pub struct SpreadConstraint {
     pub selector: Selector,
     /// With fewer values than this, the emptiest counts as zero.
     pub min_domains: Option<u32>,
+    /// Nodes count that the pod's own node affinity does not admit (`nodeAffinityPolicy: Ignore`).
+    #[serde(default)]
+    pub ignores_node_affinity: bool,
+    /// Nodes whose taints the pod does not tolerate do not count (`nodeTaintsPolicy: Honor`).
+    #[serde(default)]
+    pub honors_taints: bool,
 }
 
 /// A port of the node that a pod takes for itself.
@@ -172,7 +178,8 @@ impl HostPort {
     /// Tells whether the two cannot be on one node.
     #[must_use]
     pub fn conflicts_with(&self, other: &Self) -> bool {
-        let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0" || ip == "::";
+        // To the scheduler `::` is an address like any other.
+        let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0";
         self.port == other.port && self.protocol == other.protocol && (self.ip == other.ip || any(&self.ip) || any(&other.ip))
     }
 }

@@ -3,6 +3,7 @@
 use super::fit::{Board, Misfit, node_accepts};
 use super::fleet::{Fleet, cost, count};
 use super::settings::{PoolSettings, Settings};
+use super::topology::Shape;
 use crate::model::memory::Memory;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::{Hold, LaunchOrder, LaunchReason, PODS_NAMED};
@@ -11,11 +12,12 @@ use crate::model::{InstanceType, Market, Offer, OfferKey, Pod, PoolName, Resourc
 use jiff::Timestamp;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// A type whose price exceeds the chosen one's by more than this factor is no alternative to it.
 const ALTERNATIVE_PRICE: f64 = 1.5;
-/// How many of the pods that still wait a type is tried on when types are compared.
-const LOOK_AHEAD: usize = 256;
+/// How many kinds of pods that still wait a type is tried on when types are compared.
+pub(super) const LOOK_AHEAD: usize = 64;
 
 /// The bounds in force for a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,17 @@ pub struct Buyer<'a> {
     /// A member whose price nobody knows, so that no ceiling can be kept.
     unpriced: Option<OfferKey>,
     purchases: Vec<Purchase<'a>>,
+    /// The offers, pool by pool.
+    by_pool: BTreeMap<&'a PoolName, Vec<usize>>,
+    holders: BTreeMap<Shape, Rc<Holders>>,
+}
+
+/// Which offers hold a kind of pod on an empty node, pool by pool; the pods around it are left aside.
+#[derive(Debug, Default)]
+struct Holders {
+    offers: Vec<Vec<usize>>,
+    /// Why the offer that came nearest does not.
+    misfit: Option<Misfit>,
 }
 
 /// Why no node was opened for a pod.
@@ -100,8 +113,11 @@ impl<'a> Buyer<'a> {
             price,
             unpriced,
             purchases: Vec::new(),
+            by_pool: BTreeMap::new(),
+            holders: BTreeMap::new(),
         };
-        for offer in offers {
+        for (index, offer) in offers.iter().enumerate() {
+            buyer.by_pool.entry(&offer.pool).or_default().push(index);
             buyer.zones.entry(offer.pool.clone()).or_default().entry(offer.key.zone.clone()).or_default();
         }
         for pool in &settings.pools {
@@ -125,7 +141,7 @@ impl<'a> Buyer<'a> {
             let offer = &self.offers[index];
             let mut room = offer.allocatable.clone();
             for pod in &self.daemons {
-                if node_accepts(pod, None, &offer.labels, &offer.taints).is_ok() {
+                if node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok() {
                     room.subtract(&pod.requests);
                 }
             }
@@ -147,27 +163,25 @@ impl<'a> Buyer<'a> {
         sum
     }
 
-    /// Opens a node for the first of `waiting` and gives its index on the board.
+    /// Opens a node for a pod of the first of the kinds that wait, each with its number, and gives its index on the board.
     ///
     /// # Errors
     /// Why there is no node for it.
-    pub fn open_for(&mut self, board: &mut Board<'a>, waiting: &[&'a Pod], reason: &LaunchReason) -> Result<usize, Refusal> {
-        let Some(pod) = waiting.first() else {
+    pub fn open_for(&mut self, board: &mut Board<'a>, waiting: &[(Shape, u32)], reason: &LaunchReason) -> Result<usize, Refusal> {
+        let Some((shape, _)) = waiting.first().copied() else {
             return Err(Refusal::Never(Misfit::Unmodelled("no pod".into())));
         };
+        let holders = self.holders(board, shape);
         let mut refusal = None;
-        let mut misfit = None;
-        for pool in &self.settings.pools {
-            let mut fitting = Vec::new();
-            for index in (0..self.offers.len()).filter(|index| self.offers[*index].pool == pool.name) {
-                match self.takes(board, index, pod) {
-                    Ok(()) => fitting.push(index),
-                    Err(why) => misfit = Some(nearer(misfit, why)),
+        let mut misfit = holders.misfit.clone();
+        for (pool, holders) in self.settings.pools.iter().zip(&holders.offers) {
+            let fitting = match self.fitting(board, holders, shape) {
+                Ok(fitting) => fitting,
+                Err(why) => {
+                    misfit = why.map(|why| nearer(misfit.take(), why)).or(misfit);
+                    continue;
                 }
-            }
-            if fitting.is_empty() {
-                continue;
-            }
+            };
             match self.choose(pool, fitting, |buyer, index| buyer.cost_per_pod(board, index, waiting)) {
                 Ok(index) => return Ok(self.buy(board, index, reason.clone())),
                 Err(hold) => refusal = refusal.or(Some(Refusal::Now(pool.name.clone(), hold))),
@@ -187,7 +201,7 @@ impl<'a> Buyer<'a> {
     /// # Errors
     /// Why there is none.
     pub fn open_any(&mut self, board: &mut Board<'a>, pool: &PoolSettings, reason: &LaunchReason) -> Result<Resources, Hold> {
-        let offers: Vec<usize> = (0..self.offers.len()).filter(|index| self.offers[*index].pool == pool.name).collect();
+        let offers = self.by_pool.get(&pool.name).cloned().unwrap_or_default();
         let below_minimum = matches!(reason, LaunchReason::BelowMinimum);
         let index = self.choose(pool, offers, |buyer, index| {
             let offer = &buyer.offers[index];
@@ -202,10 +216,15 @@ impl<'a> Buyer<'a> {
     #[must_use]
     pub fn orders(&self, board: &Board<'a>) -> Vec<LaunchOrder> {
         let mut orders: Vec<LaunchOrder> = Vec::new();
+        let mut alternatives = BTreeMap::new();
         for purchase in &self.purchases {
-            let pods = &board.bin(purchase.bin).pods;
+            let bin = board.bin(purchase.bin);
+            let pods = &bin.pods;
             let offer = purchase.offer;
-            let instance_types = self.alternatives(offer, pods);
+            let mut kinds = bin.shapes().to_vec();
+            kinds.sort_unstable();
+            let like = alternatives.entry((&offer.key, &offer.pool, kinds));
+            let instance_types = like.or_insert_with_key(|(_, _, kinds)| self.alternatives(board, offer, kinds)).clone();
             let reason = match &purchase.reason {
                 LaunchReason::PendingPods { .. } => LaunchReason::PendingPods { pods: count(pods.len()) },
                 other @ (LaunchReason::BelowMinimum | LaunchReason::Rule { .. } | LaunchReason::Replacement { .. }) => other.clone(),
@@ -243,33 +262,99 @@ impl<'a> Buyer<'a> {
         orders
     }
 
-    /// Tells whether an empty node of the offer takes the pod, the rest of the board considered.
-    fn takes(&self, board: &mut Board<'a>, index: usize, pod: &'a Pod) -> Result<(), Misfit> {
-        let offer = &self.offers[index];
-        if !pod.requests.fits_in(self.room(index)) {
-            return Err(Misfit::Resources(pod.requests.shortages(self.room(index))));
+    /// Finds the offers whose empty node holds such a pod, wherever the other pods lie.
+    fn holders(&mut self, board: &Board<'a>, shape: Shape) -> Rc<Holders> {
+        if let Some(known) = self.holders.get(&shape) {
+            return Rc::clone(known);
         }
+        let pod = board.example(shape);
+        let mut found = Holders::default();
+        for pool in &self.settings.pools {
+            let mut holding = Vec::new();
+            for index in self.by_pool.get(&pool.name).into_iter().flatten() {
+                let (offer, room) = (&self.offers[*index], self.room(*index));
+                let holds = if pod.requests.fits_in(room) {
+                    node_accepts(&pod.constraints, None, &offer.labels, &offer.taints)
+                } else {
+                    Err(Misfit::Resources(pod.requests.shortages(room)))
+                };
+                match holds {
+                    Ok(()) => holding.push(*index),
+                    Err(why) => found.misfit = Some(nearer(found.misfit.take(), why)),
+                }
+            }
+            found.offers.push(holding);
+        }
+        let found = Rc::new(found);
+        self.holders.insert(shape, Rc::clone(&found));
+        found
+    }
+
+    /// Keeps the offers whose new node would be in the right place for such a pod, as the others lie now.
+    ///
+    /// # Errors
+    /// When there is none: why the one that came nearest is not, if there was one.
+    fn fitting(&self, board: &mut Board<'a>, holders: &[usize], shape: Shape) -> Result<Vec<usize>, Option<Misfit>> {
+        if holders.is_empty() {
+            return Err(None);
+        }
+        if board.is_alone(shape) {
+            return Ok(holders.to_vec());
+        }
+        let by_zone = board.sees_zones_and_hosts_only(shape);
+        let mut zones: BTreeMap<&Zone, Result<(), Misfit>> = BTreeMap::new();
+        let mut fitting = Vec::new();
+        let mut misfit = None;
+        for index in holders {
+            let offer = &self.offers[*index];
+            let fits = match zones.get(&offer.key.zone).filter(|_| by_zone) {
+                Some(known) => known.clone(),
+                None => self.on_trial(board, *index, |board, bin| board.fits(shape, bin)),
+            };
+            zones.insert(&offer.key.zone, fits.clone());
+            match fits {
+                Ok(()) => fitting.push(*index),
+                Err(why) => misfit = Some(nearer(misfit, why)),
+            }
+        }
+        if fitting.is_empty() { Err(misfit) } else { Ok(fitting) }
+    }
+
+    /// Looks at the board with an empty node of the offer.
+    fn on_trial<T>(&self, board: &mut Board<'a>, index: usize, look: impl FnOnce(&mut Board<'a>, usize) -> T) -> T {
+        let offer = &self.offers[index];
         let length = board.nodes();
         let bin = board.add(None, &offer.labels, &offer.taints, self.room(index), true);
-        let fits = board.fits(pod, bin);
+        let seen = look(board, bin);
         board.truncate(length);
-        fits
+        seen
     }
 
     /// Dollars an hour for each pod (weighed by its CPU) that an empty node of the offer would take.
-    fn cost_per_pod(&self, board: &mut Board<'a>, index: usize, waiting: &[&'a Pod]) -> f64 {
+    fn cost_per_pod(&self, board: &mut Board<'a>, index: usize, waiting: &[(Shape, u32)]) -> f64 {
+        let ahead = &waiting[..waiting.len().min(LOOK_AHEAD)];
+        let weight = if ahead.iter().all(|(shape, _)| board.is_alone(*shape)) {
+            self.weight_of_simple_pods(board, index, ahead)
+        } else {
+            self.on_trial(board, index, |board, bin| weight_of_pods(board, bin, ahead))
+        };
+        self.offers[index].price.dollars() / f64::max(weight, 1e-6)
+    }
+
+    /// Fills an empty node with pods that ask nothing of those around them.
+    fn weight_of_simple_pods(&self, board: &Board<'a>, index: usize, ahead: &[(Shape, u32)]) -> f64 {
         let offer = &self.offers[index];
-        let length = board.nodes();
-        let bin = board.add(None, &offer.labels, &offer.taints, self.room(index), true);
+        let mut free = self.room(index).clone();
         let mut weight = 0.0;
-        for pod in waiting.iter().take(LOOK_AHEAD) {
-            if board.fits(pod, bin).is_ok() {
-                board.place(pod, bin);
-                weight += 0.01 + pod.requests.cpu.cores();
+        for (shape, number) in ahead {
+            let pod = board.example(*shape);
+            let taken = pod.requests.times_in(&free).min(u64::from(*number));
+            if taken > 0 && node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok() {
+                free.subtract(&pod.requests.times(taken));
+                weight += weight_of(pod) * f64::from(u32::try_from(taken).unwrap_or(u32::MAX));
             }
         }
-        board.truncate(length);
-        offer.price.dollars() / f64::max(weight, 1e-6)
+        weight
     }
 
     /// Chooses among offers: the market that the spot share wants, the emptiest zone, then the lowest `cost`.
@@ -361,14 +446,17 @@ impl<'a> Buyer<'a> {
     }
 
     /// Lists the types that could stand in for the chosen one: they hold its pods, at a like price, cheapest first.
-    fn alternatives(&self, chosen: &Offer, pods: &[&Pod]) -> Vec<InstanceType> {
+    fn alternatives(&self, board: &Board<'a>, chosen: &Offer, kinds: &[(Shape, u32)]) -> Vec<InstanceType> {
+        let pods: Vec<(&Pod, u32)> = kinds.iter().map(|(shape, number)| (board.example(*shape), *number)).collect();
         let mut need = Resources::default();
-        for pod in pods {
-            need.add(&pod.requests);
+        for (pod, number) in &pods {
+            need.add(&pod.requests.times(u64::from(*number)));
         }
         if pods.is_empty() {
             need = Resources { cpu: chosen.allocatable.cpu, memory: chosen.allocatable.memory, ..Resources::default() };
         }
+        let accepts_all =
+            |offer: &Offer| pods.iter().all(|(pod, _)| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok());
         let limit = chosen.price.dollars() * ALTERNATIVE_PRICE;
         let mut types: Vec<(&Offer, bool)> = Vec::new();
         for (index, offer) in self.offers.iter().enumerate() {
@@ -377,7 +465,7 @@ impl<'a> Buyer<'a> {
                 continue;
             }
             let holds = if pods.is_empty() { need.fits_in(&offer.allocatable) } else { need.fits_in(self.room(index)) };
-            if offer.key == chosen.key || (holds && pods.iter().all(|pod| node_accepts(pod, None, &offer.labels, &offer.taints).is_ok())) {
+            if offer.key == chosen.key || (holds && accepts_all(offer)) {
                 types.push((offer, offer.key == chosen.key));
             }
         }
@@ -406,6 +494,29 @@ impl<'a> Buyer<'a> {
     fn dearest(&self, place: &Offer, names: &[InstanceType]) -> HourlyPrice {
         names.iter().map(|name| self.price_in(place, name)).max().unwrap_or(place.price)
     }
+}
+
+/// Fills the node `bin` with what waits.
+fn weight_of_pods(board: &mut Board<'_>, bin: usize, ahead: &[(Shape, u32)]) -> f64 {
+    let mut weight = 0.0;
+    for (shape, number) in ahead {
+        let alone = board.is_alone(*shape);
+        let mut left = *number;
+        while left > 0 && board.fits(*shape, bin).is_ok() {
+            let pod = board.example(*shape);
+            let most = if alone { pod.requests.times_in(&board.bin(bin).free) } else { 1 };
+            let taken = left.min(u32::try_from(most).unwrap_or(u32::MAX));
+            board.load(*shape, taken, bin);
+            weight += weight_of(pod) * f64::from(taken);
+            left -= taken;
+        }
+    }
+    weight
+}
+
+/// What a pod counts when types are compared: its cores, and a little for being one more.
+fn weight_of(pod: &Pod) -> f64 {
+    0.01 + pod.requests.cpu.cores()
 }
 
 /// Makes a pod of a daemon set, which comes to every node that takes it.

@@ -3,12 +3,9 @@
 //! A [`Board`] is the cluster as a plan imagines it: nodes that exist, nodes that are
 //! on their way and nodes that it may buy, each with the pods that lie on it.
 
-use crate::model::scheduling::{
-    HOSTNAME_LABEL, Labels, NodeSelectorTerm, PodAffinityTerm, SpreadConstraint, Taint, TaintEffect, ZONE_LABEL,
-};
+use super::topology::{Place, Shape, Topology};
+use crate::model::scheduling::{Constraints, Labels, NodeSelectorTerm, Taint, TaintEffect, ZONE_LABEL};
 use crate::model::{NodeName, Pod, Resources};
-use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 
 /// Why a pod does not fit a node.
@@ -68,16 +65,19 @@ pub struct Bin<'a> {
     pub pods: Vec<&'a Pod>,
     /// It takes new pods: Ready, not cordoned, not on its way out.
     pub open: bool,
-    /// What tells it from all others where its name does not.
-    hostname: String,
+    /// What kinds of pods lie on it, and how many of each.
+    shapes: Vec<(Shape, u32)>,
 }
 
-impl Bin<'_> {
-    fn domain(&self, key: &str) -> Option<Cow<'_, str>> {
-        if key == HOSTNAME_LABEL {
-            return Some(Cow::Borrowed(&self.hostname));
-        }
-        self.labels.get(key).map(|value| Cow::Borrowed(value.as_str()))
+impl<'a> Bin<'a> {
+    fn place(&self) -> Place<'a> {
+        Place { name: self.name, labels: self.labels, taints: self.taints }
+    }
+
+    /// Lists the kinds of pods that lie on it, and how many of each.
+    #[must_use]
+    pub fn shapes(&self) -> &[(Shape, u32)] {
+        &self.shapes
     }
 }
 
@@ -85,39 +85,131 @@ impl Bin<'_> {
 #[derive(Clone, Debug, Default)]
 pub struct Board<'a> {
     bins: Vec<Bin<'a>>,
-    /// Bins with a pod that has required anti-affinity: the only ones that can repel.
-    repelling: Vec<(usize, &'a Pod)>,
+    topology: Topology<'a>,
 }
 
 impl<'a> Board<'a> {
     /// Adds a node and gives its index. `capacity` is what it holds in all.
     pub fn add(&mut self, name: Option<&'a NodeName>, labels: &'a Labels, taints: &'a [Taint], capacity: &Resources, open: bool) -> usize {
-        let index = self.bins.len();
-        let hostname = name.map_or_else(|| format!("new-{index}"), |name| name.as_str().to_owned());
-        self.bins.push(Bin { name, labels, taints, free: capacity.clone(), pods: Vec::new(), open, hostname });
-        index
+        let bin = Bin { name, labels, taints, free: capacity.clone(), pods: Vec::new(), open, shapes: Vec::new() };
+        self.topology.add_node(bin.place());
+        self.bins.push(bin);
+        self.bins.len() - 1
+    }
+
+    /// Finds the kind of a pod: all pods of one kind fit the same nodes.
+    pub fn shape(&mut self, pod: &'a Pod) -> Shape {
+        if let Some(shape) = self.topology.known(pod) {
+            return shape;
+        }
+        let nodes: Vec<(Place<'a>, &[(Shape, u32)])> = self.bins.iter().map(|bin| (bin.place(), bin.shapes.as_slice())).collect();
+        self.topology.shape(pod, &nodes)
+    }
+
+    /// Gives a pod of this kind.
+    #[must_use]
+    pub fn example(&self, shape: Shape) -> &'a Pod {
+        self.topology.example(shape)
+    }
+
+    /// Tells whether only the node itself decides about such pods: one that refused the first will not take the second.
+    #[must_use]
+    pub fn is_local(&self, shape: Shape) -> bool {
+        self.topology.is_local(shape)
+    }
+
+    /// Tells whether nothing but resources, labels and taints decides about such pods.
+    #[must_use]
+    pub fn is_alone(&self, shape: Shape) -> bool {
+        self.topology.is_alone(shape) && self.example(shape).constraints.host_ports.is_empty()
+    }
+
+    /// Tells whether two new nodes in one zone are the same to such pods, whatever else their labels say.
+    #[must_use]
+    pub fn sees_zones_and_hosts_only(&self, shape: Shape) -> bool {
+        self.topology.asks_about_zones_and_hosts_only(shape)
     }
 
     /// Puts a pod on a node without asking whether it fits.
     pub fn place(&mut self, pod: &'a Pod, index: usize) {
-        self.bins[index].free.subtract(&pod.requests);
+        let shape = self.shape(pod);
+        self.load(shape, 1, index);
         self.bins[index].pods.push(pod);
-        if !pod.constraints.pod_anti_affinity.is_empty() {
-            self.repelling.push((index, pod));
+    }
+
+    /// Counts so many pods of a kind on a node, without saying which.
+    pub fn load(&mut self, shape: Shape, pods: u32, index: usize) {
+        let requests = &self.topology.example(shape).requests;
+        let bin = &mut self.bins[index];
+        if pods == 1 {
+            bin.free.subtract(requests);
+        } else {
+            bin.free.subtract(&requests.times(u64::from(pods)));
         }
+        match bin.shapes.iter_mut().rev().find(|(known, _)| *known == shape) {
+            Some((_, number)) => *number += pods,
+            None => bin.shapes.push((shape, pods)),
+        }
+        self.topology.add_pods(shape, pods, index);
+    }
+
+    /// Takes the pod away that was placed on a node last.
+    pub fn take_last(&mut self, index: usize) {
+        if let Some(pod) = self.bins[index].pods.last() {
+            self.take(pod, index);
+        }
+    }
+
+    /// Takes a pod away from a node.
+    pub fn take(&mut self, pod: &'a Pod, index: usize) {
+        let Some(at) = self.bins[index].pods.iter().rposition(|other| std::ptr::eq(*other, pod)) else { return };
+        self.bins[index].pods.remove(at);
+        let shape = self.shape(pod);
+        let bin = &mut self.bins[index];
+        bin.free.add(&pod.requests);
+        if let Some(at) = bin.shapes.iter().position(|(known, _)| *known == shape) {
+            bin.shapes[at].1 -= 1;
+            if bin.shapes[at].1 == 0 {
+                bin.shapes.remove(at);
+            }
+        }
+        self.topology.take_pods(shape, 1, index);
     }
 
     /// Takes the node's pods away and closes it, as when it is removed.
     pub fn clear(&mut self, index: usize) -> Vec<&'a Pod> {
-        self.repelling.retain(|(at, _)| *at != index);
         self.bins[index].open = false;
+        self.empty(index);
         std::mem::take(&mut self.bins[index].pods)
     }
 
-    /// Drops the nodes from `length` on, none of which may hold a pod of an earlier one.
+    /// Undoes [`Self::clear`].
+    pub fn restore(&mut self, index: usize, pods: &[&'a Pod]) {
+        for pod in pods {
+            self.place(pod, index);
+        }
+        self.set_open(index, true);
+    }
+
+    /// Lets a node take pods, or no longer.
+    pub fn set_open(&mut self, index: usize, open: bool) {
+        self.bins[index].open = open;
+    }
+
+    fn empty(&mut self, index: usize) {
+        for (shape, pods) in std::mem::take(&mut self.bins[index].shapes) {
+            self.bins[index].free.add(&self.topology.example(shape).requests.times(u64::from(pods)));
+            self.topology.take_pods(shape, pods, index);
+        }
+    }
+
+    /// Drops the nodes from `length` on.
     pub fn truncate(&mut self, length: usize) {
-        self.repelling.retain(|(at, _)| *at < length);
-        self.bins.truncate(length);
+        while self.bins.len() > length {
+            self.empty(self.bins.len() - 1);
+            self.bins.pop();
+            self.topology.drop_node();
+        }
     }
 
     /// Counts the nodes.
@@ -132,133 +224,84 @@ impl<'a> Board<'a> {
         &self.bins[index]
     }
 
-    /// Finds the first open node from `from` on that takes the pod.
+    /// Finds the first open node from `from` on that takes such a pod.
     #[must_use]
-    pub fn first_fit(&self, pod: &Pod, from: usize) -> Option<usize> {
-        (from..self.bins.len()).find(|index| self.bins[*index].open && self.fits(pod, *index).is_ok())
+    pub fn first_fit(&self, shape: Shape, from: usize) -> Option<usize> {
+        let requests = &self.example(shape).requests;
+        let has_room = |bin: &Bin<'_>| bin.open && requests.fits_in(&bin.free);
+        (from..self.bins.len()).find(|index| has_room(&self.bins[*index]) && self.fits(shape, *index).is_ok())
     }
 
-    /// Finds the open node with the most free CPU that takes the pod.
+    /// Finds the first open node from `from` on that has the resources for such a pod, or the end.
     #[must_use]
-    pub fn emptiest_fit(&self, pod: &Pod) -> Option<usize> {
-        let open = (0..self.bins.len()).filter(|index| self.bins[*index].open && self.fits(pod, *index).is_ok());
-        open.max_by_key(|index| (self.bins[*index].free.cpu, std::cmp::Reverse(*index)))
+    pub fn first_with_room(&self, shape: Shape, from: usize) -> usize {
+        let requests = &self.example(shape).requests;
+        (from..self.bins.len()).find(|index| self.bins[*index].open && requests.fits_in(&self.bins[*index].free)).unwrap_or(self.bins.len())
     }
 
-    /// Tells whether the pod fits the node.
+    /// Tells whether such a pod fits the node.
     ///
     /// # Errors
     /// The first filter that refuses it.
-    pub fn fits(&self, pod: &Pod, index: usize) -> Result<(), Misfit> {
+    pub fn fits(&self, shape: Shape, index: usize) -> Result<(), Misfit> {
         let bin = &self.bins[index];
-        let constraints = &*pod.constraints;
+        let pod = self.topology.example(shape);
         if !pod.requests.fits_in(&bin.free) {
             return Err(Misfit::Resources(pod.requests.shortages(&bin.free)));
         }
-        node_accepts(pod, bin.name, bin.labels, bin.taints)?;
-        for wanted in &constraints.host_ports {
-            if bin.pods.iter().any(|other| other.constraints.host_ports.iter().any(|taken| taken.conflicts_with(wanted))) {
+        node_accepts(&pod.constraints, bin.name, bin.labels, bin.taints)?;
+        for wanted in &pod.constraints.host_ports {
+            let mut taken = bin.shapes.iter().flat_map(|(shape, _)| &self.topology.example(*shape).constraints.host_ports);
+            if taken.any(|taken| taken.conflicts_with(wanted)) {
                 return Err(Misfit::HostPort(wanted.port));
             }
         }
-        self.affinity(pod, index)?;
-        constraints.spread.iter().try_for_each(|spread| self.spread(pod, index, spread))
-    }
-
-    fn affinity(&self, pod: &Pod, index: usize) -> Result<(), Misfit> {
-        for term in &pod.constraints.pod_anti_affinity {
-            if self.near(index, term) {
-                return Err(Misfit::PodAntiAffinity);
-            }
-        }
-        let here = |key: &str| self.bins[index].domain(key);
-        for (at, other) in &self.repelling {
-            let repels = other.constraints.pod_anti_affinity.iter().any(|term| {
-                let together = here(&term.topology_key).is_some_and(|value| self.bins[*at].domain(&term.topology_key) == Some(value));
-                together && selects(term, pod)
-            });
-            if repels {
-                return Err(Misfit::PodAntiAffinity);
-            }
-        }
-        for term in &pod.constraints.pod_affinity {
-            if here(&term.topology_key).is_none() {
-                return Err(Misfit::PodAffinity);
-            }
-            // The first pod of a group that wants to be together has nobody to be near.
-            let first_of_its_kind = selects(term, pod) && !self.bins.iter().flat_map(|bin| &bin.pods).any(|other| selects(term, other));
-            if !first_of_its_kind && !self.near(index, term) {
-                return Err(Misfit::PodAffinity);
-            }
-        }
-        Ok(())
-    }
-
-    fn near(&self, index: usize, term: &PodAffinityTerm) -> bool {
-        let Some(value) = self.bins[index].domain(&term.topology_key) else { return false };
-        let holds = |bin: &Bin<'_>| bin.pods.iter().any(|other| selects(term, other));
-        if term.topology_key == HOSTNAME_LABEL {
-            return holds(&self.bins[index]);
-        }
-        self.bins.iter().any(|bin| bin.domain(&term.topology_key).as_ref() == Some(&value) && holds(bin))
-    }
-
-    fn spread(&self, pod: &Pod, index: usize, spread: &SpreadConstraint) -> Result<(), Misfit> {
-        let refused = || Misfit::Spread(spread.topology_key.clone());
-        let here = self.bins[index].domain(&spread.topology_key).ok_or_else(refused)?;
-        let mut counts: BTreeMap<Cow<'_, str>, u32> = BTreeMap::new();
-        for bin in &self.bins {
-            let Some(value) = bin.domain(&spread.topology_key) else { continue };
-            // Only nodes that the pod's own node affinity admits count as places to be.
-            if selector_accepts(pod, bin.name, bin.labels).is_err() {
-                continue;
-            }
-            let alike = bin.pods.iter().filter(|other| {
-                other.key.namespace == pod.key.namespace && other.terminating_since.is_none() && spread.selector.matches(&other.labels)
-            });
-            let count = u32::try_from(alike.count()).unwrap_or(u32::MAX);
-            let sum = counts.entry(value).or_default();
-            *sum = sum.saturating_add(count);
-        }
-        let domains = u32::try_from(counts.len()).unwrap_or(u32::MAX);
-        let emptiest =
-            if spread.min_domains.is_some_and(|least| domains < least) { 0 } else { counts.values().copied().min().unwrap_or(0) };
-        let own = u32::from(spread.selector.matches(&pod.labels));
-        let skew = (counts.get(&here).copied().unwrap_or(0) + own).saturating_sub(emptiest);
-        if skew > spread.max_skew { Err(refused()) } else { Ok(()) }
+        self.topology.fits(shape, index)
     }
 }
 
-/// Tells whether a node with these labels and taints accepts the pod, its other pods and its load left aside.
+/// Tells whether a node with these labels and taints accepts a pod, its other pods and its load left aside.
 ///
 /// # Errors
 /// The first filter that refuses it.
-pub fn node_accepts(pod: &Pod, name: Option<&NodeName>, labels: &Labels, taints: &[Taint]) -> Result<(), Misfit> {
-    if let Some(what) = pod.constraints.unmodelled.first() {
+pub fn node_accepts(constraints: &Constraints, name: Option<&NodeName>, labels: &Labels, taints: &[Taint]) -> Result<(), Misfit> {
+    if let Some(what) = constraints.unmodelled.first() {
         return Err(Misfit::Unmodelled(what.clone()));
     }
+    tolerates_all(constraints, taints)?;
+    selector_accepts(constraints, name, labels)?;
+    let reachable = constraints.volume_zones.iter().all(|zones| labels.get(ZONE_LABEL).is_some_and(|zone| zones.contains(zone.as_str())));
+    let attachable = constraints.volume_affinity.iter().all(|terms| any_term(terms, name, labels));
+    if reachable && attachable { Ok(()) } else { Err(Misfit::Volume) }
+}
+
+/// Tells whether a pod may come to a node with these taints.
+///
+/// # Errors
+/// The first taint that it does not tolerate.
+pub(super) fn tolerates_all(constraints: &Constraints, taints: &[Taint]) -> Result<(), Misfit> {
     for taint in taints {
         match taint.effect {
             TaintEffect::PreferNoSchedule => {}
             TaintEffect::NoSchedule | TaintEffect::NoExecute => {
-                if !pod.constraints.tolerations.iter().any(|toleration| toleration.tolerates(taint)) {
+                if !constraints.tolerations.iter().any(|toleration| toleration.tolerates(taint)) {
                     return Err(Misfit::Taint(taint.clone()));
                 }
             }
         }
     }
-    selector_accepts(pod, name, labels)?;
-    let zone = labels.get(ZONE_LABEL);
-    let reachable = pod.constraints.volume_zones.iter().all(|zones| zone.is_some_and(|zone| zones.contains(zone.as_str())));
-    let attachable = pod.constraints.volume_affinity.iter().all(|terms| any_term(terms, name, labels));
-    if reachable && attachable { Ok(()) } else { Err(Misfit::Volume) }
+    Ok(())
 }
 
-fn selector_accepts(pod: &Pod, name: Option<&NodeName>, labels: &Labels) -> Result<(), Misfit> {
-    if !pod.constraints.node_selector.matches(labels) {
+/// Tells whether a pod's node selector and required node affinity admit a node.
+///
+/// # Errors
+/// Which of them does not.
+pub(super) fn selector_accepts(constraints: &Constraints, name: Option<&NodeName>, labels: &Labels) -> Result<(), Misfit> {
+    if !constraints.node_selector.matches(labels) {
         return Err(Misfit::NodeSelector);
     }
-    let affinity = &pod.constraints.node_affinity;
+    let affinity = &constraints.node_affinity;
     if affinity.is_empty() || any_term(affinity, name, labels) { Ok(()) } else { Err(Misfit::NodeAffinity) }
 }
 
@@ -269,9 +312,4 @@ fn any_term(terms: &[NodeSelectorTerm], name: Option<&NodeName>, labels: &Labels
         let fields = || Labels::from_iter(name.map(|name| ("metadata.name".to_owned(), name.as_str().to_owned())));
         !empty && term.labels.matches(labels) && (term.fields.0.is_empty() || term.fields.matches(&fields()))
     })
-}
-
-fn selects(term: &PodAffinityTerm, other: &Pod) -> bool {
-    let namespace = term.namespaces.as_ref().is_none_or(|names| names.contains(&other.key.namespace));
-    namespace && other.terminating_since.is_none() && term.selector.as_ref().is_some_and(|selector| selector.matches(&other.labels))
 }

@@ -100,7 +100,10 @@ fn learn_roll_back(settings: &Settings, memory: &mut Memory, retire: &Retire, re
         memory.resting_nodes.insert(node.name.clone(), now + signed(settings.rest.node));
     }
     match retire.order.reason {
-        RetireReason::Underused { .. } | RetireReason::AboveMaximum | RetireReason::SpotInterruption { .. } => {
+        RetireReason::Underused { .. }
+        | RetireReason::Consolidated { .. }
+        | RetireReason::AboveMaximum
+        | RetireReason::SpotInterruption { .. } => {
             let node = retire.order.node.as_ref().map(|node| node.name.to_string()).unwrap_or_default();
             let text = format!("the removal of node {node} was rolled back: {reason}");
             memory.incidents.insert("drain_failed".into(), Incident { text, until: now + INCIDENT_SHOWN });

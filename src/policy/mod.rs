@@ -12,12 +12,13 @@ mod scale_down;
 pub mod schedule;
 pub mod settings;
 mod strays;
+mod topology;
 
 pub use audit::{Invariant, Violation, audit};
 pub use learn::learn;
 pub use plan::plan;
 pub use scale_down::forbids;
-pub use settings::{BoundsSchedule, MetricGoal, MetricRule, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};
+pub use settings::{BoundsSchedule, Consolidation, MetricGoal, MetricRule, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};
 
 #[cfg(test)]
 mod tests;

@@ -1,15 +1,16 @@
 //! Finds room for pods that wait: on nodes that exist, that are on their way, or that are bought.
 
-use super::buying::{Buyer, Refusal};
+use super::buying::{Buyer, LOOK_AHEAD, Refusal};
 use super::fit::{Board, Misfit};
+use super::fleet::count;
 use super::settings::Settings;
+use super::topology::Shape;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason, Unplaceable};
-use crate::model::scheduling::Constraints;
 use crate::model::{Pod, PodKey, PoolName, Resources, RuleName};
 use jiff::{SignedDuration, Timestamp};
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// How many pods are named as unplaceable at most.
 const UNPLACEABLE_NAMED: usize = 50;
@@ -72,8 +73,11 @@ impl Outcome {
     }
 }
 
-/// What makes two pods the same to the packing.
-type Shape<'a> = (u64, u64, u64, *const Constraints, *const BTreeMap<String, String>, &'a str);
+/// Pods of one kind and one priority, in the order of their names.
+struct Run<'a> {
+    shape: Shape,
+    entries: Vec<Waiting<'a>>,
+}
 
 /// Places the pods, the largest first, and opens nodes for those that find no room.
 ///
@@ -89,57 +93,103 @@ pub fn place<'a>(
     existing: usize,
     now: Timestamp,
 ) -> Outcome {
-    sort(&mut waiting);
-    let mut outcome = Outcome::default();
-    let bought_from = board.nodes();
+    let mut packing = Packing { settings, existing, bought_from: board.nodes(), now, outcome: Outcome::default() };
     waiting.retain(|entry| {
-        let pod = entry.pod;
-        let kept = promises.get(&pod.key).and_then(|nodes| nodes.iter().find(|index| board.fits(pod, **index).is_ok()));
-        let Some(index) = kept else { return true };
-        board.place(pod, *index);
-        outcome.wanting += u32::from(entry.leaves.is_none() && buys(settings, pod));
-        count_placed(&mut outcome, pod, *index, existing, bought_from, board, now);
+        let Some(nodes) = promises.get(&entry.pod.key) else { return true };
+        let shape = board.shape(entry.pod);
+        let Some(index) = nodes.iter().find(|index| board.fits(shape, **index).is_ok()) else { return true };
+        packing.put(board, entry, *index);
         false
     });
-    let order: Vec<&'a Pod> = waiting.iter().map(|entry| entry.pod).collect();
-    let mut hints: BTreeMap<Shape<'a>, Result<usize, Refusal>> = BTreeMap::new();
-    for (position, entry) in waiting.iter().enumerate() {
-        let pod = entry.pod;
-        let shape = shape(pod);
-        let from = match hints.get(&shape) {
-            Some(Err(refusal)) => {
-                note(&mut outcome, entry, refusal.clone());
-                continue;
-            }
-            Some(Ok(hint)) => *hint,
-            None => 0,
-        };
-        let start = if is_local(&pod.constraints) { from } else { 0 };
-        let reason = match entry.leaves {
-            Some(node) => LaunchReason::Replacement { node: node.clone() },
-            None => LaunchReason::PendingPods { pods: 1 },
-        };
-        let found = match board.first_fit(pod, start) {
-            Some(index) => Ok(index),
-            None if buys(settings, pod) => buyer.open_for(board, &order[position..], &reason),
-            None => continue,
-        };
-        match found {
-            Ok(index) => {
-                board.place(pod, index);
-                outcome.wanting += u32::from(entry.leaves.is_none() && buys(settings, pod));
-                count_placed(&mut outcome, pod, index, existing, bought_from, board, now);
-                hints.insert(shape, Ok(index));
-            }
-            Err(refusal) => {
-                note(&mut outcome, entry, refusal.clone());
-                if is_local(&pod.constraints) {
-                    hints.insert(shape, Err(refusal));
+    let runs = runs(board, waiting);
+    for (number, run) in runs.iter().enumerate() {
+        packing.place_run(board, buyer, run, &runs[number + 1..]);
+    }
+    packing.outcome
+}
+
+struct Packing<'s> {
+    settings: &'s Settings,
+    existing: usize,
+    bought_from: usize,
+    now: Timestamp,
+    outcome: Outcome,
+}
+
+impl Packing<'_> {
+    /// Places pods of one kind; `later` are those that come after them.
+    fn place_run<'a>(&mut self, board: &mut Board<'a>, buyer: &mut Buyer<'a>, run: &Run<'a>, later: &[Run<'a>]) {
+        let shape = run.shape;
+        let local = board.is_local(shape);
+        let mut from = 0;
+        for (position, entry) in run.entries.iter().enumerate() {
+            let index = match board.first_fit(shape, from) {
+                Some(index) => index,
+                None if buys(self.settings, entry.pod) => {
+                    let reason = match entry.leaves {
+                        Some(node) => LaunchReason::Replacement { node: node.clone() },
+                        None => LaunchReason::PendingPods { pods: 1 },
+                    };
+                    let own = (shape, count(run.entries.len() - position));
+                    let waiting: Vec<(Shape, u32)> = std::iter::once(own)
+                        .chain(later.iter().map(|run| (run.shape, count(run.entries.len()))))
+                        .take(LOOK_AHEAD)
+                        .collect();
+                    match buyer.open_for(board, &waiting, &reason) {
+                        Ok(index) => index,
+                        Err(refusal) if local => {
+                            run.entries[position..].iter().for_each(|entry| self.note(entry, refusal.clone()));
+                            return;
+                        }
+                        Err(refusal) => {
+                            self.note(entry, refusal);
+                            continue;
+                        }
+                    }
                 }
+                None => continue,
+            };
+            self.put(board, entry, index);
+            // Nodes without room never get any, and those that refused a pod for itself alone refuse the next one.
+            from = if local { index } else { board.first_with_room(shape, from) };
+        }
+    }
+
+    fn put<'a>(&mut self, board: &mut Board<'a>, entry: &Waiting<'a>, index: usize) {
+        let pod = entry.pod;
+        board.place(pod, index);
+        let outcome = &mut self.outcome;
+        outcome.wanting += u32::from(entry.leaves.is_none() && buys(self.settings, pod));
+        if index >= self.bought_from {
+            outcome.served += 1;
+            return;
+        }
+        outcome.covered += 1;
+        let waits_long = pod.unschedulable_since.is_some_and(|since| self.now.duration_since(since) > DISAGREEMENT);
+        if index < self.existing && waits_long {
+            outcome.disagreements += 1;
+            if outcome.disagreements == 1 {
+                let node = board.bin(index).name.map(ToString::to_string).unwrap_or_default();
+                outcome.disagreement = format!("pod {} is unschedulable although node {node} seems to have room", pod.key);
             }
         }
     }
-    outcome
+
+    fn note(&mut self, entry: &Waiting<'_>, refusal: Refusal) {
+        let outcome = &mut self.outcome;
+        match refusal {
+            Refusal::Never(misfit) => {
+                outcome.unplaceable_pods += 1;
+                if outcome.unplaceable.len() < UNPLACEABLE_NAMED {
+                    outcome.unplaceable.push(Unplaceable { pod: entry.pod.key.clone(), why: never(&misfit) });
+                }
+            }
+            Refusal::Now(pool, hold) => {
+                outcome.wanting += u32::from(entry.leaves.is_none());
+                outcome.held.entry(pool).or_insert((0, hold)).0 += 1;
+            }
+        }
+    }
 }
 
 /// Tells whether the pod may buy a node at all.
@@ -147,60 +197,23 @@ fn buys(settings: &Settings, pod: &Pod) -> bool {
     pod.priority >= settings.expendable_below
 }
 
-fn count_placed(outcome: &mut Outcome, pod: &Pod, index: usize, existing: usize, bought_from: usize, board: &Board<'_>, now: Timestamp) {
-    if index >= bought_from {
-        outcome.served += 1;
-        return;
-    }
-    outcome.covered += 1;
-    let waits_long = pod.unschedulable_since.is_some_and(|since| now.duration_since(since) > DISAGREEMENT);
-    if index < existing && waits_long {
-        outcome.disagreements += 1;
-        if outcome.disagreements == 1 {
-            let node = board.bin(index).name.map(ToString::to_string).unwrap_or_default();
-            outcome.disagreement = format!("pod {} is unschedulable although node {node} seems to have room", pod.key);
-        }
-    }
-}
-
-fn note(outcome: &mut Outcome, entry: &Waiting<'_>, refusal: Refusal) {
-    match refusal {
-        Refusal::Never(misfit) => {
-            outcome.unplaceable_pods += 1;
-            if outcome.unplaceable.len() < UNPLACEABLE_NAMED {
-                outcome.unplaceable.push(Unplaceable { pod: entry.pod.key.clone(), why: never(&misfit) });
-            }
-        }
-        Refusal::Now(pool, hold) => {
-            outcome.wanting += u32::from(entry.leaves.is_none());
-            outcome.held.entry(pool).or_insert((0, hold)).0 += 1;
-        }
-    }
-}
-
 fn never(misfit: &Misfit) -> String {
     format!("no node that can be launched would take it: {misfit}")
 }
 
-/// Tells whether only the node itself decides: then a node that refused an equal pod refuses this one.
-fn is_local(constraints: &Constraints) -> bool {
-    constraints.pod_affinity.is_empty() && constraints.spread.is_empty()
-}
-
-fn shape(pod: &Pod) -> Shape<'_> {
-    let Resources { cpu, memory, ephemeral_storage, .. } = &pod.requests;
-    (cpu.0, memory.0, ephemeral_storage.0, Arc::as_ptr(&pod.constraints), Arc::as_ptr(&pod.labels), &pod.key.namespace)
-}
-
-/// Sorts by importance, then size, then name. Pods of one shape end up side by side.
-fn sort(waiting: &mut [Waiting<'_>]) {
+/// Groups the pods by importance, then size, then kind. They come in the order of their keys.
+fn runs<'a>(board: &mut Board<'a>, waiting: Vec<Waiting<'a>>) -> Vec<Run<'a>> {
     let most = |value: fn(&Resources) -> u64| waiting.iter().map(|entry| value(&entry.pod.requests)).max().unwrap_or(0).max(1);
     let (most_cpu, most_memory) = (most(|r| r.cpu.0), most(|r| r.memory.0));
     let size = |pod: &Pod| {
         let share = |part: u64, whole: u64| u128::from(part) * 1_000_000 / u128::from(whole);
         share(pod.requests.cpu.0, most_cpu).max(share(pod.requests.memory.0, most_memory))
     };
-    waiting.sort_by(|a, b| {
-        b.pod.priority.cmp(&a.pod.priority).then_with(|| size(b.pod).cmp(&size(a.pod))).then_with(|| a.pod.key.cmp(&b.pod.key))
-    });
+    let mut runs: BTreeMap<(Reverse<i32>, Reverse<u128>, Shape), Run<'a>> = BTreeMap::new();
+    for entry in waiting {
+        let shape = board.shape(entry.pod);
+        let key = (Reverse(entry.pod.priority), Reverse(size(entry.pod)), shape);
+        runs.entry(key).or_insert_with(|| Run { shape, entries: Vec::new() }).entries.push(entry);
+    }
+    runs.into_values().collect()
 }

@@ -1,20 +1,22 @@
 //! One turn's decision: from a snapshot and a memory to a plan and the next memory.
 
+mod giving_back;
+
 use super::buying::{Bounds, Buyer};
 use super::fit::Board;
 use super::fleet::{Fleet, count, prices};
 use super::pending::{self, Promises, Waiting};
 use super::rules::{self, Demand, NoLoad, PoolLoad, Strength, Verdict};
+use super::scale_down;
 use super::settings::{PoolSettings, Settings};
-use super::{scale_down, strays};
 use crate::model::memory::{Memory, PoolMemory, Rest};
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::RetireState;
-use crate::model::plan::{Alert, Finding, Hold, LaunchReason, NodeRef, RetireReason};
+use crate::model::plan::{Alert, Finding, Hold, LaunchReason, RetireReason};
 use crate::model::snapshot::Observed;
 use crate::model::{
-    Action, ClusterView, Instance, Launch, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName, PoolReport, RetireOrder,
-    RuleName, Snapshot,
+    Action, ClusterView, Instance, Launch, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName, PoolReport, RuleName,
+    Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -240,6 +242,7 @@ impl<'a> Turn<'a> {
                 let interrupted = match retire.order.reason {
                     RetireReason::SpotInterruption { .. } => true,
                     RetireReason::Underused { .. }
+                    | RetireReason::Consolidated { .. }
                     | RetireReason::AboveMaximum
                     | RetireReason::NeverJoined
                     | RetireReason::Leaked
@@ -375,142 +378,6 @@ impl<'a> Turn<'a> {
             }
         }
     }
-
-    fn give_back(&mut self, memory: &mut Memory, verdicts: &Verdicts) {
-        let strays = strays::find(self.settings, self.cluster, self.instances, &self.snapshot.operations, &self.fleet, memory, self.now);
-        if self.snapshot.pause.is_none() {
-            self.plan.actions.extend(strays.into_iter().map(Action::Retire));
-        }
-        for pool in &self.settings.pools {
-            let bounds = pool.bounds(self.now);
-            let kept = memory.pools.get(&pool.name).cloned().unwrap_or_default();
-            let (load, pool_verdicts) = &verdicts[&pool.name];
-            let rule = RuleName::from("scale_down");
-            let decision = self.removal(pool, bounds, load, pool_verdicts, &kept, memory);
-            let finding = match decision {
-                Ok(order) => {
-                    let evidence = order.reason.to_string();
-                    let kept = memory.pools.entry(pool.name.clone()).or_default();
-                    if kept.regretted < kept.last_down {
-                        kept.regrets = 0;
-                    }
-                    kept.last_down = Some(self.now);
-                    self.plan.actions.push(Action::Retire(order));
-                    if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
-                        report.desired = report.desired.saturating_sub(1);
-                    }
-                    Finding { rule, evidence, wants: -1, hold: None }
-                }
-                Err((evidence, hold)) => Finding { rule, evidence, wants: 0, hold },
-            };
-            if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
-                report.findings.push(finding);
-            }
-        }
-    }
-
-    /// Decides whether a node of the pool goes, and which. Every condition must agree.
-    fn removal(
-        &self,
-        pool: &PoolSettings,
-        bounds: Bounds,
-        load: &Result<PoolLoad, NoLoad>,
-        verdicts: &[Verdict],
-        kept: &PoolMemory,
-        memory: &Memory,
-    ) -> Result<RetireOrder, (String, Option<Hold>)> {
-        let down = &self.settings.scale_down;
-        let staying = self.fleet.staying(&pool.name);
-        let above_maximum = staying > bounds.max;
-        if !down.enabled {
-            return Err(("scale-down is switched off".into(), None));
-        }
-        let load = match load {
-            Ok(load) => load,
-            Err(NoLoad::NotAsked) => return Err(("not asked in an urgent turn".into(), None)),
-            Err(NoLoad::NoNodes) => return Err(("no node serves".into(), None)),
-            Err(NoLoad::Doubtful(why)) => return Err(("utilisation is not known".into(), Some(Hold::BadData { why: why.clone() }))),
-        };
-        let evidence = format!(
-            "cpu {:.1} % (below {:.1} %), memory {:.1} % (below {:.1} %) for {:?}, {staying} workers stay",
-            load.cpu * 100.0,
-            down.cpu_below * 100.0,
-            load.memory * 100.0,
-            down.memory_below * 100.0,
-            down.sustain
-        );
-        let hold = |hold| Err((evidence.clone(), Some(hold)));
-        if self.snapshot.pause.is_some() {
-            return Err((evidence, None));
-        }
-        let idle = kept.idle.as_ref().is_some_and(|streak| rules::lasted(streak, down.sustain, self.now));
-        if !idle && !above_maximum {
-            return hold(Hold::NotSustained { since: kept.idle.as_ref().map(|streak| streak.since) });
-        }
-        // Only nodes that take pods are a reason that another may go.
-        let carrying = count(self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).count());
-        if carrying <= bounds.min {
-            return hold(Hold::AtMinimum { min: bounds.min });
-        }
-        if self.wanting > 0 {
-            return hold(Hold::PodsWaiting { pods: self.wanting });
-        }
-        if let Some((unready, total)) = self.too_many_unready() {
-            return hold(Hold::UnreadyNodes { unready, total });
-        }
-        if let Some(verdict) = verdicts.iter().find(|verdict| verdict.vetoes_removal) {
-            return hold(match &verdict.hold {
-                Some(bad @ Hold::BadData { .. }) => bad.clone(),
-                Some(_) | None => Hold::Wanted { rule: verdict.rule.clone() },
-            });
-        }
-        if let Some(operation) = self.underway(pool) {
-            return hold(Hold::Underway { operation });
-        }
-        let doubled = down.cooldown.saturating_mul(1 << kept.regrets.min(16)).min(down.longest_cooldown.max(down.cooldown));
-        let last = [(kept.last_up, down.cooldown), (kept.last_down, down.cooldown), (kept.regretted, doubled)];
-        let until = last.into_iter().filter_map(|(last, cooldown)| cooling_down(last, cooldown, self.now)).max();
-        if let Some(until) = until {
-            return hold(Hold::CoolingDown { until });
-        }
-        let chosen = scale_down::candidate(self.settings, self.cluster, &self.fleet, memory, &pool.name, self.now);
-        let (member, node) = match chosen.map(|member| (member.node, member)) {
-            Ok((Some(node), member)) => (member, node),
-            Ok((None, _)) => return hold(Hold::NoCandidate { why: Vec::new() }),
-            Err(why) => return hold(Hold::NoCandidate { why }),
-        };
-        let rest = load.cores - node.allocatable.cpu.cores();
-        let busier = load.cpu * load.cores / rest.max(0.001);
-        let fuller = load.memory * load.bytes / (load.bytes - to_float(node.allocatable.memory.0)).max(1.0);
-        if busier > self.settings.scale_up.cpu_target || fuller > self.settings.scale_up.memory_target {
-            return hold(Hold::NoCandidate {
-                why: vec![format!("without {} cpu would be {:.1} % and memory {:.1} %", node.name, busier * 100.0, fuller * 100.0)],
-            });
-        }
-        Ok(RetireOrder {
-            pool: pool.name.clone(),
-            instance: member.id.clone(),
-            node: Some(NodeRef { name: node.name.clone(), uid: node.uid.clone() }),
-            zone: member.zone.clone(),
-            market: member.market,
-            reason: if above_maximum { RetireReason::AboveMaximum } else { RetireReason::Underused { evidence } },
-            on_timeout: pool.on_drain_timeout,
-        })
-    }
-
-    fn too_many_unready(&self) -> Option<(u32, u32)> {
-        let joined =
-            self.fleet.members().filter(|member| member.launch.is_none() && member.leaving.is_none()).filter_map(|member| member.node);
-        let (unready, total) = joined.fold((0, 0), |(unready, total), node| (unready + u32::from(!node.is_ready()), total + 1));
-        (f64::from(unready) > self.settings.max_unready_share * f64::from(total)).then_some((unready, total))
-    }
-
-    /// Names an operation of the pool that must end before the next removal.
-    fn underway(&self, pool: &PoolSettings) -> Option<crate::model::OperationId> {
-        let bought = self.plan.actions.iter().any(|action| matches!(action, Action::Launch(order) if order.pool == pool.name));
-        let open = self.snapshot.operations.values().find(|operation| !operation.is_over() && *operation.pool() == pool.name);
-        open.map(|operation| operation.id().clone()).or_else(|| bought.then(|| "of this turn".into()))
-    }
 }
 
 /// Notes that pods buy what is being given back: the next removal waits longer, and longer each
@@ -522,14 +389,19 @@ fn regret(memory: &mut PoolMemory, now: Timestamp) {
     }
 }
 
-/// Keeps the streak of readings in which the pool is idle.
+/// Keeps the streaks of readings in which the pool is idle, or has room to be consolidated.
 fn keep_idle(settings: &Settings, load: &Result<PoolLoad, NoLoad>, memory: &mut PoolMemory, now: Timestamp) {
-    let idle = match load {
-        Ok(load) => load.cpu < settings.scale_down.cpu_below && load.memory < settings.scale_down.memory_below,
+    let (down, consolidation) = (&settings.scale_down, &settings.consolidation);
+    let (idle, roomy) = match load {
+        Ok(load) => (
+            load.cpu < down.cpu_below && load.memory < down.memory_below,
+            consolidation.as_ref().is_some_and(|rule| load.cpu < rule.cpu_below && load.memory < rule.memory_below),
+        ),
         Err(NoLoad::NotAsked) => return,
-        Err(NoLoad::Doubtful(_) | NoLoad::NoNodes) => false,
+        Err(NoLoad::Doubtful(_) | NoLoad::NoNodes) => (false, false),
     };
     memory.idle = rules::extend(memory.idle.take(), idle, settings.interval, now);
+    memory.roomy = rules::extend(memory.roomy.take(), roomy, settings.interval, now);
 }
 
 fn cooling_down(last: Option<Timestamp>, cooldown: Duration, now: Timestamp) -> Option<Timestamp> {

@@ -1,15 +1,16 @@
-//! Which node may go: provably without harm, the least loaded first.
+//! Which nodes may go: provably without harm, least disruption for each dollar saved first.
 
 use super::fit::Board;
 use super::fleet::{Fleet, Member};
-use super::settings::Settings;
+use super::settings::{PoolSettings, Settings};
 use crate::model::memory::Memory;
+use crate::model::offer::HourlyPrice;
 use crate::model::pod::Owner;
-use crate::model::scheduling::Taint;
 use crate::model::snapshot::DisruptionBudget;
-use crate::model::{ClusterView, Node, NodeName, Pod, PoolName, Zone};
+use crate::model::{ClusterView, Market, MilliCpu, Node, NodeName, OfferKey, Pod, Resources, Zone};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many refusals are told.
 const REFUSALS_TOLD: usize = 10;
@@ -44,43 +45,185 @@ pub fn forbids(settings: &Settings, pod: &Pod, budgets: &[DisruptionBudget]) -> 
         .and_then(|budget| because(&format!("has the budget {} that allows no disruption now", budget.name)))
 }
 
-/// Finds the node of a pool that goes first, or why none may.
-///
-/// # Errors
-/// The reasons of the first candidates (bounded).
-pub fn candidate<'a>(
-    settings: &Settings,
-    cluster: &'a ClusterView,
-    fleet: &Fleet<'a>,
-    memory: &Memory,
-    pool: &PoolName,
-    now: Timestamp,
-) -> Result<Member<'a>, Vec<String>> {
-    let pods = pods_by_node(cluster);
-    let mut refusals = Vec::new();
-    let mut candidates = Vec::new();
-    for member in fleet.pool(pool) {
-        let Some(node) = member.node else { continue };
-        let on_it = pods.get(&node.name).map_or(&[][..], Vec::as_slice);
-        match may_go(settings, cluster, memory, member, node, on_it, now) {
-            Ok(()) => candidates.push((member, node, on_it)),
-            Err(why) => refusals.push(format!("{}: {why}", node.name)),
+/// What a choice of nodes is made from.
+pub struct Chooser<'c, 'a> {
+    /// The settings.
+    pub settings: &'c Settings,
+    /// The cluster.
+    pub cluster: &'a ClusterView,
+    /// The workers.
+    pub fleet: &'c Fleet<'a>,
+    /// What offers cost.
+    pub prices: &'c BTreeMap<&'a OfferKey, HourlyPrice>,
+    /// What is known from earlier turns.
+    pub memory: &'c Memory,
+    /// The time of the turn.
+    pub now: Timestamp,
+}
+
+impl<'a> Chooser<'_, 'a> {
+    /// Chooses up to `most` nodes of a pool that go together: least disruption for each dollar saved first, each of
+    /// them provably without harm, and all of them together as well. `is_spared` tells whether the pool's load allows
+    /// it that so much capacity goes.
+    ///
+    /// # Errors
+    /// Why none may go: the reasons of the first candidates (bounded).
+    pub fn choose(
+        &self,
+        pool: &PoolSettings,
+        most: usize,
+        is_spared: impl Fn(&Resources) -> Result<(), String>,
+    ) -> Result<Vec<(Member<'a>, &'a Node)>, Vec<String>> {
+        let pods = pods_by_node(self.cluster);
+        let (mut candidates, mut refusals) = self.candidates(pool, &pods);
+        let mut balance = Balance::of(self.fleet, pool);
+        let mut budgets = Budgets { all: &self.cluster.budgets, taken: BTreeMap::new() };
+        let mut gone = Resources::default();
+        let mut stay = None;
+        let mut chosen: Vec<(Member<'a>, &'a Node)> = Vec::new();
+        while chosen.len() < most && !candidates.is_empty() {
+            let next = candidates.iter().enumerate().min_by_key(|(position, candidate)| (balance.without(candidate.member), *position));
+            let candidate = candidates.remove(next.map_or(0, |(position, _)| position));
+            let mut with_it = gone.clone();
+            with_it.add(&candidate.node.allocatable);
+            let needs = budgets.needs(candidate.pods);
+            let goes = is_spared(&with_it).and_then(|()| budgets.allow(&needs)).and_then(|()| {
+                let rest = match &mut stay {
+                    Some(rest) => rest,
+                    None => stay.insert(Stay::new(self.cluster, self.fleet, &pods)?),
+                };
+                rest.lose(candidate.node)
+            });
+            match goes {
+                Ok(()) => {
+                    gone = with_it;
+                    balance.lose(candidate.member);
+                    budgets.take(needs);
+                    chosen.push((candidate.member.clone(), candidate.node));
+                }
+                Err(why) => refusals.push(format!("{}: {why}", candidate.node.name)),
+            }
+        }
+        refusals.truncate(REFUSALS_TOLD);
+        if chosen.is_empty() { Err(refusals) } else { Ok(chosen) }
+    }
+
+    /// Lists the nodes that may go, were it for their own pods, and why the others may not.
+    fn candidates<'p>(
+        &'p self,
+        pool: &PoolSettings,
+        pods: &'p BTreeMap<&'a NodeName, Vec<&'a Pod>>,
+    ) -> (Vec<Candidate<'a, 'p>>, Vec<String>) {
+        let mut refusals = Vec::new();
+        let mut candidates = Vec::new();
+        for member in self.fleet.pool(&pool.name) {
+            let Some(node) = member.node else { continue };
+            let on_it = pods.get(&node.name).map_or(&[][..], Vec::as_slice);
+            match may_go(self.settings, self.cluster, self.memory, member, node, on_it, self.now) {
+                Ok(()) => {
+                    let worth = disruption_for_a_dollar(node, on_it, self.prices.get(&member.offer()));
+                    candidates.push(Candidate { member, node, pods: on_it, worth });
+                }
+                Err(why) => refusals.push(format!("{}: {why}", node.name)),
+            }
+        }
+        candidates.sort_by(|one, other| one.worth.total_cmp(&other.worth).then_with(|| one.node.name.cmp(&other.node.name)));
+        (candidates, refusals)
+    }
+}
+
+/// A node that may go, were it for its own pods.
+struct Candidate<'a, 'p> {
+    member: &'p Member<'a>,
+    node: &'a Node,
+    pods: &'p [&'a Pod],
+    worth: f64,
+}
+
+/// Gives the disruption that the node's removal is, for each dollar an hour that it saves. Less is better.
+fn disruption_for_a_dollar(node: &Node, pods: &[&Pod], price: Option<&HourlyPrice>) -> f64 {
+    // A node without pods is not free either: something may be on its way to it.
+    const LEAST: f64 = 0.05;
+    (LEAST + load(node, pods)) / price.map_or(1.0, |price| price.dollars()).max(1e-6)
+}
+
+/// What nodes that go together take of their pods' disruption budgets.
+struct Budgets<'a> {
+    all: &'a [DisruptionBudget],
+    taken: BTreeMap<usize, u32>,
+}
+
+impl Budgets<'_> {
+    fn needs(&self, pods: &[&Pod]) -> BTreeMap<usize, u32> {
+        let mut needs: BTreeMap<usize, u32> = BTreeMap::new();
+        for pod in pods.iter().filter(|pod| !pod.stays_with_node()) {
+            for (index, _) in self.all.iter().enumerate().filter(|(_, budget)| budget.covers(&pod.key.namespace, &pod.labels)) {
+                *needs.entry(index).or_default() += 1;
+            }
+        }
+        needs
+    }
+
+    /// A drain waits for its budgets. Two that wait for the same one would be half done for longer than one.
+    fn allow(&self, needs: &BTreeMap<usize, u32>) -> Result<(), String> {
+        for (index, pods) in needs {
+            let budget = &self.all[*index];
+            let taken = self.taken.get(index).copied().unwrap_or(0);
+            if taken > 0 && taken + pods > budget.allowed {
+                return Err(format!(
+                    "the budget {} allows {} disruptions, and nodes that go first need {taken}",
+                    budget.name, budget.allowed
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, needs: BTreeMap<usize, u32>) {
+        for (index, pods) in needs {
+            *self.taken.entry(index).or_default() += pods;
         }
     }
-    let zones = zone_counts(fleet, pool);
-    candidates.sort_by(|(a, node_a, pods_a), (b, node_b, pods_b)| {
-        let rank = |member: &Member<'_>, node: &Node, pods: &[&Pod]| (unbalances(&zones, &member.zone), load(node, pods));
-        let ((skew_a, load_a), (skew_b, load_b)) = (rank(a, node_a, pods_a), rank(b, node_b, pods_b));
-        skew_a.cmp(&skew_b).then(load_a.total_cmp(&load_b)).then_with(|| node_a.name.cmp(&node_b.name))
-    });
-    for (member, node, _) in candidates {
-        match everything_fits_elsewhere(cluster, fleet, node, &pods) {
-            Ok(()) => return Ok(member.clone()),
-            Err(why) => refusals.push(format!("{}: {why}", node.name)),
+}
+
+/// How a pool lies over zones and markets.
+struct Balance {
+    zones: BTreeMap<Zone, u32>,
+    total: u32,
+    on_demand: u32,
+    base: u32,
+    spot_share: f64,
+}
+
+impl Balance {
+    fn of(fleet: &Fleet<'_>, pool: &PoolSettings) -> Self {
+        let mut balance = Self { zones: BTreeMap::new(), total: 0, on_demand: 0, base: pool.on_demand_base, spot_share: pool.spot_share };
+        for member in fleet.pool(&pool.name).iter().filter(|member| member.leaving.is_none()) {
+            *balance.zones.entry(member.zone.clone()).or_default() += 1;
+            balance.total += 1;
+            balance.on_demand += u32::from(member.market == Market::OnDemand);
         }
+        balance
     }
-    refusals.truncate(REFUSALS_TOLD);
-    Err(refusals)
+
+    /// Tells what would be out of balance without a member: its zone, the on-demand share.
+    fn without(&self, member: &Member<'_>) -> (bool, bool) {
+        let here = self.zones.get(&member.zone).copied().unwrap_or(0).saturating_sub(1);
+        let most = self.zones.iter().filter(|(name, _)| **name != member.zone).map(|(_, nodes)| *nodes).max().unwrap_or(here);
+        let total = self.total.saturating_sub(1);
+        let above_base = f64::from(total.saturating_sub(self.base)) * (1.0 - self.spot_share);
+        let wanted = f64::from(self.base.min(total)) + above_base.floor();
+        let lacks = member.market == Market::OnDemand && f64::from(self.on_demand.saturating_sub(1)) < wanted;
+        (most > here + 1, lacks)
+    }
+
+    fn lose(&mut self, member: &Member<'_>) {
+        if let Some(nodes) = self.zones.get_mut(&member.zone) {
+            *nodes = nodes.saturating_sub(1);
+        }
+        self.total = self.total.saturating_sub(1);
+        self.on_demand -= u32::from(member.market == Market::OnDemand).min(self.on_demand);
+    }
 }
 
 /// Groups the pods that hold resources by their node.
@@ -150,63 +293,120 @@ fn share(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }
 
-fn zone_counts(fleet: &Fleet<'_>, pool: &PoolName) -> BTreeMap<Zone, u32> {
-    let mut counts = BTreeMap::new();
-    for member in fleet.pool(pool).iter().filter(|member| member.leaving.is_none()) {
-        *counts.entry(member.zone.clone()).or_default() += 1;
-    }
-    counts
+/// The nodes that stay, with the pods of those that go, in the two ways in which that may come about: all of them at
+/// once and packed as full as can be, and one after the other onto the emptiest node, as the scheduler does it when
+/// budgets hold the drain up. Pods that still wait on the node that goes count towards their spread and affinity.
+struct Stay<'a> {
+    packed: Board<'a>,
+    spread: Board<'a>,
+    /// The open nodes of `spread`, by their free CPU.
+    emptiest: BTreeSet<(Reverse<MilliCpu>, usize)>,
+    nodes: BTreeMap<&'a NodeName, usize>,
 }
 
-/// Tells whether the zones would differ by more than one without a node of this one.
-fn unbalances(zones: &BTreeMap<Zone, u32>, zone: &Zone) -> bool {
-    let here = zones.get(zone).copied().unwrap_or(0).saturating_sub(1);
-    let most = zones.iter().filter(|(name, _)| *name != zone).map(|(_, nodes)| *nodes).max().unwrap_or(here);
-    most > here + 1
+impl<'a> Stay<'a> {
+    /// Starts from what is there. Pods of nodes that leave already want the same room.
+    fn new(cluster: &'a ClusterView, fleet: &Fleet<'a>, pods: &BTreeMap<&'a NodeName, Vec<&'a Pod>>) -> Result<Self, String> {
+        let leaving: BTreeSet<&NodeName> =
+            fleet.members().filter(|member| member.leaving.is_some()).filter_map(|member| member.node.map(|node| &node.name)).collect();
+        let mut packed = Board::default();
+        let mut nodes = BTreeMap::new();
+        for node in cluster.nodes.values() {
+            let open = node.is_ready() && !node.cordoned && !leaving.contains(&node.name);
+            let index = packed.add(Some(&node.name), &node.labels, &node.taints, &node.allocatable, open);
+            for pod in pods.get(&node.name).into_iter().flatten() {
+                packed.place(pod, index);
+            }
+            nodes.insert(&node.name, index);
+        }
+        let spread = packed.clone();
+        let open = (0..spread.nodes()).filter(|index| spread.bin(*index).open);
+        let emptiest = open.map(|index| (Reverse(spread.bin(index).free.cpu), index)).collect();
+        let mut stay = Self { packed, spread, emptiest, nodes };
+        let homeless: Vec<&'a Pod> = leaving.into_iter().filter_map(|name| pods.get(name)).flat_map(|pods| movers(pods)).collect();
+        stay.place_one_by_one(None, homeless.clone(), &mut Vec::new())?;
+        stay.pack(homeless, &mut Vec::new())?;
+        Ok(stay)
+    }
+
+    /// Lets a node go, if its pods find a place on those that stay, those included that were moved to it.
+    fn lose(&mut self, node: &Node) -> Result<(), String> {
+        let Some(index) = self.nodes.get(&node.name).copied() else { return Err("it is not in the cluster".into()) };
+        let free = (Reverse(self.spread.bin(index).free.cpu), index);
+        self.emptiest.remove(&free);
+        self.spread.set_open(index, false);
+        let (packed, spread) = (self.packed.clear(index), self.spread.bin(index).pods.clone());
+        let mut moved = Vec::new();
+        let goes = self.place_one_by_one(Some(index), movers(&spread), &mut moved).and_then(|()| self.pack(movers(&packed), &mut moved));
+        if goes.is_err() {
+            for done in moved.into_iter().rev() {
+                self.take_back(index, done);
+            }
+            self.packed.restore(index, &packed);
+            self.spread.set_open(index, true);
+            self.emptiest.insert(free);
+        }
+        goes
+    }
+
+    /// Moves the pods from a node, one after the other, each to the emptiest node that takes it. The smallest come first:
+    /// of all orders this one takes most from the nodes on which the largest would fit.
+    fn place_one_by_one(&mut self, from: Option<usize>, mut pods: Vec<&'a Pod>, moved: &mut Vec<Move<'a>>) -> Result<(), String> {
+        pods.sort_by_key(|pod| (pod.requests.cpu, pod.requests.memory));
+        for pod in pods {
+            if let Some(from) = from {
+                self.spread.take(pod, from);
+            }
+            let shape = self.spread.shape(pod);
+            let to = self.emptiest.iter().map(|(_, index)| *index).find(|index| self.spread.fits(shape, *index).is_ok());
+            moved.push(Move::OnSpread(pod, to));
+            let to = to.ok_or_else(|| format!("pod {} may find no place", pod.key))?;
+            self.change_spread(to, |board| board.place(pod, to));
+        }
+        Ok(())
+    }
+
+    /// Packs the pods, the largest first.
+    fn pack(&mut self, mut pods: Vec<&'a Pod>, moved: &mut Vec<Move<'a>>) -> Result<(), String> {
+        pods.sort_by(|a, b| {
+            b.requests.cpu.cmp(&a.requests.cpu).then(b.requests.memory.cmp(&a.requests.memory)).then_with(|| a.key.cmp(&b.key))
+        });
+        for pod in pods {
+            let shape = self.packed.shape(pod);
+            let index = self.packed.first_fit(shape, 0).ok_or_else(|| format!("pod {} would find no place", pod.key))?;
+            self.packed.place(pod, index);
+            moved.push(Move::OnPacked(index));
+        }
+        Ok(())
+    }
+
+    fn take_back(&mut self, home: usize, done: Move<'a>) {
+        match done {
+            Move::OnPacked(to) => self.packed.take_last(to),
+            Move::OnSpread(pod, to) => {
+                if let Some(to) = to {
+                    self.change_spread(to, |board| board.take_last(to));
+                }
+                self.spread.place(pod, home);
+            }
+        }
+    }
+
+    fn change_spread(&mut self, index: usize, change: impl FnOnce(&mut Board<'a>)) {
+        self.emptiest.remove(&(Reverse(self.spread.bin(index).free.cpu), index));
+        change(&mut self.spread);
+        self.emptiest.insert((Reverse(self.spread.bin(index).free.cpu), index));
+    }
 }
 
-/// Simulates the node's removal: every pod that a drain would move must find a place on the nodes that stay.
-fn everything_fits_elsewhere(
-    cluster: &ClusterView,
-    fleet: &Fleet<'_>,
-    leaving: &Node,
-    pods: &BTreeMap<&NodeName, Vec<&Pod>>,
-) -> Result<(), String> {
-    let mut board = Board::default();
-    let mut gone = None;
-    let leaving_too: Vec<&NodeName> =
-        fleet.members().filter(|member| member.leaving.is_some()).filter_map(|member| member.node.map(|node| &node.name)).collect();
-    for node in cluster.nodes.values() {
-        let open = node.is_ready() && !node.cordoned && !leaving_too.contains(&&node.name);
-        let taints: &[Taint] = &node.taints;
-        let index = board.add(Some(&node.name), &node.labels, taints, &node.allocatable, open);
-        for pod in pods.get(&node.name).into_iter().flatten() {
-            board.place(pod, index);
-        }
-        if node.name == leaving.name {
-            gone = Some(index);
-        }
-        // Pods of nodes that leave anyway want the same room.
-    }
-    let Some(gone) = gone else { return Err("it is not in the cluster".into()) };
-    let mut homeless = board.clear(gone);
-    for name in leaving_too {
-        homeless.extend(pods.get(name).into_iter().flatten().copied());
-    }
-    homeless.retain(|pod| !pod.stays_with_node());
-    // The scheduler fills the emptiest node first, in an order that nobody knows: what only the best
-    // packing can hold may find no place.
-    let mut spread = board.clone();
-    for pod in &homeless {
-        let index = spread.emptiest_fit(pod).ok_or_else(|| format!("pod {} may find no place", pod.key))?;
-        spread.place(pod, index);
-    }
-    homeless.sort_by(|a, b| {
-        b.requests.cpu.cmp(&a.requests.cpu).then(b.requests.memory.cmp(&a.requests.memory)).then_with(|| a.key.cmp(&b.key))
-    });
-    for pod in homeless {
-        let index = board.first_fit(pod, 0).ok_or_else(|| format!("pod {} would find no place", pod.key))?;
-        board.place(pod, index);
-    }
-    Ok(())
+/// A pod that [`Stay`] has moved.
+enum Move<'a> {
+    OnPacked(usize),
+    /// Away from its node; `None` when it found no other.
+    OnSpread(&'a Pod, Option<usize>),
+}
+
+/// Lists the pods that a drain would move.
+fn movers<'a>(pods: &[&'a Pod]) -> Vec<&'a Pod> {
+    pods.iter().copied().filter(|pod| !pod.stays_with_node()).collect()
 }

@@ -18,6 +18,8 @@ pub struct Settings {
     pub scale_up: ScaleUp,
     /// When capacity is given back.
     pub scale_down: ScaleDown,
+    /// When pods are moved together although the pool is not idle; `None`: never.
+    pub consolidation: Option<Consolidation>,
     /// How failed offers rest.
     pub rest: OfferRest,
     /// How often a turn is made when nothing urgent happens.
@@ -111,6 +113,19 @@ pub struct ScaleDown {
     pub longest_cooldown: Duration,
     /// Younger nodes stay.
     pub min_node_age: Duration,
+    /// The share of a pool's nodes that may leave together; one may always.
+    pub share_at_once: f64,
+}
+
+/// When a pool that is not idle is made smaller, because its pods fit on fewer nodes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Consolidation {
+    /// CPU must be below this share.
+    pub cpu_below: f64,
+    /// Memory must be below this share.
+    pub memory_below: f64,
+    /// For how long both must have been below.
+    pub sustain: Duration,
 }
 
 /// How offers that failed rest: the first pause, doubled with each further failure.

@@ -60,6 +60,7 @@ fn room(operations: &BTreeMap<crate::model::OperationId, Operation>, fleet: &Fle
         Operation::Retire(retire) => match retire.order.reason {
             RetireReason::Leaked | RetireReason::InstanceGone | RetireReason::Unhealthy { .. } => true,
             RetireReason::Underused { .. }
+            | RetireReason::Consolidated { .. }
             | RetireReason::AboveMaximum
             | RetireReason::SpotInterruption { .. }
             | RetireReason::NeverJoined => false,

@@ -118,12 +118,12 @@ fn read_pod_term(term: &core::PodAffinityTerm, namespace: &str, labels: &Labels)
 }
 
 fn read_spread(spread: &core::TopologySpreadConstraint, labels: &Labels) -> Result<SpreadConstraint, String> {
-    if spread.node_affinity_policy.as_deref().is_some_and(|policy| policy != "Honor") {
-        return Err("nodeAffinityPolicy".to_owned());
-    }
-    if spread.node_taints_policy.as_deref().is_some_and(|policy| policy != "Ignore") {
-        return Err("nodeTaintsPolicy".to_owned());
-    }
+    let honors = |key: &str, policy: Option<&String>, usual: bool| match policy.map(String::as_str) {
+        None => Ok(usual),
+        Some("Honor") => Ok(true),
+        Some("Ignore") => Ok(false),
+        Some(other) => Err(format!("{key} `{}`", other.chars().take(32).collect::<String>())),
+    };
     // Without a selector no pod is counted.
     let mut selector = spread.label_selector.as_ref().map_or_else(|| Ok(nothing()), label_selector)?;
     selector.0.extend(own_values(spread.match_label_keys.as_ref(), labels, Operator::In));
@@ -132,6 +132,8 @@ fn read_spread(spread: &core::TopologySpreadConstraint, labels: &Labels) -> Resu
         max_skew: u32::try_from(spread.max_skew).unwrap_or(0).max(1),
         selector,
         min_domains: spread.min_domains.and_then(|domains| u32::try_from(domains).ok()),
+        ignores_node_affinity: !honors("nodeAffinityPolicy", spread.node_affinity_policy.as_ref(), true)?,
+        honors_taints: honors("nodeTaintsPolicy", spread.node_taints_policy.as_ref(), false)?,
     })
 }
 
@@ -243,11 +245,13 @@ mod tests {
             spread("DoNotSchedule", json!({"nodeAffinityPolicy": "Honor", "nodeTaintsPolicy": "Ignore", "matchLabelKeys": ["hash"]}));
         assert_eq!((hard.spread[0].max_skew, hard.spread[0].min_domains), (2, Some(3)));
         assert!(!hard.spread[0].selector.matches(&Labels::new()));
+        assert!(!hard.spread[0].ignores_node_affinity && !hard.spread[0].honors_taints);
+        let other = spread("DoNotSchedule", json!({"nodeAffinityPolicy": "Ignore", "nodeTaintsPolicy": "Honor"}));
+        assert!(other.spread[0].ignores_node_affinity && other.spread[0].honors_taints);
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
-            let other = if policy == "nodeTaintsPolicy" { "Honor" } else { "Ignore" };
-            let constraints = spread("DoNotSchedule", json!({policy: other}));
+            let constraints = spread("DoNotSchedule", json!({policy: "Maybe"}));
             assert!(constraints.spread.is_empty());
-            assert_eq!(constraints.unmodelled, [format!("topology spread: {policy}")]);
+            assert_eq!(constraints.unmodelled, [format!("topology spread: {policy} `Maybe`")]);
         }
     }
 

@@ -7,9 +7,9 @@ use crate::model::operation::LaunchFailure;
 use crate::model::plan::{Hold, RetireReason};
 use crate::model::scheduling::Selector;
 use crate::model::snapshot::{DisruptionBudget, Pause};
-use crate::policy::BoundsSchedule;
 use crate::policy::learn;
 use crate::policy::schedule::Schedule;
+use crate::policy::{BoundsSchedule, Consolidation};
 
 /// Three idle nodes; n2 carries the least.
 fn idle() -> Scene {
@@ -218,16 +218,58 @@ fn off_peak_shrinks_to_the_minimum_whatever_the_load() {
 }
 
 #[test]
-fn a_removal_that_would_empty_a_zone_comes_last() {
-    // Two nodes in zone a, two in b; the least loaded is in a, and after it the next is in b.
+fn a_removal_that_would_empty_a_zone_or_break_the_on_demand_base_comes_last() {
+    // n0 and n2 are in zone a, n1 and n3 in b; n0 is the on-demand base.
     let mut scene = Scene::with_nodes(4).busy(0.1, 0.1);
     let plan = scene.turns(0, 10);
-    assert_eq!(first(&plan), Some("n0"), "ties are broken by name");
-    scene.view.nodes.remove("n0");
-    scene.instances.retain(|instance| instance.id.as_str() != "i-n0");
+    assert_eq!(first(&plan), Some("n1"), "ties are broken by name, and n0 is the on-demand base");
+    scene.view.nodes.remove("n1");
+    scene.instances.retain(|instance| instance.id.as_str() != "i-n1");
     let mut scene = scene.busy(0.1, 0.1);
     let plan = scene.turns(12, 20);
-    assert_eq!(first(&plan), Some("n1"), "n2 is alone in its zone");
+    assert_eq!(first(&plan), Some("n2"), "n3 is alone in its zone");
+}
+
+#[test]
+fn nodes_leave_together_as_far_as_their_share_the_minimum_and_their_pods_allow() {
+    let gone = |share: f64, pods: Vec<Pod>| {
+        let mut scene = Scene::with_nodes(10).pods(pods).busy(0.1, 0.1);
+        scene.settings.scale_down.share_at_once = share;
+        retirements(&scene.turns(0, 10)).len()
+    };
+    assert_eq!(gone(0.1, Vec::new()), 1);
+    assert_eq!(gone(0.3, Vec::new()), 3);
+    assert_eq!(gone(1.0, Vec::new()), 8, "two are the minimum");
+    // A third of a node each: three fit on a node.
+    let thirds = || (0..10).map(|index| running(&format!("p{index}"), 600, &format!("n{index}"))).collect();
+    assert_eq!(gone(1.0, thirds()), 6, "ten pods of 600m need four nodes of 1900m");
+    assert_eq!(gone(1.0, (0..10).map(|index| running(&format!("p{index}"), 1000, &format!("n{index}"))).collect()), 0);
+}
+
+#[test]
+fn nodes_that_leave_together_share_the_budgets_of_their_pods() {
+    let mut scene =
+        Scene::with_nodes(10).pods((0..10).map(|index| running(&format!("p{index}"), 300, &format!("n{index}")))).busy(0.1, 0.1);
+    scene.settings.scale_down.share_at_once = 1.0;
+    scene.view.budgets =
+        vec![DisruptionBudget { namespace: "default".into(), name: "p".into(), selector: Some(Selector::default()), allowed: 3 }];
+    assert_eq!(retirements(&scene.turns(0, 10)).len(), 3);
+}
+
+#[test]
+fn a_pool_that_is_not_idle_is_consolidated_when_its_pods_fit_and_its_load_allows_it() {
+    let scene = |load: f64| {
+        let mut scene = idle().busy(load, load);
+        scene.settings.consolidation = Some(Consolidation { cpu_below: 0.5, memory_below: 0.6, sustain: Duration::from_mins(20) });
+        scene
+    };
+    let mut moderate = scene(0.39);
+    assert_eq!(retirements(&moderate.turns(0, 18)).len(), 0, "not sustained");
+    let plan = moderate.turn(after(20));
+    assert_eq!(first(&plan), Some("n2"));
+    assert!(matches!(retirements(&plan)[0].reason, RetireReason::Consolidated { .. }));
+    assert!(matches!(hold(&scene(0.45).turns(0, 20)), Some(Hold::NoCandidate { .. })), "two nodes would be at 67.5 %");
+    assert!(matches!(hold(&scene(0.55).turns(0, 20)), Some(Hold::NotSustained { .. })));
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The policy from outside: a small cluster, changed row by row.
 
 mod buying;
+mod fitting;
 mod giving_back;
 mod properties;
 
+use super::fleet::count;
 use super::settings::{OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};
 use super::{audit, plan};
 use crate::model::ids::Epoch;
@@ -62,7 +64,9 @@ fn settings() -> Settings {
             cooldown: Duration::from_mins(10),
             longest_cooldown: Duration::from_hours(6),
             min_node_age: Duration::from_mins(10),
+            share_at_once: 0.1,
         },
+        consolidation: None,
         rest: OfferRest {
             first: Duration::from_mins(1),
             longest: Duration::from_mins(30),

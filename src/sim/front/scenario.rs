@@ -22,7 +22,7 @@ use crate::model::scheduling::{
 use crate::model::snapshot::DaemonSet;
 use crate::model::{Bytes, Market, MilliCpu, PoolName, Resources, Zone};
 use crate::policy::schedule::Schedule;
-use crate::policy::{BoundsSchedule, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings as Policy};
+use crate::policy::{BoundsSchedule, Consolidation, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings as Policy};
 use jiff::Timestamp;
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -445,7 +445,9 @@ fn base_policy(pools: Vec<PoolSettings>) -> Policy {
             cooldown: minutes(10),
             longest_cooldown: Duration::from_hours(6),
             min_node_age: minutes(10),
+            share_at_once: 0.1,
         },
+        consolidation: Some(Consolidation { cpu_below: 0.5, memory_below: 0.6, sustain: minutes(30) }),
         rest: OfferRest {
             first: minutes(5),
             longest: minutes(60),
@@ -583,7 +585,14 @@ fn constraints(random: &mut ChaCha8Rng, labels: &Arc<Labels>) -> Arc<Constraints
             };
             constraints.pod_anti_affinity.push(term);
         }
-        1 => constraints.spread.push(SpreadConstraint { topology_key: ZONE_LABEL.into(), max_skew: 1, selector: own, min_domains: None }),
+        1 => constraints.spread.push(SpreadConstraint {
+            topology_key: ZONE_LABEL.into(),
+            max_skew: 1,
+            selector: own,
+            min_domains: None,
+            ignores_node_affinity: false,
+            honors_taints: false,
+        }),
         _ => {}
     }
     Arc::new(constraints)

@@ -1,0 +1,170 @@
+//! Which nodes a turn gives back: strays, and what the pools do not need.
+
+use super::{Turn, Verdicts, cooling_down, to_float};
+use crate::model::memory::{Memory, PoolMemory, Streak};
+use crate::model::plan::{Finding, Hold, NodeRef, RetireReason};
+use crate::model::{Action, Node, OperationId, Resources, RetireOrder, RuleName};
+use crate::policy::buying::Bounds;
+use crate::policy::fleet::{Member, count};
+use crate::policy::rules::{self, NoLoad, PoolLoad, Verdict};
+use crate::policy::scale_down::Chooser;
+use crate::policy::settings::PoolSettings;
+use crate::policy::strays;
+
+impl<'a> Turn<'a> {
+    pub(super) fn give_back(&mut self, memory: &mut Memory, verdicts: &Verdicts) {
+        let strays = strays::find(self.settings, self.cluster, self.instances, &self.snapshot.operations, &self.fleet, memory, self.now);
+        if self.snapshot.pause.is_none() {
+            self.plan.actions.extend(strays.into_iter().map(Action::Retire));
+        }
+        for pool in &self.settings.pools {
+            let bounds = pool.bounds(self.now);
+            let kept = memory.pools.get(&pool.name).cloned().unwrap_or_default();
+            let (load, pool_verdicts) = &verdicts[&pool.name];
+            let rule = RuleName::from("scale_down");
+            let finding = match self.removals(pool, bounds, load, pool_verdicts, &kept, memory) {
+                Ok(orders) => {
+                    let kept = memory.pools.entry(pool.name.clone()).or_default();
+                    if kept.regretted < kept.last_down {
+                        kept.regrets = 0;
+                    }
+                    kept.last_down = Some(self.now);
+                    let number = count(orders.len());
+                    let evidence = orders.first().map(|order| order.reason.to_string()).unwrap_or_default();
+                    self.plan.actions.extend(orders.into_iter().map(Action::Retire));
+                    if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
+                        report.desired = report.desired.saturating_sub(number);
+                    }
+                    Finding { rule, evidence, wants: -i64::from(number), hold: None }
+                }
+                Err((evidence, hold)) => Finding { rule, evidence, wants: 0, hold },
+            };
+            if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
+                report.findings.push(finding);
+            }
+        }
+    }
+
+    /// Decides which nodes of the pool go, if any. Every condition must agree.
+    fn removals(
+        &self,
+        pool: &PoolSettings,
+        bounds: Bounds,
+        load: &Result<PoolLoad, NoLoad>,
+        verdicts: &[Verdict],
+        kept: &PoolMemory,
+        memory: &Memory,
+    ) -> Result<Vec<RetireOrder>, (String, Option<Hold>)> {
+        let down = &self.settings.scale_down;
+        let staying = self.fleet.staying(&pool.name);
+        let above_maximum = staying > bounds.max;
+        if !down.enabled {
+            return Err(("scale-down is switched off".into(), None));
+        }
+        let load = match load {
+            Ok(load) => load,
+            Err(NoLoad::NotAsked) => return Err(("not asked in an urgent turn".into(), None)),
+            Err(NoLoad::NoNodes) => return Err(("no node serves".into(), None)),
+            Err(NoLoad::Doubtful(why)) => return Err(("utilisation is not known".into(), Some(Hold::BadData { why: why.clone() }))),
+        };
+        let evidence = format!(
+            "cpu {:.1} % (below {:.1} %), memory {:.1} % (below {:.1} %) for {:?}, {staying} workers stay",
+            load.cpu * 100.0,
+            down.cpu_below * 100.0,
+            load.memory * 100.0,
+            down.memory_below * 100.0,
+            down.sustain
+        );
+        let hold = |hold| Err((evidence.clone(), Some(hold)));
+        if self.snapshot.pause.is_some() {
+            return Err((evidence, None));
+        }
+        let lasted = |streak: &Option<Streak>, sustain| streak.as_ref().is_some_and(|streak| rules::lasted(streak, sustain, self.now));
+        let roomy = self.settings.consolidation.as_ref().is_some_and(|rule| lasted(&kept.roomy, rule.sustain));
+        let reason = if above_maximum {
+            RetireReason::AboveMaximum
+        } else if lasted(&kept.idle, down.sustain) {
+            RetireReason::Underused { evidence: evidence.clone() }
+        } else if roomy {
+            RetireReason::Consolidated { evidence: evidence.clone() }
+        } else {
+            return hold(Hold::NotSustained { since: kept.idle.as_ref().map(|streak| streak.since) });
+        };
+        // Only nodes that take pods are a reason that another may go.
+        let carrying = count(self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).count());
+        if carrying <= bounds.min {
+            return hold(Hold::AtMinimum { min: bounds.min });
+        }
+        if self.wanting > 0 {
+            return hold(Hold::PodsWaiting { pods: self.wanting });
+        }
+        if let Some((unready, total)) = self.too_many_unready() {
+            return hold(Hold::UnreadyNodes { unready, total });
+        }
+        if let Some(verdict) = verdicts.iter().find(|verdict| verdict.vetoes_removal) {
+            return hold(match &verdict.hold {
+                Some(bad @ Hold::BadData { .. }) => bad.clone(),
+                Some(_) | None => Hold::Wanted { rule: verdict.rule.clone() },
+            });
+        }
+        if let Some(operation) = self.underway(pool) {
+            return hold(Hold::Underway { operation });
+        }
+        let doubled = down.cooldown.saturating_mul(1 << kept.regrets.min(16)).min(down.longest_cooldown.max(down.cooldown));
+        let last = [(kept.last_up, down.cooldown), (kept.last_down, down.cooldown), (kept.regretted, doubled)];
+        let until = last.into_iter().filter_map(|(last, cooldown)| cooling_down(last, cooldown, self.now)).max();
+        if let Some(until) = until {
+            return hold(Hold::CoolingDown { until });
+        }
+        let surplus = if above_maximum { staying - bounds.max } else { u32::MAX };
+        let most = self.at_once(staying).min(carrying - bounds.min).min(surplus);
+        let chooser =
+            Chooser { settings: self.settings, cluster: self.cluster, fleet: &self.fleet, prices: &self.prices, memory, now: self.now };
+        let chosen = chooser.choose(pool, most as usize, |gone| self.is_spared(load, gone));
+        let chosen = chosen.map_err(|why| (evidence.clone(), Some(Hold::NoCandidate { why })))?;
+        let order = |(member, node): (Member<'a>, &Node)| RetireOrder {
+            pool: pool.name.clone(),
+            instance: member.id,
+            node: Some(NodeRef { name: node.name.clone(), uid: node.uid.clone() }),
+            zone: member.zone,
+            market: member.market,
+            reason: reason.clone(),
+            on_timeout: pool.on_drain_timeout,
+        };
+        Ok(chosen.into_iter().map(order).collect())
+    }
+
+    /// Gives the number of nodes that may leave together, of so many: at least one.
+    fn at_once(&self, nodes: u32) -> u32 {
+        let share = self.settings.scale_down.share_at_once * f64::from(nodes);
+        // A share of exactly one node must not be lost to rounding.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a number of nodes is one itself")]
+        let whole = (share + 1e-9).floor() as u32;
+        whole.max(1)
+    }
+
+    /// Tells whether the nodes that stay would be within their targets without so much capacity.
+    fn is_spared(&self, load: &PoolLoad, gone: &Resources) -> Result<(), String> {
+        let busier = load.cpu * load.cores / (load.cores - gone.cpu.cores()).max(0.001);
+        let fuller = load.memory * load.bytes / (load.bytes - to_float(gone.memory.0)).max(1.0);
+        let up = &self.settings.scale_up;
+        if busier > up.cpu_target || fuller > up.memory_target {
+            return Err(format!("without it cpu would be {:.1} % and memory {:.1} %", busier * 100.0, fuller * 100.0));
+        }
+        Ok(())
+    }
+
+    fn too_many_unready(&self) -> Option<(u32, u32)> {
+        let joined =
+            self.fleet.members().filter(|member| member.launch.is_none() && member.leaving.is_none()).filter_map(|member| member.node);
+        let (unready, total) = joined.fold((0, 0), |(unready, total), node| (unready + u32::from(!node.is_ready()), total + 1));
+        (f64::from(unready) > self.settings.max_unready_share * f64::from(total)).then_some((unready, total))
+    }
+
+    /// Names an operation of the pool that must end before the next removal.
+    fn underway(&self, pool: &PoolSettings) -> Option<OperationId> {
+        let bought = self.plan.actions.iter().any(|action| matches!(action, Action::Launch(order) if order.pool == pool.name));
+        let open = self.snapshot.operations.values().find(|operation| !operation.is_over() && *operation.pool() == pool.name);
+        open.map(|operation| operation.id().clone()).or_else(|| bought.then(|| "of this turn".into()))
+    }
+}
