@@ -12,13 +12,16 @@ mod scale_down;
 pub mod schedule;
 pub mod settings;
 mod strays;
+mod survey;
 mod topology;
 
 pub use audit::{Invariant, Violation, audit};
+pub use fit::Misfit;
 pub use learn::learn;
 pub use plan::plan;
 pub use scale_down::forbids;
 pub use settings::{BoundsSchedule, Consolidation, MetricGoal, MetricRule, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};
+pub use survey::survey;
 
 #[cfg(test)]
 mod tests;

@@ -339,7 +339,7 @@ impl<'a> Stay<'a> {
         let mut moved = Vec::new();
         let goes = self.place_one_by_one(Some(index), movers(&spread), &mut moved).and_then(|()| self.pack(movers(&packed), &mut moved));
         if goes.is_err() {
-            for done in moved.into_iter().rev() {
+            for done in moved.iter().rev() {
                 self.take_back(index, done);
             }
             self.packed.restore(index, &packed);
@@ -380,8 +380,8 @@ impl<'a> Stay<'a> {
         Ok(())
     }
 
-    fn take_back(&mut self, home: usize, done: Move<'a>) {
-        match done {
+    fn take_back(&mut self, home: usize, done: &Move<'a>) {
+        match *done {
             Move::OnPacked(to) => self.packed.take_last(to),
             Move::OnSpread(pod, to) => {
                 if let Some(to) = to {

@@ -42,9 +42,19 @@ pub struct NodeSpec {
 impl Cluster {
     /// Makes the namespace of the workloads.
     pub async fn prepare(&self) -> Result<()> {
-        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": NAMESPACE}}))?;
+        self.create_namespace(NAMESPACE).await
+    }
+
+    /// Makes a namespace, unless it is there.
+    pub async fn create_namespace(&self, name: &str) -> Result<()> {
+        let namespace: Namespace = serde_json::from_value(json!({"metadata": {"name": name}}))?;
         let made = Api::all(self.client.clone()).create(&PostParams::default(), &namespace).await;
-        ignore(made, 409).context("create the namespace")
+        ignore(made, 409).with_context(|| format!("create namespace {name}"))
+    }
+
+    async fn namespaces(&self) -> Result<Vec<String>> {
+        let list = Api::<Namespace>::all(self.client.clone()).list_metadata(&ListParams::default()).await?;
+        Ok(list.items.into_iter().filter_map(|namespace| namespace.metadata.name).collect())
     }
 
     /// All nodes by name.
@@ -256,8 +266,9 @@ impl Cluster {
         let budgets: Api<PodDisruptionBudget> = Api::namespaced(self.client.clone(), NAMESPACE);
         budgets.delete_collection(&DeleteParams::default(), &all).await?;
         self.nodes_api().delete_collection(&DeleteParams::default(), &all).await?;
+        let namespaces = self.namespaces().await?;
         until("all pods and nodes to be gone", Duration::from_secs(60), async || {
-            for namespace in [NAMESPACE, "kube-system", "default"] {
+            for namespace in &namespaces {
                 Api::<Pod>::namespaced(self.client.clone(), namespace).delete_collection(&now, &all).await?;
             }
             let pods = Api::<Pod>::all(self.client.clone()).list_metadata(&all).await?.items.len();

@@ -38,16 +38,12 @@ mod workload;
 mod wrong_clock;
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 
 use crate::bed::{Bed, start_timed};
 use crate::scenarios::Scenario;
-
-/// No scenario may take longer; a hanging one must not hang the run. Below the 15 minutes for
-/// which the journal keeps operations that are over.
-const SCENARIO_LIMIT: Duration = Duration::from_secs(840);
 
 const USAGE: &str = "usage: bed [--list | demo | bench [MEASUREMENT...] | NAME...]  (a NAME may be a part of a scenario's name)";
 
@@ -154,8 +150,8 @@ async fn run(scenarios: &[&Scenario]) -> Result<bool> {
 }
 
 async fn one(scenario: &Scenario, bed: &mut Bed) -> Result<()> {
-    match tokio::time::timeout(SCENARIO_LIMIT, (scenario.run)(bed)).await {
+    match tokio::time::timeout(scenario.limit(), (scenario.run)(bed)).await {
         Ok(result) => result,
-        Err(_) => bail!("not over after {} s", SCENARIO_LIMIT.as_secs()),
+        Err(_) => bail!("not over after {} s", scenario.limit().as_secs()),
     }
 }

@@ -1,10 +1,13 @@
 //! The scenarios of the bed, in the order in which they run.
 
+use std::time::Duration;
+
 use anyhow::Result;
 use futures::future::LocalBoxFuture;
 
 use crate::bed::Bed;
 
+mod fidelity;
 pub mod fleet;
 mod growing;
 mod notices;
@@ -14,10 +17,21 @@ mod succession;
 mod surface;
 mod the_bed_itself;
 
+/// No scenario may take longer; a hanging one must not hang the run. Below the 15 minutes for
+/// which the journal keeps operations that are over.
+const LIMIT: Duration = Duration::from_secs(840);
+
 /// One scenario: its name is a sentence, its error says what was not so.
 pub struct Scenario {
     pub name: &'static str,
     pub run: fn(&mut Bed) -> LocalBoxFuture<'_, Result<()>>,
+}
+
+impl Scenario {
+    /// How long it may take. Only those of `fidelity`, which have no journal, grow with what they are asked to do.
+    pub fn limit(&self) -> Duration {
+        if self.name.starts_with("fidelity::") { LIMIT.max(fidelity::limit()) } else { LIMIT }
+    }
 }
 
 macro_rules! scenarios {
@@ -61,4 +75,5 @@ scenarios! {
     reality::a_machine_is_interrupted,
     reality::an_answer_is_lost,
     reality::a_launch_is_throttled,
+    fidelity::pods_fit_where_the_model_says,
 }
