@@ -88,20 +88,23 @@ pub fn place<'a>(
     settings: &Settings,
     board: &mut Board<'a>,
     buyer: &mut Buyer<'a>,
-    mut waiting: Vec<Waiting<'a>>,
+    waiting: Vec<Waiting<'a>>,
     promises: &Promises<'a>,
     existing: usize,
     now: Timestamp,
 ) -> Outcome {
     let mut packing = Packing { settings, existing, bought_from: board.nodes(), now, outcome: Outcome::default() };
-    waiting.retain(|entry| {
-        let Some(nodes) = promises.get(&entry.pod.key) else { return true };
-        let shape = board.shape(entry.pod);
-        let Some(index) = nodes.iter().find(|index| board.fits(shape, **index).is_ok()) else { return true };
-        packing.put(board, entry, *index);
-        false
-    });
-    let runs = runs(board, waiting);
+    let mut runs = runs(board, waiting);
+    // In the order in which they were packed when their nodes were bought: in another one they might not fit.
+    for run in &mut runs {
+        run.entries.retain(|entry| {
+            let Some(nodes) = promises.get(&entry.pod.key) else { return true };
+            let Some(index) = nodes.iter().find(|index| board.fits(run.shape, **index).is_ok()) else { return true };
+            packing.put(board, entry, *index);
+            false
+        });
+    }
+    runs.retain(|run| !run.entries.is_empty());
     for (number, run) in runs.iter().enumerate() {
         packing.place_run(board, buyer, run, &runs[number + 1..]);
     }
@@ -209,10 +212,13 @@ fn runs<'a>(board: &mut Board<'a>, waiting: Vec<Waiting<'a>>) -> Vec<Run<'a>> {
         let share = |part: u64, whole: u64| u128::from(part) * 1_000_000 / u128::from(whole);
         share(pod.requests.cpu.0, most_cpu).max(share(pod.requests.memory.0, most_memory))
     };
-    let mut runs: BTreeMap<(Reverse<i32>, Reverse<u128>, Shape), Run<'a>> = BTreeMap::new();
+    // Where the larger share is the same, for a memory that all of them ask for say, the rest decides.
+    let order = |pod: &Pod| (Reverse(pod.priority), Reverse((size(pod), pod.requests.cpu.0, pod.requests.memory.0)));
+    let mut runs: BTreeMap<(Reverse<i32>, Reverse<(u128, u64, u64)>, Shape), Run<'a>> = BTreeMap::new();
     for entry in waiting {
         let shape = board.shape(entry.pod);
-        let key = (Reverse(entry.pod.priority), Reverse(size(entry.pod)), shape);
+        let (priority, size) = order(entry.pod);
+        let key = (priority, size, shape);
         runs.entry(key).or_insert_with(|| Run { shape, entries: Vec::new() }).entries.push(entry);
     }
     runs.into_values().collect()

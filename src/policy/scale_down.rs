@@ -63,7 +63,7 @@ pub struct Chooser<'c, 'a> {
 
 impl<'a> Chooser<'_, 'a> {
     /// Chooses up to `most` nodes of a pool that go together: least disruption for each dollar saved first, each of
-    /// them provably without harm, and all of them together as well. `is_spared` tells whether the pool's load allows
+    /// them and all of them together only if their pods find places in more than one order. `is_spared` tells whether the pool's load allows
     /// it that so much capacity goes.
     ///
     /// # Errors
@@ -79,7 +79,7 @@ impl<'a> Chooser<'_, 'a> {
         let mut balance = Balance::of(self.fleet, pool);
         let mut budgets = Budgets { all: &self.cluster.budgets, taken: BTreeMap::new() };
         let mut gone = Resources::default();
-        let mut stay = None;
+        let mut stay: Option<Result<Stay<'a>, String>> = None;
         let mut chosen: Vec<(Member<'a>, &'a Node)> = Vec::new();
         while chosen.len() < most && !candidates.is_empty() {
             let next = candidates.iter().enumerate().min_by_key(|(position, candidate)| (balance.without(candidate.member), *position));
@@ -88,11 +88,8 @@ impl<'a> Chooser<'_, 'a> {
             with_it.add(&candidate.node.allocatable);
             let needs = budgets.needs(candidate.pods);
             let goes = is_spared(&with_it).and_then(|()| budgets.allow(&needs)).and_then(|()| {
-                let rest = match &mut stay {
-                    Some(rest) => rest,
-                    None => stay.insert(Stay::new(self.cluster, self.fleet, &pods)?),
-                };
-                rest.lose(candidate.node)
+                let stay = stay.get_or_insert_with(|| Stay::new(self.cluster, self.fleet, &pods));
+                stay.as_mut().map_err(|why| why.clone())?.lose(candidate.node)
             });
             match goes {
                 Ok(()) => {
@@ -212,7 +209,7 @@ impl Balance {
         let most = self.zones.iter().filter(|(name, _)| **name != member.zone).map(|(_, nodes)| *nodes).max().unwrap_or(here);
         let total = self.total.saturating_sub(1);
         let above_base = f64::from(total.saturating_sub(self.base)) * (1.0 - self.spot_share);
-        let wanted = f64::from(self.base.min(total)) + above_base.floor();
+        let wanted = f64::from(self.base.min(total)) + (above_base + 1e-9).floor();
         let lacks = member.market == Market::OnDemand && f64::from(self.on_demand.saturating_sub(1)) < wanted;
         (most > here + 1, lacks)
     }

@@ -11,6 +11,9 @@ use crate::policy::scale_down::Chooser;
 use crate::policy::settings::PoolSettings;
 use crate::policy::strays;
 
+/// However large a fleet is, no more nodes leave it together.
+const MOST_AT_ONCE: u32 = 50;
+
 impl<'a> Turn<'a> {
     pub(super) fn give_back(&mut self, memory: &mut Memory, verdicts: &Verdicts) {
         let strays = strays::find(self.settings, self.cluster, self.instances, &self.snapshot.operations, &self.fleet, memory, self.now);
@@ -140,7 +143,9 @@ impl<'a> Turn<'a> {
         // A share of exactly one node must not be lost to rounding.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a number of nodes is one itself")]
         let whole = (share + 1e-9).floor() as u32;
-        whole.max(1)
+        // A metric's rule says whether the fleet could do without one node, and no more.
+        let most = if self.settings.metrics.is_empty() { MOST_AT_ONCE } else { 1 };
+        whole.clamp(1, most)
     }
 
     /// Tells whether the nodes that stay would be within their targets without so much capacity.
@@ -161,9 +166,13 @@ impl<'a> Turn<'a> {
         (f64::from(unready) > self.settings.max_unready_share * f64::from(total)).then_some((unready, total))
     }
 
-    /// Names an operation of the pool that must end before the next removal.
+    /// Names an operation that must end before the next removal of the pool: one of its own, or what another pool gives
+    /// back in this turn, since both would count on the same room and the same budgets.
     fn underway(&self, pool: &PoolSettings) -> Option<OperationId> {
-        let bought = self.plan.actions.iter().any(|action| matches!(action, Action::Launch(order) if order.pool == pool.name));
+        let bought = self.plan.actions.iter().any(|action| match action {
+            Action::Launch(order) => order.pool == pool.name,
+            Action::Retire(_) => true,
+        });
         let open = self.snapshot.operations.values().find(|operation| !operation.is_over() && *operation.pool() == pool.name);
         open.map(|operation| operation.id().clone()).or_else(|| bought.then(|| "of this turn".into()))
     }

@@ -4,6 +4,7 @@ mod buying;
 mod fitting;
 mod giving_back;
 mod properties;
+mod scheduling;
 
 use super::fleet::count;
 use super::settings::{OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};
