@@ -76,7 +76,7 @@ fn decide(settings: &Settings, snapshot: &Snapshot, memory: &Memory) -> (u32, us
 
 fn packing(criterion: &mut Criterion) {
     let mut roomy = settings(1_000_000);
-    roomy.scale_down.share_at_once = 1.0;
+    (roomy.scale_down.share_at_once, roomy.scale_down.most_at_once) = (1.0, u32::MAX);
     let mut group = criterion.benchmark_group("packing");
     group.sample_size(10).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(5));
     let buys = [

@@ -222,6 +222,7 @@ pub(super) fn scale_down(root: &Section<'_>) -> ScaleDown {
         longest_cooldown: section.duration("longest_cooldown", Duration::from_secs(1)..=Duration::from_hours(7 * 24)),
         min_node_age: section.duration("min_node_age", MAY_BE_NONE),
         share_at_once: section.share("share_at_once"),
+        most_at_once: section.count("most_at_once", 1..=10_000),
     };
     section.finish();
     config

@@ -162,9 +162,22 @@ impl<'a> Board<'a> {
 
     /// Takes a pod away from a node.
     pub fn take(&mut self, pod: &'a Pod, index: usize) {
-        let Some(at) = self.bins[index].pods.iter().rposition(|other| std::ptr::eq(*other, pod)) else { return };
+        if let Some(shape) = self.begin_to_take(pod, index) {
+            self.finish_to_take(pod, shape, index);
+        }
+    }
+
+    /// Lets a pod end, if it lies on the node: its room, its ports and its neighbourhood are taken until it has ended.
+    pub fn begin_to_take(&mut self, pod: &'a Pod, index: usize) -> Option<Shape> {
+        let at = self.bins[index].pods.iter().rposition(|other| std::ptr::eq(*other, pod))?;
         self.bins[index].pods.remove(at);
         let shape = self.shape(pod);
+        self.topology.begin_to_take(shape, index);
+        Some(shape)
+    }
+
+    /// The pod that [`Self::begin_to_take`] was told of has ended.
+    pub fn finish_to_take(&mut self, pod: &'a Pod, shape: Shape, index: usize) {
         let bin = &mut self.bins[index];
         bin.free.add(&pod.requests);
         if let Some(at) = bin.shapes.iter().position(|(known, _)| *known == shape) {
@@ -173,7 +186,7 @@ impl<'a> Board<'a> {
                 bin.shapes.remove(at);
             }
         }
-        self.topology.take_pods(shape, 1, index);
+        self.topology.finish_to_take(shape, index);
     }
 
     /// Takes the node's pods away and closes it, as when it is removed.

@@ -9,7 +9,7 @@ use crate::model::pod::Owner;
 use crate::model::snapshot::DisruptionBudget;
 use crate::model::{ClusterView, Market, MilliCpu, Node, NodeName, OfferKey, Pod, Resources, Zone};
 use jiff::{SignedDuration, Timestamp};
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How many refusals are told.
@@ -77,7 +77,8 @@ impl<'a> Chooser<'_, 'a> {
         let pods = pods_by_node(self.cluster);
         let (mut candidates, mut refusals) = self.candidates(pool, &pods);
         let mut balance = Balance::of(self.fleet, pool);
-        let mut budgets = Budgets { all: &self.cluster.budgets, taken: BTreeMap::new() };
+        let mut shared = Shared::of(self.cluster);
+        let new_stay = || Stay::new(self.cluster, self.fleet, &pods);
         let mut gone = Resources::default();
         let mut stay: Option<Result<Stay<'a>, String>> = None;
         let mut chosen: Vec<(Member<'a>, &'a Node)> = Vec::new();
@@ -86,20 +87,28 @@ impl<'a> Chooser<'_, 'a> {
             let candidate = candidates.remove(next.map_or(0, |(position, _)| position));
             let mut with_it = gone.clone();
             with_it.add(&candidate.node.allocatable);
-            let needs = budgets.needs(candidate.pods);
-            let goes = is_spared(&with_it).and_then(|()| budgets.allow(&needs)).and_then(|()| {
-                let stay = stay.get_or_insert_with(|| Stay::new(self.cluster, self.fleet, &pods));
-                stay.as_mut().map_err(|why| why.clone())?.lose(candidate.node)
+            let needs = shared.needs(candidate.pods);
+            let goes = is_spared(&with_it).and_then(|()| shared.allow(&needs)).and_then(|()| {
+                let stay = stay.get_or_insert_with(new_stay);
+                stay.as_mut().map_err(|why| why.clone())?.lose(&[&candidate.node.name])
             });
             match goes {
                 Ok(()) => {
                     gone = with_it;
                     balance.lose(candidate.member);
-                    budgets.take(needs);
+                    shared.take(needs);
                     chosen.push((candidate.member.clone(), candidate.node));
                 }
                 Err(why) => refusals.push(format!("{}: {why}", candidate.node.name)),
             }
+        }
+        // Each of them may go after those before it. Drained at the same time, their pods mix.
+        while chosen.len() > 1 {
+            let names: Vec<&NodeName> = chosen.iter().map(|(_, node)| &node.name).collect();
+            if new_stay().is_ok_and(|mut stay| stay.lose(&names).is_ok()) {
+                break;
+            }
+            chosen.truncate(chosen.len() / 2);
         }
         refusals.truncate(REFUSALS_TOLD);
         if chosen.is_empty() { Err(refusals) } else { Ok(chosen) }
@@ -144,41 +153,83 @@ fn disruption_for_a_dollar(node: &Node, pods: &[&Pod], price: Option<&HourlyPric
     (LEAST + load(node, pods)) / price.map_or(1.0, |price| price.dollars()).max(1e-6)
 }
 
-/// What nodes that go together take of their pods' disruption budgets.
-struct Budgets<'a> {
-    all: &'a [DisruptionBudget],
-    taken: BTreeMap<usize, u32>,
+/// What nodes that go together share: the disruption budgets of their pods, and workloads that no budget protects.
+struct Shared<'a> {
+    budgets: &'a [DisruptionBudget],
+    /// How many pods of each workload there are.
+    workloads: BTreeMap<Workload<'a>, u32>,
+    taken: BTreeMap<Share<'a>, u32>,
 }
 
-impl Budgets<'_> {
-    fn needs(&self, pods: &[&Pod]) -> BTreeMap<usize, u32> {
-        let mut needs: BTreeMap<usize, u32> = BTreeMap::new();
+/// A disruption budget by its index, or a workload without one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Share<'a> {
+    Budget(usize),
+    Workload(Workload<'a>),
+}
+
+/// The replicas of one workload carry the same labels in one namespace, but for those that number them.
+type Workload<'a> = (&'a str, Vec<(&'a str, &'a str)>);
+
+fn workload(pod: &Pod) -> Workload<'_> {
+    const NUMBERS: [&str; 3] =
+        ["apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index", "statefulset.kubernetes.io/pod-name"];
+    let labels = pod.labels.iter().filter(|(key, _)| !NUMBERS.contains(&key.as_str()));
+    (&pod.key.namespace, labels.map(|(key, value)| (key.as_str(), value.as_str())).collect())
+}
+
+impl<'a> Shared<'a> {
+    fn of(cluster: &'a ClusterView) -> Self {
+        let mut workloads: BTreeMap<Workload<'a>, u32> = BTreeMap::new();
+        for pod in cluster.pods.iter().filter(|pod| pod.node.is_some() && pod.holds_resources() && !pod.stays_with_node()) {
+            *workloads.entry(workload(pod)).or_default() += 1;
+        }
+        Self { budgets: &cluster.budgets, workloads, taken: BTreeMap::new() }
+    }
+
+    fn needs(&self, pods: &[&'a Pod]) -> BTreeMap<Share<'a>, u32> {
+        let mut needs: BTreeMap<Share<'a>, u32> = BTreeMap::new();
         for pod in pods.iter().filter(|pod| !pod.stays_with_node()) {
-            for (index, _) in self.all.iter().enumerate().filter(|(_, budget)| budget.covers(&pod.key.namespace, &pod.labels)) {
-                *needs.entry(index).or_default() += 1;
+            let covering = self.budgets.iter().enumerate().filter(|(_, budget)| budget.covers(&pod.key.namespace, &pod.labels));
+            let mut shares: Vec<Share<'a>> = covering.map(|(index, _)| Share::Budget(index)).collect();
+            if shares.is_empty() {
+                shares.push(Share::Workload(workload(pod)));
+            }
+            for share in shares {
+                *needs.entry(share).or_default() += 1;
             }
         }
         needs
     }
 
-    /// A drain waits for its budgets. Two that wait for the same one would be half done for longer than one.
-    fn allow(&self, needs: &BTreeMap<usize, u32>) -> Result<(), String> {
-        for (index, pods) in needs {
-            let budget = &self.all[*index];
-            let taken = self.taken.get(index).copied().unwrap_or(0);
-            if taken > 0 && taken + pods > budget.allowed {
-                return Err(format!(
-                    "the budget {} allows {} disruptions, and nodes that go first need {taken}",
-                    budget.name, budget.allowed
-                ));
+    /// A drain waits for its budgets. Two that wait for the same one would be half done for longer than one. And what
+    /// no budget protects is not all away at once, unless it lies on one node.
+    fn allow(&self, needs: &BTreeMap<Share<'a>, u32>) -> Result<(), String> {
+        for (share, pods) in needs {
+            let taken = self.taken.get(share).copied().unwrap_or(0);
+            if taken == 0 {
+                continue;
+            }
+            match share {
+                Share::Budget(index) if taken + pods > self.budgets[*index].allowed => {
+                    let budget = &self.budgets[*index];
+                    return Err(format!(
+                        "the budget {} allows {} disruptions, and nodes that go first need {taken}",
+                        budget.name, budget.allowed
+                    ));
+                }
+                Share::Workload(workload) if self.workloads.get(workload).is_none_or(|all| taken + pods >= *all) => {
+                    return Err(format!("a workload in {} would be without any of its {} pods", workload.0, taken + pods));
+                }
+                Share::Budget(_) | Share::Workload(_) => {}
             }
         }
         Ok(())
     }
 
-    fn take(&mut self, needs: BTreeMap<usize, u32>) {
-        for (index, pods) in needs {
-            *self.taken.entry(index).or_default() += pods;
+    fn take(&mut self, needs: BTreeMap<Share<'a>, u32>) {
+        for (share, pods) in needs {
+            *self.taken.entry(share).or_default() += pods;
         }
     }
 }
@@ -292,13 +343,26 @@ fn share(part: u64, whole: u64) -> f64 {
 
 /// The nodes that stay, with the pods of those that go, in the two ways in which that may come about: all of them at
 /// once and packed as full as can be, and one after the other onto the emptiest node, as the scheduler does it when
-/// budgets hold the drain up. Pods that still wait on the node that goes count towards their spread and affinity.
+/// budgets hold the drain up. Pods that still wait on the node that goes count towards their spread and affinity, and
+/// the one that just leaves it towards its affinity.
 struct Stay<'a> {
     packed: Board<'a>,
     spread: Board<'a>,
     /// The open nodes of `spread`, by their free CPU.
     emptiest: BTreeSet<(Reverse<MilliCpu>, usize)>,
     nodes: BTreeMap<&'a NodeName, usize>,
+}
+
+/// The orders in which pods are made to leave. Nobody knows the true one. The last is the worst for most: the smallest
+/// take from the nodes on which the largest would fit.
+const ORDERS: [fn(&Pod, &Pod) -> Ordering; 3] = [
+    |one, other| one.requests.memory.cmp(&other.requests.memory).then_with(|| one.requests.cpu.cmp(&other.requests.cpu)),
+    largest_first,
+    |one, other| largest_first(other, one),
+];
+
+fn largest_first(one: &Pod, other: &Pod) -> Ordering {
+    other.requests.cpu.cmp(&one.requests.cpu).then_with(|| other.requests.memory.cmp(&one.requests.memory))
 }
 
 impl<'a> Stay<'a> {
@@ -320,43 +384,60 @@ impl<'a> Stay<'a> {
         let open = (0..spread.nodes()).filter(|index| spread.bin(*index).open);
         let emptiest = open.map(|index| (Reverse(spread.bin(index).free.cpu), index)).collect();
         let mut stay = Self { packed, spread, emptiest, nodes };
-        let homeless: Vec<&'a Pod> = leaving.into_iter().filter_map(|name| pods.get(name)).flat_map(|pods| movers(pods)).collect();
-        stay.place_one_by_one(None, homeless.clone(), &mut Vec::new())?;
-        stay.pack(homeless, &mut Vec::new())?;
+        stay.lose(&leaving.into_iter().collect::<Vec<_>>())?;
         Ok(stay)
     }
 
-    /// Lets a node go, if its pods find a place on those that stay, those included that were moved to it.
-    fn lose(&mut self, node: &Node) -> Result<(), String> {
-        let Some(index) = self.nodes.get(&node.name).copied() else { return Err("it is not in the cluster".into()) };
-        let free = (Reverse(self.spread.bin(index).free.cpu), index);
-        self.emptiest.remove(&free);
-        self.spread.set_open(index, false);
-        let (packed, spread) = (self.packed.clear(index), self.spread.bin(index).pods.clone());
+    /// Lets nodes go together, if their pods find a place on those that stay, those included that were moved to them.
+    fn lose(&mut self, nodes: &[&NodeName]) -> Result<(), String> {
+        let homes: Vec<usize> = nodes.iter().filter_map(|name| self.nodes.get(*name).copied()).collect();
+        if homes.len() < nodes.len() {
+            return Err("it is not in the cluster".into());
+        }
+        let was_open: Vec<bool> = homes.iter().map(|home| self.spread.bin(*home).open).collect();
+        for home in &homes {
+            self.emptiest.remove(&(Reverse(self.spread.bin(*home).free.cpu), *home));
+            self.spread.set_open(*home, false);
+        }
+        let leave: Vec<(&'a Pod, usize)> =
+            homes.iter().flat_map(|home| movers(&self.spread.bin(*home).pods).into_iter().map(|pod| (pod, *home))).collect();
+        let packed: Vec<Vec<&'a Pod>> = homes.iter().map(|home| self.packed.clear(*home)).collect();
         let mut moved = Vec::new();
-        let goes = self.place_one_by_one(Some(index), movers(&spread), &mut moved).and_then(|()| self.pack(movers(&packed), &mut moved));
+        let together = packed.iter().flat_map(|pods| movers(pods)).collect();
+        let goes = self.leave_in_every_order(leave, &mut moved).and_then(|()| self.pack(together, &mut moved));
         if goes.is_err() {
-            for done in moved.iter().rev() {
-                self.take_back(index, done);
+            self.take_back(&moved);
+            for ((home, pods), open) in homes.iter().zip(&packed).zip(was_open) {
+                self.packed.restore(*home, pods);
+                self.packed.set_open(*home, open);
+                if open {
+                    self.spread.set_open(*home, true);
+                    self.emptiest.insert((Reverse(self.spread.bin(*home).free.cpu), *home));
+                }
             }
-            self.packed.restore(index, &packed);
-            self.spread.set_open(index, true);
-            self.emptiest.insert(free);
         }
         goes
     }
 
-    /// Moves the pods from a node, one after the other, each to the emptiest node that takes it. The smallest come first:
-    /// of all orders this one takes most from the nodes on which the largest would fit.
-    fn place_one_by_one(&mut self, from: Option<usize>, mut pods: Vec<&'a Pod>, moved: &mut Vec<Move<'a>>) -> Result<(), String> {
-        pods.sort_by_key(|pod| (pod.requests.cpu, pod.requests.memory));
-        for pod in pods {
-            if let Some(from) = from {
-                self.spread.take(pod, from);
-            }
-            let shape = self.spread.shape(pod);
-            let to = self.emptiest.iter().map(|(_, index)| *index).find(|index| self.spread.fits(shape, *index).is_ok());
-            moved.push(Move::OnSpread(pod, to));
+    /// Moves the pods in one order after the other; the last one stays.
+    fn leave_in_every_order(&mut self, mut pods: Vec<(&'a Pod, usize)>, moved: &mut Vec<Move<'a>>) -> Result<(), String> {
+        for order in ORDERS {
+            self.take_back(moved);
+            moved.clear();
+            pods.sort_by(|(one, _), (other, _)| order(one, other).then_with(|| one.key.cmp(&other.key)));
+            self.leave_one_by_one(&pods, moved)?;
+        }
+        Ok(())
+    }
+
+    /// Moves the pods from their nodes, one after the other, each to the emptiest node that takes it.
+    fn leave_one_by_one(&mut self, pods: &[(&'a Pod, usize)], moved: &mut Vec<Move<'a>>) -> Result<(), String> {
+        for (pod, home) in pods {
+            let Some(shape) = self.spread.begin_to_take(pod, *home) else { continue };
+            let roomy = self.emptiest.iter().take_while(|(free, _)| free.0 >= pod.requests.cpu).map(|(_, index)| *index);
+            let to = roomy.into_iter().find(|index| self.spread.fits(shape, *index).is_ok());
+            self.spread.finish_to_take(pod, shape, *home);
+            moved.push(Move::OnSpread { pod, home: *home, to });
             let to = to.ok_or_else(|| format!("pod {} may find no place", pod.key))?;
             self.change_spread(to, |board| board.place(pod, to));
         }
@@ -365,9 +446,7 @@ impl<'a> Stay<'a> {
 
     /// Packs the pods, the largest first.
     fn pack(&mut self, mut pods: Vec<&'a Pod>, moved: &mut Vec<Move<'a>>) -> Result<(), String> {
-        pods.sort_by(|a, b| {
-            b.requests.cpu.cmp(&a.requests.cpu).then(b.requests.memory.cmp(&a.requests.memory)).then_with(|| a.key.cmp(&b.key))
-        });
+        pods.sort_by(|one, other| largest_first(one, other).then_with(|| one.key.cmp(&other.key)));
         for pod in pods {
             let shape = self.packed.shape(pod);
             let index = self.packed.first_fit(shape, 0).ok_or_else(|| format!("pod {} would find no place", pod.key))?;
@@ -377,14 +456,16 @@ impl<'a> Stay<'a> {
         Ok(())
     }
 
-    fn take_back(&mut self, home: usize, done: &Move<'a>) {
-        match *done {
-            Move::OnPacked(to) => self.packed.take_last(to),
-            Move::OnSpread(pod, to) => {
-                if let Some(to) = to {
-                    self.change_spread(to, |board| board.take_last(to));
+    fn take_back(&mut self, moved: &[Move<'a>]) {
+        for done in moved.iter().rev() {
+            match *done {
+                Move::OnPacked(to) => self.packed.take_last(to),
+                Move::OnSpread { pod, home, to } => {
+                    if let Some(to) = to {
+                        self.change_spread(to, |board| board.take_last(to));
+                    }
+                    self.spread.place(pod, home);
                 }
-                self.spread.place(pod, home);
             }
         }
     }
@@ -399,8 +480,12 @@ impl<'a> Stay<'a> {
 /// A pod that [`Stay`] has moved.
 enum Move<'a> {
     OnPacked(usize),
-    /// Away from its node; `None` when it found no other.
-    OnSpread(&'a Pod, Option<usize>),
+    /// Away from its node; `to` is `None` when it found no other.
+    OnSpread {
+        pod: &'a Pod,
+        home: usize,
+        to: Option<usize>,
+    },
 }
 
 /// Lists the pods that a drain would move.

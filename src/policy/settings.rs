@@ -115,6 +115,8 @@ pub struct ScaleDown {
     pub min_node_age: Duration,
     /// The share of a pool's nodes that may leave together; one may always.
     pub share_at_once: f64,
+    /// However large the pool is, no more nodes leave it together.
+    pub most_at_once: u32,
 }
 
 /// When a pool that is not idle is made smaller, because its pods fit on fewer nodes.

@@ -94,6 +94,13 @@ impl<'a> What<'a> {
         }
     }
 
+    fn is_of_spread(&self) -> bool {
+        match self {
+            Self::Spread(..) => true,
+            Self::Selected(_) | Self::Carriers(_) | Self::Together(..) => false,
+        }
+    }
+
     fn counts(&self, pod: &Pod) -> bool {
         match self {
             Self::Selected(term) => selects(term, pod),
@@ -325,11 +332,27 @@ impl<'a> Topology<'a> {
         self.change(shape, node, |before| before.saturating_sub(pods));
     }
 
+    /// Takes away what no longer counts of a pod that ends but is still there: spread passes it over, affinity does not.
+    pub(super) fn begin_to_take(&mut self, shape: Shape, node: usize) {
+        self.change_some(shape, node, |before| before.saturating_sub(1), What::is_of_spread);
+    }
+
+    /// Takes away what [`Self::begin_to_take`] has left.
+    pub(super) fn finish_to_take(&mut self, shape: Shape, node: usize) {
+        self.change_some(shape, node, |before| before.saturating_sub(1), |what| !what.is_of_spread());
+    }
+
     fn change(&mut self, shape: Shape, node: usize, change: impl Fn(u32) -> u32) {
+        self.change_some(shape, node, change, |_| true);
+    }
+
+    fn change_some(&mut self, shape: Shape, node: usize, change: impl Fn(u32) -> u32, which: impl Fn(&What<'a>) -> bool) {
         for group in &self.shapes[shape.index()].1.counted {
             let group = &mut self.groups[*group];
-            let domain = self.domains[group.domains].of_node[node];
-            group.change(node, domain, &change);
+            if which(&group.what) {
+                let domain = self.domains[group.domains].of_node[node];
+                group.change(node, domain, &change);
+            }
         }
     }
 

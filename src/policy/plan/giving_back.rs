@@ -10,9 +10,7 @@ use crate::policy::rules::{self, NoLoad, PoolLoad, Verdict};
 use crate::policy::scale_down::Chooser;
 use crate::policy::settings::PoolSettings;
 use crate::policy::strays;
-
-/// However large a fleet is, no more nodes leave it together.
-const MOST_AT_ONCE: u32 = 50;
+use std::time::Duration;
 
 impl<'a> Turn<'a> {
     pub(super) fn give_back(&mut self, memory: &mut Memory, verdicts: &Verdicts) {
@@ -70,29 +68,31 @@ impl<'a> Turn<'a> {
             Err(NoLoad::NoNodes) => return Err(("no node serves".into(), None)),
             Err(NoLoad::Doubtful(why)) => return Err(("utilisation is not known".into(), Some(Hold::BadData { why: why.clone() }))),
         };
-        let evidence = format!(
-            "cpu {:.1} % (below {:.1} %), memory {:.1} % (below {:.1} %) for {:?}, {staying} workers stay",
-            load.cpu * 100.0,
-            down.cpu_below * 100.0,
-            load.memory * 100.0,
-            down.memory_below * 100.0,
-            down.sustain
-        );
-        let hold = |hold| Err((evidence.clone(), Some(hold)));
+        let against = |cpu_below: f64, memory_below: f64, sustain: Duration| {
+            let (cpu, memory) = (load.cpu * 100.0, load.memory * 100.0);
+            let (cpu_below, memory_below) = (cpu_below * 100.0, memory_below * 100.0);
+            format!(
+                "cpu {cpu:.1} % (below {cpu_below:.1} %), memory {memory:.1} % (below {memory_below:.1} %) for {sustain:?}, {staying} workers stay"
+            )
+        };
+        let mut evidence = against(down.cpu_below, down.memory_below, down.sustain);
         if self.snapshot.pause.is_some() {
             return Err((evidence, None));
         }
         let lasted = |streak: &Option<Streak>, sustain| streak.as_ref().is_some_and(|streak| rules::lasted(streak, sustain, self.now));
-        let roomy = self.settings.consolidation.as_ref().is_some_and(|rule| lasted(&kept.roomy, rule.sustain));
+        let roomy = self.settings.consolidation.as_ref().filter(|rule| lasted(&kept.roomy, rule.sustain));
         let reason = if above_maximum {
             RetireReason::AboveMaximum
         } else if lasted(&kept.idle, down.sustain) {
             RetireReason::Underused { evidence: evidence.clone() }
-        } else if roomy {
+        } else if let Some(rule) = roomy {
+            evidence = against(rule.cpu_below, rule.memory_below, rule.sustain);
             RetireReason::Consolidated { evidence: evidence.clone() }
         } else {
-            return hold(Hold::NotSustained { since: kept.idle.as_ref().map(|streak| streak.since) });
+            let since = kept.idle.iter().chain(&kept.roomy).map(|streak| streak.since).min();
+            return Err((evidence, Some(Hold::NotSustained { since })));
         };
+        let hold = |hold| Err((evidence.clone(), Some(hold)));
         // Only nodes that take pods are a reason that another may go.
         let carrying = count(self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).count());
         if carrying <= bounds.min {
@@ -144,7 +144,7 @@ impl<'a> Turn<'a> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a number of nodes is one itself")]
         let whole = (share + 1e-9).floor() as u32;
         // A metric's rule says whether the fleet could do without one node, and no more.
-        let most = if self.settings.metrics.is_empty() { MOST_AT_ONCE } else { 1 };
+        let most = if self.settings.metrics.is_empty() { self.settings.scale_down.most_at_once.max(1) } else { 1 };
         whole.clamp(1, most)
     }
 

@@ -5,7 +5,7 @@ use crate::model::Missing;
 use crate::model::memory::Rest;
 use crate::model::operation::LaunchFailure;
 use crate::model::plan::{Hold, RetireReason};
-use crate::model::scheduling::Selector;
+use crate::model::scheduling::{Constraints, Operator, PodAffinityTerm, Requirement, Selector};
 use crate::model::snapshot::{DisruptionBudget, Pause};
 use crate::policy::learn;
 use crate::policy::schedule::Schedule;
@@ -254,6 +254,58 @@ fn nodes_that_leave_together_share_the_budgets_of_their_pods() {
     scene.view.budgets =
         vec![DisruptionBudget { namespace: "default".into(), name: "p".into(), selector: Some(Selector::default()), allowed: 3 }];
     assert_eq!(retirements(&scene.turns(0, 10)).len(), 3);
+}
+
+/// Two nodes keep their pods and have room for 1000m each.
+fn two_that_stay() -> Vec<Pod> {
+    let stays = |name: &str, on: &str| Pod { do_not_disrupt: true, ..running(name, 900, on) };
+    vec![stays("s0", "n0"), stays("s1", "n1")]
+}
+
+fn gone(pods: Vec<Pod>) -> Vec<String> {
+    let mut scene = Scene::with_nodes(4).pods(pods).busy(0.1, 0.1);
+    scene.settings.scale_down.share_at_once = 1.0;
+    let plan = scene.turns(0, 10);
+    retirements(&plan).iter().filter_map(|order| Some(order.node.as_ref()?.name.to_string())).collect()
+}
+
+#[test]
+fn nodes_leave_together_only_if_their_pods_fit_however_they_mix() {
+    let rest = |pods: Vec<Pod>| two_that_stay().into_iter().chain(pods).collect();
+    // First 900m and then 500m twice fit; 500m twice and then 900m do not.
+    let mixed = vec![running("a", 900, "n2"), running("b", 500, "n3"), running("c", 500, "n3")];
+    assert_eq!(gone(rest(mixed)), ["n2"]);
+    let even = vec![running("a", 450, "n2"), running("d", 450, "n2"), running("b", 500, "n3"), running("c", 500, "n3")];
+    assert_eq!(gone(rest(even)), ["n2", "n3"]);
+}
+
+#[test]
+fn a_workload_without_a_budget_is_not_all_away_at_once() {
+    let labels: Arc<Labels> = Arc::new(Labels::from([("app".into(), "x".into())]));
+    let x = |name: &str, on: &str| Pod { labels: Arc::clone(&labels), ..running(name, 100, on) };
+    let two = || two_that_stay().into_iter().chain([x("x0", "n2"), x("x1", "n3")]);
+    assert_eq!(gone(two().collect()), ["n2"]);
+    assert_eq!(gone(two().chain([x("x2", "n0")]).collect()), ["n2", "n3"]);
+    let number = |pod: Pod| {
+        let mut labels = (*pod.labels).clone();
+        labels.insert("apps.kubernetes.io/pod-index".into(), pod.key.name.clone());
+        Pod { labels: Arc::new(labels), ..pod }
+    };
+    assert_eq!(gone(two().map(number).collect()), ["n2"], "replicas of a stateful set carry numbers");
+}
+
+#[test]
+fn a_pod_that_ends_keeps_others_like_it_out_until_it_is_gone() {
+    let is = Selector(vec![Requirement { key: "app".into(), operator: Operator::In(["x".to_owned()].into()) }]);
+    let apart = PodAffinityTerm { selector: Some(is), namespaces: None, topology_key: ZONE_LABEL.into() };
+    let labels: Arc<Labels> = Arc::new(Labels::from([("app".into(), "x".into())]));
+    let constraints = Arc::new(Constraints { pod_anti_affinity: vec![apart], ..Constraints::default() });
+    let x = |name: &str, on: &str| Pod { labels: Arc::clone(&labels), constraints: Arc::clone(&constraints), ..running(name, 100, on) };
+    let busy = Pod { do_not_disrupt: true, ..running("busy", 100, "n3") };
+    // n0 and n2 are in one zone, n1 and n3 in the other.
+    let one = || two_that_stay().into_iter().chain([busy.clone(), x("x0", "n2")]);
+    assert_eq!(gone(one().collect()), ["n2"], "the other zone takes it at once");
+    assert_eq!(gone(one().chain([x("x1", "n1")]).collect()), [""; 0], "it would wait until it has ended itself");
 }
 
 #[test]

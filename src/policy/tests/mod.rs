@@ -2,6 +2,7 @@
 
 mod buying;
 mod fitting;
+mod fixed_point;
 mod giving_back;
 mod properties;
 mod scheduling;
@@ -66,6 +67,7 @@ fn settings() -> Settings {
             longest_cooldown: Duration::from_hours(6),
             min_node_age: Duration::from_mins(10),
             share_at_once: 0.1,
+            most_at_once: 50,
         },
         consolidation: None,
         rest: OfferRest {
@@ -87,6 +89,11 @@ fn settings() -> Settings {
         critical_priority: 1_000_000_000,
         expendable_below: -10,
     }
+}
+
+/// How many cases a property is tried on: `PROPTEST_CASES`, or so many.
+fn cases(number: u32) -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(number)
 }
 
 fn capacity(cpu: u64, gib: u64) -> Resources {

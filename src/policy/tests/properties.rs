@@ -13,8 +13,10 @@ prop_compose! {
         memory in 0.0_f64..1.0,
         unready in prop::option::of(0_usize..12),
         blind in any::<bool>(),
+        share in prop::sample::select(vec![0.1, 0.3, 1.0]),
     ) -> (Scene, bool) {
         let mut scene = Scene::with_nodes(nodes);
+        scene.settings.scale_down.share_at_once = share;
         let pods = placed.into_iter().enumerate().filter(|(_, (at, _))| *at < nodes);
         let pods: Vec<Pod> = pods.map(|(index, (at, cpu))| running(&format!("r{index:02}"), cpu, &format!("n{at}"))).collect();
         scene = scene.pods(pods).pods(waiting.into_iter().enumerate().map(|(index, cpu)| pending(&format!("w{index:02}"), cpu)));
@@ -39,7 +41,7 @@ fn live(mut scene: Scene, blind: bool) -> (Plan, Memory) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases(300)) })]
 
     #[test]
     fn every_plan_passes_the_audit_and_stays_within_its_bounds((scene, blind) in scenes()) {

@@ -146,6 +146,7 @@ impl Scenario {
         };
         scenario.late_calls = if random.random_bool(0.5) { random.random_range(0.0..0.03) } else { 0.0 };
         scenario.team(&mut random);
+        scenario.settings.policy.scale_down.share_at_once = *[0.1, 0.3, 1.0].choose(&mut random).unwrap_or(&0.1);
         scenario.faults = plan::faults(seed, hours, span(hours * PEACE), allowed);
         scenario
     }
@@ -446,6 +447,7 @@ fn base_policy(pools: Vec<PoolSettings>) -> Policy {
             longest_cooldown: Duration::from_hours(6),
             min_node_age: minutes(10),
             share_at_once: 0.1,
+            most_at_once: 50,
         },
         consolidation: Some(Consolidation { cpu_below: 0.5, memory_below: 0.6, sustain: minutes(30) }),
         rest: OfferRest {
