@@ -8,6 +8,7 @@
 
 pub mod access;
 mod admin;
+mod explain;
 pub mod health;
 mod metrics;
 pub mod server;
@@ -52,6 +53,9 @@ pub fn router(surface: Surface, limits: &Limits) -> Router {
     let api = Router::new()
         .route("/api/v1/status", get(status::show))
         .route("/api/v1/decisions", get(status::decisions))
+        .route("/api/v1/explain/pods/{namespace}/{name}", get(explain::pod))
+        .route("/api/v1/explain/nodes/{name}", get(explain::node))
+        .route("/api/v1/explain/offers", get(explain::offers))
         .route("/api/v1/pause", post(admin::pause))
         .route("/api/v1/resume", post(admin::resume))
         .route("/api/v1/offers/reset", post(admin::reset_offers))

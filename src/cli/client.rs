@@ -1,4 +1,4 @@
-//! `node-fleet status`, `pause`, `resume`, `reset-offers` and `evaluate`: what an operator asks of the running daemon, over its socket.
+//! `node-fleet status`, `pause`, `resume`, `reset-offers`, `explain` and `evaluate`: what an operator asks of the running daemon, over its socket.
 
 use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Full, Limited};
@@ -53,6 +53,60 @@ pub(super) fn resume(socket: &Socket) -> anyhow::Result<ExitCode> {
 pub(super) fn reset_offers(socket: &Socket) -> anyhow::Result<ExitCode> {
     let answer = ask(socket, "POST", "/api/v1/offers/reset", Some(&json!({})))?;
     show(socket, &answer, |_| "every offer is tried again\n".to_owned())
+}
+
+/// What is to be explained.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum What {
+    /// Why a pod waits, and which nodes and offers would take it.
+    Pod {
+        /// The pod.
+        #[arg(value_name = "NAMESPACE/NAME")]
+        pod: String,
+    },
+    /// Why a node is not given back.
+    Node {
+        /// The node.
+        #[arg(value_name = "NAME")]
+        node: String,
+    },
+    /// What can be bought now, and why the rest cannot.
+    Offers,
+}
+
+/// Shows why it is so.
+pub(super) fn explain(socket: &Socket, what: &What) -> anyhow::Result<ExitCode> {
+    let path = match what {
+        What::Pod { pod } => match pod.split('/').collect::<Vec<_>>()[..] {
+            [namespace, name] if is_name(namespace) && is_name(name) => format!("pods/{namespace}/{name}"),
+            _ => bail!("`{pod}` is no pod; right would be NAMESPACE/NAME, as in shop/web-0"),
+        },
+        What::Node { node } if is_name(node) => format!("nodes/{node}"),
+        What::Node { node } => bail!("`{node}` is no node's name; `kubectl get nodes` lists them"),
+        What::Offers => "offers".to_owned(),
+    };
+    let answer = ask(socket, "GET", &format!("/api/v1/explain/{path}"), None)?;
+    show(socket, &answer, explanation)
+}
+
+/// Tells whether Kubernetes would take such a name: it needs no quoting in a path.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|character| character.is_ascii_alphanumeric() || "-.".contains(character))
+}
+
+/// Writes an explanation for people.
+fn explanation(answer: &Value) -> String {
+    let mut text = format!("{}: {}\n", words(&answer["subject"]), words(&answer["verdict"]));
+    for reason in list(&answer["reasons"]) {
+        let names: Vec<String> = list(&reason["names"]).iter().map(words).collect();
+        let others = reason["number"].as_u64().unwrap_or_default().saturating_sub(names.len() as u64);
+        let others = if others > 0 { format!(" and {others} others") } else { String::new() };
+        let _ = writeln!(text, "  {}: {}{others}", words(&reason["why"]), names.join(", "));
+    }
+    if let Some(left_out) = answer["left_out"].as_u64().filter(|number| *number > 0) {
+        let _ = writeln!(text, "  and {left_out} other reasons");
+    }
+    text
 }
 
 /// Makes the daemon decide now, and shows what it decided.
@@ -226,5 +280,17 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line:?} is not in:\n{text}");
         }
+    }
+
+    #[test]
+    fn an_explanation_is_written_for_people() {
+        let answer = json!({
+            "subject": "pod shop/web-0", "verdict": "at the maximum", "left_out": 2,
+            "reasons": [{"why": "not enough cpu", "number": 12, "names": ["node n1", "node n2"]}],
+        });
+        assert_eq!(
+            explanation(&answer),
+            "pod shop/web-0: at the maximum\n  not enough cpu: node n1, node n2 and 10 others\n  and 2 other reasons\n"
+        );
     }
 }

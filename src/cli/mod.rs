@@ -56,6 +56,13 @@ enum Command {
     Resume(client::Socket),
     /// Lets the running daemon try offers again that rest after failures.
     ResetOffers(client::Socket),
+    /// Asks the running daemon why a pod waits, why a node stays, or what can be bought.
+    Explain {
+        #[command(subcommand)]
+        what: client::What,
+        #[command(flatten)]
+        socket: client::Socket,
+    },
     /// Makes the running daemon decide now, and shows what it decided.
     Evaluate(client::Socket),
 }
@@ -76,6 +83,7 @@ impl Cli {
             Command::Pause { reason, socket } => client::pause(&socket, reason.as_deref()),
             Command::Resume(socket) => client::resume(&socket),
             Command::ResetOffers(socket) => client::reset_offers(&socket),
+            Command::Explain { what, socket } => client::explain(&socket, &what),
             Command::Evaluate(socket) => client::evaluate(&socket),
         }
     }

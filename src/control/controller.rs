@@ -18,7 +18,7 @@ use super::status::{Command, Decision, Status};
 use crate::model::ids::Epoch;
 use crate::model::plan::RetireReason;
 use crate::model::snapshot::Pause;
-use crate::model::{Instance, InstanceId, Memory, Operation, OperationId};
+use crate::model::{Instance, InstanceId, Memory, Operation, OperationId, Snapshot};
 use crate::ports::{Clock, CloudError, Cluster, Delivery, Grant, LedgerError, LedgerState, World};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -122,6 +122,8 @@ pub struct Controller<W: World> {
     /// Those whose turn it is.
     answering: Vec<Evaluation>,
     decisions: VecDeque<Arc<Decision>>,
+    /// What the latest turn saw, for questions.
+    seen: Option<Snapshot>,
     shown: Status,
 }
 
@@ -154,6 +156,7 @@ impl<W: World> Controller<W> {
             evaluations: Vec::new(),
             answering: Vec::new(),
             decisions: VecDeque::new(),
+            seen: None,
             shown,
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::model::ids::Epoch;
 use crate::model::snapshot::Pause;
-use crate::model::{Operation, Plan};
+use crate::model::{Explanation, Operation, Plan, Question};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -135,6 +135,13 @@ pub enum Command {
         by: String,
         /// Told when it is done, or why it is not.
         done: oneshot::Sender<Result<(), String>>,
+    },
+    /// Say why it is so.
+    Explain {
+        /// What is asked.
+        question: Question,
+        /// Told the answer, `None` when there is no such pod or node, or why there is no answer.
+        done: oneshot::Sender<Result<Option<Explanation>, String>>,
     },
     /// Make a turn now.
     Evaluate {

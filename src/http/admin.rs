@@ -124,7 +124,7 @@ where
 }
 
 /// Hands a command to the controller and waits for its answer.
-async fn tell<T>(surface: &Surface, command: impl FnOnce(oneshot::Sender<Result<T, String>>) -> Command) -> Result<T, Response> {
+pub(super) async fn tell<T>(surface: &Surface, command: impl FnOnce(oneshot::Sender<Result<T, String>>) -> Command) -> Result<T, Response> {
     let (done, answer) = oneshot::channel();
     surface.handle.commands.try_send(command(done)).map_err(|error| match error {
         TrySendError::Full(_) => failure(StatusCode::SERVICE_UNAVAILABLE, "too many commands wait already; try again"),

@@ -1,6 +1,6 @@
 use super::*;
 use crate::control::status::{Command, Decision, Status};
-use crate::model::Plan;
+use crate::model::{Explanation, Plan, Question};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use std::net::SocketAddr;
@@ -58,6 +58,10 @@ impl Bed {
                         drop(done.send(Ok(())));
                     }
                     Command::Evaluate { done } => drop(done.send(Ok(decision()))),
+                    Command::Explain { question, done } => {
+                        let known = question != Question::Node("gone".into());
+                        drop(done.send(Ok(known.then(|| Explanation::new(&question, "so".to_owned(), [])))));
+                    }
                 }
             }
         });
@@ -333,4 +337,17 @@ async fn it_ends_when_it_is_told_to() {
     tokio::time::timeout(Duration::from_secs(5), bed.served).await.expect("it ends").expect("it ends well");
     assert!(!bed.folder.path().join("run/admin.sock").exists());
     drop(idle);
+}
+
+#[tokio::test]
+async fn questions_are_answered_by_the_controller() {
+    let mut bed = Bed::start(None, Limits::default()).await;
+    bed.obey();
+    for (path, subject) in [("pods/shop/web-0", "pod shop/web-0"), ("nodes/n1", "node n1"), ("offers", "offers")] {
+        let (code, answer) = bed.tcp("GET", &format!("/api/v1/explain/{path}"), None, "").await;
+        assert_eq!((code, answer["subject"].as_str(), answer["verdict"].as_str()), (200, Some(subject), Some("so")));
+    }
+    let (code, answer) = bed.tcp("GET", "/api/v1/explain/nodes/gone", None, "").await;
+    assert_eq!((code, answer["error"].as_str()), (404, Some("there is no node gone in the cluster as the latest turn saw it")));
+    assert_eq!(bed.tcp("GET", "/api/v1/explain/pods/shop", None, "").await.0, 404);
 }

@@ -3,6 +3,7 @@
 //! Plain values without I/O. Everything that is iterated is ordered, so that two
 //! machines that see the same world write the same plan.
 
+pub mod explanation;
 pub mod ids;
 pub mod instance;
 pub mod memory;
@@ -17,6 +18,7 @@ pub mod resources;
 pub mod scheduling;
 pub mod snapshot;
 
+pub use explanation::{Explanation, Question};
 pub use ids::{InstanceId, InstanceType, NodeName, OperationId, PoolName, RuleName, SubnetId, Zone};
 pub use instance::{Instance, InstanceState, Market};
 pub use memory::Memory;

@@ -424,6 +424,25 @@ impl<'a> Buyer<'a> {
         }
     }
 
+    /// Tells of every offer whether it can be bought now, and, where a kind of pod is given, whether its empty node would
+    /// take it.
+    pub fn explain(&mut self, board: &mut Board<'a>, shape: Option<Shape>) -> Vec<(String, Result<(), String>)> {
+        let outcome = |buyer: &Self, board: &mut Board<'a>, index: usize| {
+            let offer = &buyer.offers[index];
+            if let Some(shape) = shape {
+                buyer.on_trial(board, index, |board, bin| board.fits(shape, bin)).map_err(|why| why.to_string())?;
+            }
+            let pool = buyer.settings.pools.iter().find(|pool| pool.name == offer.pool).ok_or("its pool is not configured")?;
+            buyer.choose(pool, vec![index], |_, _| 0.0).map(|_| ()).map_err(|hold| hold.to_string())
+        };
+        (0..self.offers.len())
+            .map(|index| {
+                let offer = &self.offers[index];
+                (format!("{} at {} for pool {}", offer.key, offer.price, offer.pool), outcome(self, board, index))
+            })
+            .collect()
+    }
+
     fn rests(&self, key: &OfferKey) -> Option<String> {
         let market = self.memory.markets.get(&key.market).filter(|rest| rest.until > self.now);
         if let Some(rest) = market {

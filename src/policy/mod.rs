@@ -18,7 +18,7 @@ mod topology;
 pub use audit::{Invariant, Violation, audit};
 pub use fit::Misfit;
 pub use learn::learn;
-pub use plan::plan;
+pub use plan::{explain, plan};
 pub use scale_down::forbids;
 pub use settings::{BoundsSchedule, Consolidation, MetricGoal, MetricRule, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};
 pub use survey::survey;

@@ -204,6 +204,11 @@ fn never(misfit: &Misfit) -> String {
     format!("no node that can be launched would take it: {misfit}")
 }
 
+/// The pod's priority: the highest comes first.
+type Importance = Reverse<i32>;
+/// Its larger share in millionths, its CPU and its memory: the largest comes first.
+type Size = Reverse<(u128, u64, u64)>;
+
 /// Groups the pods by importance, then size, then kind. They come in the order of their keys.
 fn runs<'a>(board: &mut Board<'a>, waiting: Vec<Waiting<'a>>) -> Vec<Run<'a>> {
     let most = |value: fn(&Resources) -> u64| waiting.iter().map(|entry| value(&entry.pod.requests)).max().unwrap_or(0).max(1);
@@ -214,7 +219,7 @@ fn runs<'a>(board: &mut Board<'a>, waiting: Vec<Waiting<'a>>) -> Vec<Run<'a>> {
     };
     // Where the larger share is the same, for a memory that all of them ask for say, the rest decides.
     let order = |pod: &Pod| (Reverse(pod.priority), Reverse((size(pod), pod.requests.cpu.0, pod.requests.memory.0)));
-    let mut runs: BTreeMap<(Reverse<i32>, Reverse<(u128, u64, u64)>, Shape), Run<'a>> = BTreeMap::new();
+    let mut runs: BTreeMap<(Importance, Size, Shape), Run<'a>> = BTreeMap::new();
     for entry in waiting {
         let shape = board.shape(entry.pod);
         let (priority, size) = order(entry.pod);

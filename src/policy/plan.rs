@@ -1,6 +1,9 @@
 //! One turn's decision: from a snapshot and a memory to a plan and the next memory.
 
+mod explaining;
 mod giving_back;
+
+pub use explaining::explain;
 
 use super::buying::{Bounds, Buyer};
 use super::fit::Board;
@@ -45,11 +48,8 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
         (Observed::Unknown(why), _) => return blind(plan, memory, format!("Kubernetes: {why}")),
         (_, Observed::Unknown(why)) => return blind(plan, memory, format!("EC2: {why}")),
     };
-    let offers: &[Offer] = snapshot.offers.known().map_or(&[], |offers| offers.as_slice());
-    let fleet = Fleet::new(settings, snapshot);
     let known = memory.clone();
-    let prices = prices(offers, &snapshot.prices);
-    let mut turn = Turn { prices, settings, snapshot, cluster, instances, offers, fleet, now, plan, wanting: 0 };
+    let mut turn = Turn { plan, ..Turn::new(settings, snapshot, cluster, instances, now) };
     let verdicts = turn.judge(&mut memory);
     turn.buy(&known, &mut memory, &verdicts);
     turn.give_back(&mut memory, &verdicts);
@@ -118,6 +118,13 @@ struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
+    fn new(settings: &'a Settings, snapshot: &'a Snapshot, cluster: &'a ClusterView, instances: &'a [Instance], now: Timestamp) -> Self {
+        let offers: &[Offer] = snapshot.offers.known().map_or(&[], |offers| offers.as_slice());
+        let prices = prices(offers, &snapshot.prices);
+        let fleet = Fleet::new(settings, snapshot);
+        Self { prices, settings, snapshot, cluster, instances, offers, fleet, now, plan: Plan::default(), wanting: 0 }
+    }
+
     /// Lets every rule see the world, so that streaks are kept whatever is done.
     fn judge(&self, memory: &mut Memory) -> Verdicts {
         let judge = |pool: &PoolSettings| {

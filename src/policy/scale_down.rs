@@ -114,6 +114,19 @@ impl<'a> Chooser<'_, 'a> {
         if chosen.is_empty() { Err(refusals) } else { Ok(chosen) }
     }
 
+    /// Tells whether a node of the pool may go, and its pods would find places.
+    ///
+    /// # Errors
+    /// Why it may not.
+    pub fn may_go_alone(&self, pool: &PoolSettings, name: &NodeName) -> Result<(), String> {
+        let pods = pods_by_node(self.cluster);
+        let on_it = pods.get(name).map_or(&[][..], Vec::as_slice);
+        let members = self.fleet.pool(&pool.name).iter().filter_map(|member| Some((member, member.node?)));
+        let (member, node) = members.into_iter().find(|(_, node)| node.name == *name).ok_or("it is not in the pool")?;
+        may_go(self.settings, self.cluster, self.memory, member, node, on_it, self.now)?;
+        Stay::new(self.cluster, self.fleet, &pods)?.lose(&[name])
+    }
+
     /// Lists the nodes that may go, were it for their own pods, and why the others may not.
     fn candidates<'p>(
         &'p self,

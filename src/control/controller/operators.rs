@@ -4,6 +4,8 @@ use super::super::settings::Settings;
 use super::super::status::Command;
 use super::{Controller, Event, Word};
 use crate::model::snapshot::Pause;
+use crate::model::{Explanation, Question, Snapshot};
+use crate::policy;
 use crate::ports::{Ledger, LedgerError, World};
 use std::sync::Arc;
 use tokio::sync::oneshot;
@@ -28,6 +30,9 @@ impl<W: World> Controller<W> {
                 let _ = done.send(Ok(()));
                 self.turn("operator");
             }
+            Command::Explain { question, done } => {
+                let _ = done.send(self.explain(&question));
+            }
             Command::Evaluate { done } if self.grant.is_none() => {
                 let _ = done.send(Err("this instance does not lead; ask the leader".into()));
             }
@@ -36,6 +41,16 @@ impl<W: World> Controller<W> {
                 self.turn("operator");
             }
         }
+    }
+
+    /// Answers from what the latest turn has seen.
+    fn explain(&self, question: &Question) -> Result<Option<Explanation>, String> {
+        if self.grant.is_none() {
+            return Err("this instance does not lead; ask the leader".into());
+        }
+        let seen = self.seen.as_ref().ok_or("no turn is over yet; ask again in a moment")?;
+        let snapshot = Snapshot { operations: self.operations.clone(), pause: self.pause.clone(), ..seen.clone() };
+        Ok(policy::explain(&self.context.settings.policy, &snapshot, &self.memory, question, self.now()))
     }
 
     /// Words reach the ledger one after the other, so that the last of them is what holds.

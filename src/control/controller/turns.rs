@@ -80,8 +80,20 @@ impl<W: World> Controller<W> {
         }
         self.remember(&grant, &plan);
         self.forget_old(&grant);
+        self.see(snapshot);
         let decision = Arc::new(Decision { at: now, trigger, plan, refused, operations: begun });
         self.after_turn(trigger, &Ok(decision));
+    }
+
+    /// Keeps what a turn saw. One that was too urgent to ask Prometheus leaves what is known from there.
+    fn see(&mut self, snapshot: Snapshot) {
+        let before = self.seen.take();
+        self.seen = Some(match (before, &snapshot.utilisation) {
+            (Some(before), Observed::Unknown(crate::model::Missing::NotAsked)) => {
+                Snapshot { utilisation: before.utilisation, metrics: before.metrics, ..snapshot }
+            }
+            _ => snapshot,
+        });
     }
 
     pub(super) fn after_turn(&mut self, trigger: &'static str, decision: &Result<Arc<Decision>, String>) {

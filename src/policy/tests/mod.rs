@@ -1,6 +1,7 @@
 //! The policy from outside: a small cluster, changed row by row.
 
 mod buying;
+mod explaining;
 mod fitting;
 mod fixed_point;
 mod giving_back;
@@ -20,7 +21,7 @@ use crate::model::scheduling::{ARCH_LABEL, INSTANCE_TYPE_LABEL, Labels, POOL_LAB
 use crate::model::snapshot::{Observed, UtilisationReport};
 use crate::model::{
     Action, Bytes, ClusterView, Instance, Launch, LaunchOrder, LaunchRequest, LaunchState, Market, Memory, MilliCpu, Node, NodeName, Offer,
-    OfferKey, Operation, Plan, Pod, PodKey, PodPhase, Readiness, Reading, Resources, RetireOrder, Snapshot,
+    OfferKey, Operation, OperationId, Plan, Pod, PodKey, PodPhase, Readiness, Reading, Resources, RetireOrder, Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};

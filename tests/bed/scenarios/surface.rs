@@ -4,10 +4,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
+use kube::ResourceExt as _;
 use tokio::net::UnixDatagram;
 
 use super::fleet::{SOON, create_table, fleet, launched_since, leads, settled};
 use crate::bed::Bed;
+use crate::cluster::NAMESPACE;
 use crate::configuration::Configuration;
 use crate::proxy::faults::{Matcher, When};
 use crate::wait::{Seen, until};
@@ -52,6 +54,23 @@ pub async fn operators(bed: &mut Bed) -> Result<()> {
     ensure!(cli(bed, &["evaluate"]).await?.contains("[held: paused"), "an evaluation says nothing of the pause");
     cli(bed, &["resume"]).await?;
     ensure!(!cli(bed, &["status"]).await?.contains("PAUSED"), "still paused");
+
+    bed.cluster.apply(&Workload::new("giant", 1, "500", "1Gi")).await?;
+    let giant = bed.cluster.wait_for_unschedulable("giant", 1, SOON).await?.remove(0).name_any();
+    until("an explanation of a pod that nothing can take", SOON, async || {
+        let told = cli(bed, &["explain", "pod", &format!("{NAMESPACE}/{giant}")]).await.unwrap_or_else(|error| error.to_string());
+        let found = told.contains("no node that can be launched would take it: not enough cpu");
+        Ok(if found { Seen::Done(()) } else { Seen::NotYet(told) })
+    })
+    .await?;
+    let node = bed.cluster.wait_for_ready_workers(1, SOON).await?.remove(0).name_any();
+    let told = cli(bed, &["explain", "node", &node]).await?;
+    ensure!(told.starts_with(&format!("node {node}: ")) && told.contains("gives nothing back now"), "{told}");
+    let told = cli(bed, &["explain", "offers"]).await?;
+    ensure!(told.contains(" offers can be bought now"), "{told}");
+    let nobody = bed.run_command(&toml, &["explain", "node", "nobody", "--socket", &socket]).await?;
+    ensure!(nobody.code != 0 && nobody.stderr.contains("there is no node nobody"), "{nobody:?}");
+    bed.cluster.remove("giant").await?;
 
     let refused = reqwest::Client::new().post(format!("{}/api/v1/pause", daemon.url())).send().await?.status();
     ensure!(refused == 403, "a change over TCP without a token: {refused}");
