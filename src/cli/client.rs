@@ -1,5 +1,6 @@
 //! `node-fleet status`, `pause`, `resume`, `reset-offers`, `explain` and `evaluate`: what an operator asks of the running daemon, over its socket.
 
+use crate::model::offer::HourlyPrice;
 use anyhow::{Context, anyhow, bail};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::Request;
@@ -195,7 +196,7 @@ fn plan(plan: &Value) -> String {
         let share = |key: &str| pool[key].as_f64().map_or_else(|| "unknown".to_owned(), |share| format!("{:.0} %", share * 100.0));
         let _ = writeln!(
             text,
-            "pool {}: {} ready of {} wanted ({} to {}), {} launching, CPU {}, memory {}",
+            "pool {}: {} ready of {} wanted ({} to {}), {} launching, CPU {}, memory {}, {} now and {} after this plan",
             words(&pool["pool"]),
             pool["ready"],
             pool["desired"],
@@ -204,6 +205,8 @@ fn plan(plan: &Value) -> String {
             pool["in_flight"],
             share("cpu"),
             share("memory"),
+            price(&pool["price"]),
+            price(&pool["price_after"]),
         );
         for finding in list(&pool["findings"]) {
             let _ = writeln!(
@@ -238,6 +241,11 @@ fn plan(plan: &Value) -> String {
     text
 }
 
+/// Writes a price: micro-dollars an hour.
+fn price(value: &Value) -> String {
+    HourlyPrice(value.as_u64().unwrap_or_default()).to_string()
+}
+
 /// Writes a hold with what belongs to it.
 fn held(hold: &Value) -> String {
     let Some(fields) = hold.as_object() else { return String::new() };
@@ -265,7 +273,7 @@ mod tests {
             "cluster": "c", "owner": "server-1/1/a", "role": {"role": "leader", "epoch": 7},
             "pause": {"since": "2026-01-01T00:00:00Z", "by": "uid 0", "reason": "maintenance"},
             "sources": {"ec2": {"ok": true}, "prometheus": {"ok": false, "why": "refused"}},
-            "plan": {"pools": [{"pool": "workers", "ready": 2, "desired": 3, "min": 2, "max": 10, "in_flight": 1, "cpu": 0.5, "memory": null,
+            "plan": {"pools": [{"pool": "workers", "ready": 2, "desired": 3, "min": 2, "max": 10, "in_flight": 1, "cpu": 0.5, "memory": null, "price": 96_000, "price_after": 192_000,
                 "findings": [{"rule": "cpu", "wants": 1, "evidence": "71 %", "hold": {"hold": "cooling_down", "until": "12:00"}}]}]},
             "operations": [{"kind": "launch", "id": "o-1", "order": {"pool": "workers"}, "state": "joining", "updated": "now"}],
         });
@@ -274,7 +282,7 @@ mod tests {
             "cluster c: leader in epoch 7 (server-1/1/a)",
             "PAUSED since 2026-01-01T00:00:00Z by uid 0: maintenance",
             "source prometheus: FAILING: refused",
-            "pool workers: 2 ready of 3 wanted (2 to 10), 1 launching, CPU 50 %, memory unknown",
+            "pool workers: 2 ready of 3 wanted (2 to 10), 1 launching, CPU 50 %, memory unknown, $0.0960/h now and $0.1920/h after this plan",
             "  cpu: wants +1; 71 % [held: cooling down until 12:00]",
             "launch o-1 in pool workers: joining, now",
         ] {

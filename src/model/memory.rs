@@ -1,9 +1,10 @@
 //! What the policy remembers from turn to turn. The ledger keeps it, so a standby
 //! carries on where the leader stopped.
 
-use super::ids::{NodeName, PoolName, RuleName};
+use super::ids::{InstanceType, NodeName, PoolName, RuleName};
 use super::instance::Market;
 use super::offer::OfferKey;
+use super::resources::Resources;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -40,6 +41,15 @@ pub struct Incident {
     pub text: String,
     /// How long it is shown.
     pub until: Timestamp,
+}
+
+/// What nodes of a type were seen to have for pods.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allocatable {
+    /// The least of them, without extended resources.
+    pub least: Resources,
+    /// When one was last seen.
+    pub seen: Timestamp,
 }
 
 /// What is remembered of a pool.
@@ -80,6 +90,9 @@ pub struct Memory {
     pub incidents: BTreeMap<String, Incident>,
     /// Nodes whose drain failed, and until when they are left alone.
     pub resting_nodes: BTreeMap<NodeName, Timestamp>,
+    /// What nodes of a type in a pool really have for pods.
+    #[serde(with = "super::offer::pairs")]
+    pub allocatable: BTreeMap<(PoolName, InstanceType), Allocatable>,
     /// Instances without a journal entry or node, nodes without an instance: since when.
     pub strays: BTreeMap<String, Timestamp>,
 }

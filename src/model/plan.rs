@@ -356,6 +356,8 @@ pub struct PoolReport {
     pub desired: u32,
     /// Dollars per hour of what exists, as far as prices are known.
     pub price: HourlyPrice,
+    /// The same once the plan is carried out, at most.
+    pub price_after: HourlyPrice,
     /// Mean CPU utilisation, 0 to 1, where it can be trusted.
     pub cpu: Option<f64>,
     /// Mean memory utilisation, 0 to 1, where it can be trusted.

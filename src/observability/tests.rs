@@ -23,6 +23,7 @@ fn plan() -> Plan {
             max: 10,
             desired: 4,
             price: HourlyPrice(288_000),
+            price_after: HourlyPrice(0),
             cpu: Some(0.71),
             memory: Some(0.5),
             findings: vec![Finding { rule: "cpu".into(), evidence: String::new(), wants: 1, hold }],

@@ -139,7 +139,11 @@ impl<'a> Buyer<'a> {
     fn room(&self, index: usize) -> &Resources {
         self.room[index].get_or_init(|| {
             let offer = &self.offers[index];
+            let learned = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone()));
             let mut room = offer.allocatable.clone();
+            if let Some(learned) = learned {
+                room = Resources { extended: room.extended, ..learned.least.clone() };
+            }
             for pod in &self.daemons {
                 if node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok() {
                     room.subtract(&pod.requests);

@@ -12,14 +12,14 @@ use super::pending::{self, Promises, Waiting};
 use super::rules::{self, Demand, NoLoad, PoolLoad, Strength, Verdict};
 use super::scale_down;
 use super::settings::{PoolSettings, Settings};
-use crate::model::memory::{Memory, PoolMemory, Rest};
+use crate::model::memory::{Allocatable, Memory, PoolMemory, Rest};
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::RetireState;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason, RetireReason};
 use crate::model::snapshot::Observed;
 use crate::model::{
-    Action, ClusterView, Instance, Launch, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName, PoolReport, RuleName,
-    Snapshot,
+    Action, ClusterView, Instance, InstanceType, Launch, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName,
+    PoolReport, Resources, RuleName, Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -48,11 +48,13 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
         (Observed::Unknown(why), _) => return blind(plan, memory, format!("Kubernetes: {why}")),
         (_, Observed::Unknown(why)) => return blind(plan, memory, format!("EC2: {why}")),
     };
-    let known = memory.clone();
     let mut turn = Turn { plan, ..Turn::new(settings, snapshot, cluster, instances, now) };
+    learn_allocatable(settings, &turn.fleet, &mut memory, now);
+    let known = memory.clone();
     let verdicts = turn.judge(&mut memory);
     turn.buy(&known, &mut memory, &verdicts);
     turn.give_back(&mut memory, &verdicts);
+    turn.sum_up();
     turn.plan.alerts.extend(alerts(cluster, &memory, now));
     (turn.plan, memory)
 }
@@ -67,6 +69,8 @@ fn forget(memory: &Memory, now: Timestamp) -> Memory {
     memory.offers.retain(|_, rest| lately(rest));
     memory.markets.retain(|_, rest| lately(rest));
     memory.incidents.retain(|_, incident| incident.until > now);
+    // The launch template may have changed meanwhile.
+    memory.allocatable.retain(|_, allocatable| now.duration_since(allocatable.seen) < day);
     memory
 }
 
@@ -366,9 +370,31 @@ impl<'a> Turn<'a> {
             max: bounds.max,
             desired: self.fleet.staying(&pool.name) + bought,
             price: HourlyPrice(members.iter().filter_map(|member| known.get(&member.offer())).map(|price| price.0).sum()),
+            price_after: HourlyPrice(0),
             cpu: load.as_ref().ok().map(|load| load.cpu),
             memory: load.as_ref().ok().map(|load| load.memory),
             findings,
+        }
+    }
+
+    /// Says what each pool will cost once the plan is carried out.
+    fn sum_up(&mut self) {
+        for report in &mut self.plan.pools {
+            let mut price = report.price.0;
+            for action in &self.plan.actions {
+                match action {
+                    Action::Launch(order) if order.pool == report.pool => {
+                        price = price.saturating_add(order.price.0.saturating_mul(u64::from(order.count)));
+                    }
+                    Action::Retire(order) if order.pool == report.pool => {
+                        let gone = self.fleet.pool(&report.pool).iter().find(|member| member.id.is_some() && member.id == order.instance);
+                        let gone = gone.and_then(|member| self.prices.get(&member.offer()));
+                        price = price.saturating_sub(gone.map_or(0, |gone| gone.0));
+                    }
+                    Action::Launch(_) | Action::Retire(_) => {}
+                }
+            }
+            report.price_after = HourlyPrice(price);
         }
     }
 
@@ -394,6 +420,20 @@ fn regret(memory: &mut PoolMemory, now: Timestamp) {
         memory.regrets = memory.regrets.saturating_add(1);
         memory.regretted = Some(now);
     }
+}
+
+/// Remembers what the nodes that serve have for pods: an estimate that is too high would buy nodes without end.
+/// Extended resources are left out, since they appear later than the node.
+fn learn_allocatable(settings: &Settings, fleet: &Fleet<'_>, memory: &mut Memory, now: Timestamp) {
+    let mut least: BTreeMap<(PoolName, InstanceType), Resources> = BTreeMap::new();
+    for pool in &settings.pools {
+        for member in fleet.pool(&pool.name).iter().filter(|member| member.serves()) {
+            let Some(node) = member.node else { continue };
+            let has = Resources { extended: BTreeMap::new(), ..node.allocatable.clone() };
+            least.entry((pool.name.clone(), member.instance_type.clone())).and_modify(|least| least.lower_to(&has)).or_insert(has);
+        }
+    }
+    memory.allocatable.extend(least.into_iter().map(|(key, least)| (key, Allocatable { least, seen: now })));
 }
 
 /// Keeps the streaks of readings in which the pool is idle, or has room to be consolidated.

@@ -297,3 +297,51 @@ fn a_schedule_changes_the_bounds() {
     assert_eq!(launched(&scene.turn(start())), 3, "at noon");
     assert_eq!(launched(&scene.turn(after(12 * 60))), 0, "at midnight");
 }
+
+#[test]
+fn what_nodes_of_a_type_really_have_is_learnt() {
+    let wants = 1800;
+    let mut scene = Scene::with_nodes(1).pods([running("a", 200, "n0"), pending("w", wants)]);
+    scene.settings.pools[0].min = 0;
+    scene.offers.retain(|offer| offer.key.instance_type.as_str() == "m5.large");
+    assert_eq!(launched(&scene.turn(start())), 1, "an empty m5.large is said to have 1900m");
+    scene.view.nodes.get_mut("n0").expect("the node").allocatable.cpu = MilliCpu(1700);
+    let plan = scene.turn(start());
+    assert_eq!((launched(&plan), plan.unplaceable_pods), (0, 1), "the one that there is has 1700m: another would not take it either");
+    // Only its daemon sets and its labels tell it from another; one that is not Ready tells nothing.
+    scene.view.nodes.clear();
+    scene.instances.clear();
+    assert_eq!(scene.turn(after(60)).unplaceable_pods, 1, "it is remembered");
+    assert_eq!(scene.turn(after(25 * 60)).unplaceable_pods, 0, "for a day");
+}
+
+#[test]
+fn extended_resources_are_not_learnt_from_nodes_whose_plugin_does_not_run_yet() {
+    let gpu = |resources: &mut Resources| resources.extended.extend([("nvidia.com/gpu".to_owned(), 1)]);
+    let mut waits = pending("w", 100);
+    gpu(&mut waits.requests);
+    let mut scene = Scene::with_nodes(1).pods([waits]);
+    scene.settings.pools[0].min = 0;
+    scene.offers.iter_mut().for_each(|offer| gpu(&mut offer.allocatable));
+    let plan = scene.turn(start());
+    assert_eq!((launched(&plan), plan.unplaceable_pods), (1, 0));
+}
+
+#[test]
+fn the_price_is_told_before_and_after() {
+    let prices = |plan: &Plan| (plan.pools[0].price.0, plan.pools[0].price_after.0);
+    let mut quiet = Scene::with_nodes(2);
+    let plan = quiet.turn(start());
+    let now = prices(&plan).0;
+    assert_eq!(prices(&plan), (now, now));
+    let mut grows = Scene::with_nodes(2).pods([running("a", 1800, "n0"), running("b", 1800, "n1"), pending("w", 1800), pending("v", 1800)]);
+    let plan = grows.turn(start());
+    let bought: u64 = launches(&plan).iter().map(|order| order.price.0 * u64::from(order.count)).sum();
+    assert!(bought > 0);
+    assert_eq!(prices(&plan), (now, now + bought));
+    let mut shrinks = Scene::with_nodes(3).busy(0.1, 0.1);
+    let plan = shrinks.turns(0, 10);
+    assert_eq!(retirements(&plan).len(), 1);
+    let spot = 33_600;
+    assert_eq!(prices(&plan), (now + spot, now), "the spot node goes");
+}
