@@ -24,10 +24,10 @@ const LARGEST: usize = 16 << 20;
 #[derive(Debug, clap::Args)]
 pub(super) struct Socket {
     /// The daemon's Unix socket (`http.socket`).
-    #[arg(long, value_name = "PATH", env = "NODE_FLEET__HTTP__SOCKET", default_value = "/run/node-fleet/admin.sock")]
+    #[arg(long, global = true, value_name = "PATH", env = "NODE_FLEET__HTTP__SOCKET", default_value = "/run/node-fleet/admin.sock")]
     socket: PathBuf,
     /// Prints the daemon's answer as it is.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 

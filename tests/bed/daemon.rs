@@ -18,6 +18,8 @@ use crate::processes::{Process, free_port};
 use crate::wait::{Seen, until};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_node-fleet");
+/// How long the kernel may take to stop all threads of a process.
+const STANDS_STILL: Duration = Duration::from_secs(5);
 
 /// Where a daemon finds the world.
 #[derive(Clone, Debug)]
@@ -80,8 +82,14 @@ impl Daemon {
     }
 
     /// Stops it in the middle of everything, as a hypervisor does.
-    pub fn freeze(&self) -> Result<()> {
-        self.process.signal(Signal::SIGSTOP)
+    pub async fn freeze(&self) -> Result<()> {
+        self.process.signal(Signal::SIGSTOP)?;
+        // Until its threads have heard of it they go on.
+        until("all threads to stand still", STANDS_STILL, async || {
+            let running = self.process.threads()?.into_iter().filter(|state| *state != 'T').count();
+            Ok(if running == 0 { Seen::Done(()) } else { Seen::NotYet(format!("{running} go on")) })
+        })
+        .await
     }
 
     /// Lets it go on.

@@ -58,6 +58,19 @@ impl Process {
         kill(Pid::from_raw(id), signal).with_context(|| format!("send {signal} to {}", self.name))
     }
 
+    /// The state of each of its threads, as the kernel tells it: `R`, `S`, `D`, `T` and so on.
+    pub fn threads(&self) -> Result<Vec<char>> {
+        let mut states = Vec::new();
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id())).context("the threads")? {
+            // A thread may end between the two looks.
+            let Ok(stat) = std::fs::read_to_string(thread?.path().join("stat")) else { continue };
+            // The name in brackets may hold anything.
+            let after = stat.rsplit_once(')').map(|(_, after)| after).context("a thread's state")?;
+            states.push(after.trim_start().chars().next().context("a thread's state")?);
+        }
+        Ok(states)
+    }
+
     /// The exit code once it has ended; a signal counts as 128 and its number.
     pub fn exit_code(&mut self) -> Result<Option<i32>> {
         use std::os::unix::process::ExitStatusExt;

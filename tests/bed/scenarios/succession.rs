@@ -271,7 +271,7 @@ async fn asleep(bed: &Bed, sleeper: &Daemon, successor: &Daemon, pods: usize, sl
     let hold = bed.proxy.faults.hold(call.by(&access_key(&sleeper.name)), when);
     bed.cluster.scale("shop", pods).await?;
     let sent = hold.reached(SOON).await.context(what)?;
-    sleeper.freeze()?;
+    sleeper.freeze().await?;
     let fell_asleep = Instant::now();
     let late = if is_late {
         Some(hold)
