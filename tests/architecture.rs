@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The nouns of the policy: its settings, and what its audit finds. Its decisions are not among them.
-const POLICY_NOUNS: [&str; 13] = [
+const POLICY_NOUNS: [&str; 14] = [
     "policy::audit",
     "policy::Invariant",
     "policy::Violation",
@@ -16,6 +16,7 @@ const POLICY_NOUNS: [&str; 13] = [
     "policy::BoundsSchedule",
     "policy::ScaleUp",
     "policy::ScaleDown",
+    "policy::Consolidation",
     "policy::OfferRest",
     "policy::MetricRule",
     "policy::MetricGoal",
