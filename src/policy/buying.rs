@@ -4,6 +4,7 @@ use super::fit::{Board, Misfit, node_accepts};
 use super::fleet::{Fleet, cost, count};
 use super::settings::{PoolSettings, Settings};
 use super::topology::Shape;
+use super::worth::Worth;
 use crate::model::memory::Memory;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::{Hold, LaunchOrder, LaunchReason, PODS_NAMED};
@@ -37,15 +38,28 @@ impl PoolSettings {
     }
 }
 
+/// How types are chosen for pods, and pods for nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Each node is of the type that pays best for what is left, and is filled with it.
+    Mixed,
+    /// Each node is of this type, wherever it will do.
+    Prefer(InstanceType),
+    /// The largest pod comes first; its node is of the type that is cheapest by the core.
+    FirstFitDecreasing,
+}
+
 /// A node that is to be bought.
 #[derive(Clone, Debug)]
 pub struct Purchase<'a> {
     offer: &'a Offer,
+    index: usize,
     bin: usize,
     reason: LaunchReason,
 }
 
 /// Decides what can still be bought, and keeps count of what has been.
+#[derive(Clone)]
 pub struct Buyer<'a> {
     settings: &'a Settings,
     offers: &'a [Offer],
@@ -65,6 +79,7 @@ pub struct Buyer<'a> {
     /// The offers, pool by pool.
     by_pool: BTreeMap<&'a PoolName, Vec<usize>>,
     holders: BTreeMap<Shape, Rc<Holders>>,
+    way: Way,
 }
 
 /// Which offers hold a kind of pod on an empty node, pool by pool; the pods around it are left aside.
@@ -115,6 +130,7 @@ impl<'a> Buyer<'a> {
             purchases: Vec::new(),
             by_pool: BTreeMap::new(),
             holders: BTreeMap::new(),
+            way: Way::Mixed,
         };
         for (index, offer) in offers.iter().enumerate() {
             buyer.by_pool.entry(&offer.pool).or_default().push(index);
@@ -127,6 +143,43 @@ impl<'a> Buyer<'a> {
             }
         }
         buyer
+    }
+
+    /// Makes a buyer that has bought what this one has and goes on in another way.
+    #[must_use]
+    pub fn going(&self, way: Way) -> Self {
+        Self { way, ..self.clone() }
+    }
+
+    /// Gives the way in which it chooses types.
+    #[must_use]
+    pub fn way(&self) -> &Way {
+        &self.way
+    }
+
+    /// Names types that may be cheaper than the mixture that `other` has bought: the cheapest for its cores and bytes,
+    /// at what these are worth to the pods that it has bought for.
+    #[must_use]
+    pub fn types_worth_trying(&self, other: &Self, most: usize) -> Vec<InstanceType> {
+        let mut demand = Resources::default();
+        other.purchases.iter().for_each(|purchase| demand.add(other.room(purchase.index)));
+        let available: Vec<usize> = (0..self.offers.len()).filter(|index| self.rests(&self.offers[*index].key).is_none()).collect();
+        let worth = Worth::of(available.iter().map(|index| (self.room(*index), self.offers[*index].price)), &demand);
+        let mut costs: BTreeMap<&InstanceType, f64> = BTreeMap::new();
+        for index in available {
+            let (offer, room) = (&self.offers[index], self.room(index));
+            let cost = offer.price.dollars() / worth.value(room).max(1e-9);
+            costs.entry(&offer.key.instance_type).and_modify(|least| *least = least.min(cost)).or_insert(cost);
+        }
+        let mut types: Vec<(&InstanceType, f64)> = costs.into_iter().collect();
+        types.sort_by(|(_, one), (_, other)| one.total_cmp(other));
+        types.into_iter().take(most).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Gives the price of everything, and how many nodes are bought.
+    #[must_use]
+    pub fn bill(&self) -> (HourlyPrice, usize) {
+        (self.price, self.purchases.len())
     }
 
     /// Gives the offer's room for pods on an empty node.
@@ -186,7 +239,16 @@ impl<'a> Buyer<'a> {
                     continue;
                 }
             };
-            match self.choose(pool, fitting, |buyer, index| buyer.cost_per_pod(board, index, waiting)) {
+            let ahead = &waiting[..waiting.len().min(LOOK_AHEAD)];
+            let mut worth: Option<Worth> = None;
+            let cost = |buyer: &Self, index: usize| {
+                if buyer.way == Way::FirstFitDecreasing {
+                    return buyer.offers[index].price.dollars() / buyer.room(index).cpu.cores().max(0.001);
+                }
+                let worth = *worth.get_or_insert_with(|| buyer.worth(board, index, ahead));
+                buyer.cost_per_value(board, index, ahead, worth)
+            };
+            match self.choose(pool, fitting, cost) {
                 Ok(index) => return Ok(self.buy(board, index, reason.clone())),
                 Err(hold) => refusal = refusal.or(Some(Refusal::Now(pool.name.clone(), hold))),
             }
@@ -334,31 +396,42 @@ impl<'a> Buyer<'a> {
         seen
     }
 
-    /// Dollars an hour for each pod (weighed by its CPU) that an empty node of the offer would take.
-    fn cost_per_pod(&self, board: &mut Board<'a>, index: usize, waiting: &[(Shape, u32)]) -> f64 {
-        let ahead = &waiting[..waiting.len().min(LOOK_AHEAD)];
-        let weight = if ahead.iter().all(|(shape, _)| board.is_alone(*shape)) {
-            self.weight_of_simple_pods(board, index, ahead)
+    /// Finds what a core and a byte are worth to what waits, from the offers that compete with this one.
+    fn worth(&self, board: &Board<'a>, index: usize, ahead: &[(Shape, u32)]) -> Worth {
+        let mut demand = Resources::default();
+        for (shape, number) in ahead {
+            demand.add(&board.example(*shape).requests.times(u64::from(*number)));
+        }
+        let competing = self.by_pool.get(&self.offers[index].pool).into_iter().flatten();
+        let competing =
+            competing.filter(|other| self.group(**other) == self.group(index) && self.rests(&self.offers[**other].key).is_none());
+        Worth::of(competing.map(|other| (self.room(*other), self.offers[*other].price)), &demand)
+    }
+
+    /// Dollars an hour for what the pods are worth that an empty node of the offer would take.
+    fn cost_per_value(&self, board: &mut Board<'a>, index: usize, ahead: &[(Shape, u32)], worth: Worth) -> f64 {
+        let value = if ahead.iter().all(|(shape, _)| board.is_alone(*shape)) {
+            self.value_of_simple_pods(board, index, ahead, worth)
         } else {
-            self.on_trial(board, index, |board, bin| weight_of_pods(board, bin, ahead))
+            self.on_trial(board, index, |board, bin| value_of_pods(board, bin, ahead, worth))
         };
-        self.offers[index].price.dollars() / f64::max(weight, 1e-6)
+        self.offers[index].price.dollars() / f64::max(value, 1e-9)
     }
 
     /// Fills an empty node with pods that ask nothing of those around them.
-    fn weight_of_simple_pods(&self, board: &Board<'a>, index: usize, ahead: &[(Shape, u32)]) -> f64 {
+    fn value_of_simple_pods(&self, board: &Board<'a>, index: usize, ahead: &[(Shape, u32)], worth: Worth) -> f64 {
         let offer = &self.offers[index];
         let mut free = self.room(index).clone();
-        let mut weight = 0.0;
+        let mut value = 0.0;
         for (shape, number) in ahead {
             let pod = board.example(*shape);
             let taken = pod.requests.times_in(&free).min(u64::from(*number));
             if taken > 0 && node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok() {
                 free.subtract(&pod.requests.times(taken));
-                weight += weight_of(pod) * f64::from(u32::try_from(taken).unwrap_or(u32::MAX));
+                value += worth.value(&pod.requests) * f64::from(u32::try_from(taken).unwrap_or(u32::MAX));
             }
         }
-        weight
+        value
     }
 
     /// Chooses among offers: the market that the spot share wants, the emptiest zone, then the lowest `cost`.
@@ -392,8 +465,15 @@ impl<'a> Buyer<'a> {
             }
         }
         let group = self.best_group(pool, &offers);
-        let mut scored: Vec<(f64, usize)> =
-            offers.into_iter().filter(|index| self.group(*index) == group).map(|index| (cost(self, index), index)).collect();
+        offers.retain(|index| self.group(*index) == group);
+        let is_preferred = |index: &usize| match &self.way {
+            Way::Prefer(instance_type) => self.offers[*index].key.instance_type == *instance_type,
+            Way::Mixed | Way::FirstFitDecreasing => false,
+        };
+        if offers.iter().any(is_preferred) {
+            offers.retain(is_preferred);
+        }
+        let mut scored: Vec<(f64, usize)> = offers.into_iter().map(|index| (cost(self, index), index)).collect();
         scored.sort_by(|(a, i), (b, j)| a.total_cmp(b).then_with(|| self.offers[*i].key.cmp(&self.offers[*j].key)));
         scored.first().map(|(_, index)| *index).ok_or_else(|| Hold::NoOffer { why: "the pool has none".into() })
     }
@@ -464,7 +544,7 @@ impl<'a> Buyer<'a> {
         *self.markets.entry(offer.pool.clone()).or_default().entry(offer.key.market).or_default() += 1;
         *self.totals.entry(offer.pool.clone()).or_default() += 1;
         self.price.0 += offer.price.0;
-        self.purchases.push(Purchase { offer, bin, reason });
+        self.purchases.push(Purchase { offer, index, bin, reason });
         bin
     }
 
@@ -520,8 +600,8 @@ impl<'a> Buyer<'a> {
 }
 
 /// Fills the node `bin` with what waits.
-fn weight_of_pods(board: &mut Board<'_>, bin: usize, ahead: &[(Shape, u32)]) -> f64 {
-    let mut weight = 0.0;
+fn value_of_pods(board: &mut Board<'_>, bin: usize, ahead: &[(Shape, u32)], worth: Worth) -> f64 {
+    let mut value = 0.0;
     for (shape, number) in ahead {
         let alone = board.is_alone(*shape);
         let mut left = *number;
@@ -530,16 +610,11 @@ fn weight_of_pods(board: &mut Board<'_>, bin: usize, ahead: &[(Shape, u32)]) -> 
             let most = if alone { pod.requests.times_in(&board.bin(bin).free) } else { 1 };
             let taken = left.min(u32::try_from(most).unwrap_or(u32::MAX));
             board.load(*shape, taken, bin);
-            weight += weight_of(pod) * f64::from(taken);
+            value += worth.value(&pod.requests) * f64::from(taken);
             left -= taken;
         }
     }
-    weight
-}
-
-/// What a pod counts when types are compared: its cores, and a little for being one more.
-fn weight_of(pod: &Pod) -> f64 {
-    0.01 + pod.requests.cpu.cores()
+    value
 }
 
 /// Makes a pod of a daemon set, which comes to every node that takes it.

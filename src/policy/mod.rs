@@ -14,6 +14,7 @@ pub mod settings;
 mod strays;
 mod survey;
 mod topology;
+mod worth;
 
 pub use audit::{Invariant, Violation, audit};
 pub use fit::Misfit;

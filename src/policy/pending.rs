@@ -1,6 +1,6 @@
 //! Finds room for pods that wait: on nodes that exist, that are on their way, or that are bought.
 
-use super::buying::{Buyer, LOOK_AHEAD, Refusal};
+use super::buying::{Buyer, LOOK_AHEAD, Refusal, Way};
 use super::fit::{Board, Misfit};
 use super::fleet::count;
 use super::settings::Settings;
@@ -52,6 +52,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Less is better: pods left alone, then the price, then the number of nodes.
+    fn rank(&self, buyer: &Buyer<'_>) -> (Reverse<u32>, u64, usize) {
+        let (price, nodes) = buyer.bill();
+        (Reverse(self.covered + self.served), price.0, nodes)
+    }
+
     /// Says what a human should look at.
     #[must_use]
     pub fn alert(&self) -> Option<Alert> {
@@ -77,6 +83,54 @@ impl Outcome {
 struct Run<'a> {
     shape: Shape,
     entries: Vec<Waiting<'a>>,
+    /// The first that has not been dealt with.
+    next: usize,
+    /// They may buy nodes.
+    buys: bool,
+}
+
+impl<'a> Run<'a> {
+    fn first(&self) -> Option<Waiting<'a>> {
+        self.entries.get(self.next).copied()
+    }
+
+    fn left(&self) -> &[Waiting<'a>] {
+        &self.entries[self.next..]
+    }
+}
+
+/// How many pods are placed in all when one packing after the other is tried.
+const PLACED_IN_ALL: usize = 20_000;
+/// How many types are tried as the one that is bought wherever it will do.
+const TYPES_TRIED: usize = 12;
+
+/// Places the pods in the cheapest of a few ways. The fewer pods there are, the more ways are tried.
+///
+/// A way that serves more pods is better than a cheaper one.
+pub fn place_cheaply<'a>(
+    settings: &Settings,
+    board: &mut Board<'a>,
+    buyer: &mut Buyer<'a>,
+    waiting: &[Waiting<'a>],
+    promises: &Promises<'a>,
+    existing: usize,
+    now: Timestamp,
+) -> Outcome {
+    let (empty_board, empty_buyer) = (board.clone(), buyer.clone());
+    let mut best = place(settings, board, buyer, waiting.to_vec(), promises, existing, now);
+    let tries = PLACED_IN_ALL / waiting.len().max(1);
+    if best.served == 0 || tries == 0 {
+        return best;
+    }
+    let types = empty_buyer.types_worth_trying(buyer, TYPES_TRIED).into_iter().map(Way::Prefer);
+    for way in std::iter::once(Way::FirstFitDecreasing).chain(types).take(tries) {
+        let (mut other_board, mut other_buyer) = (empty_board.clone(), empty_buyer.going(way));
+        let other = place(settings, &mut other_board, &mut other_buyer, waiting.to_vec(), promises, existing, now);
+        if other.rank(&other_buyer) < best.rank(buyer) {
+            (*board, *buyer, best) = (other_board, other_buyer, other);
+        }
+    }
+    best
 }
 
 /// Places the pods, the largest first, and opens nodes for those that find no room.
@@ -84,7 +138,7 @@ struct Run<'a> {
 /// A pod for which a node is on its way already comes before all others and to that node, so that a
 /// plan which is being carried out asks for nothing more. Nodes up to `existing` on the board have
 /// joined; later ones boot or are bought.
-pub fn place<'a>(
+fn place<'a>(
     settings: &Settings,
     board: &mut Board<'a>,
     buyer: &mut Buyer<'a>,
@@ -94,7 +148,7 @@ pub fn place<'a>(
     now: Timestamp,
 ) -> Outcome {
     let mut packing = Packing { settings, existing, bought_from: board.nodes(), now, outcome: Outcome::default() };
-    let mut runs = runs(board, waiting);
+    let mut runs = runs(settings, board, waiting, buyer.way());
     // In the order in which they were packed when their nodes were bought: in another one they might not fit.
     for run in &mut runs {
         run.entries.retain(|entry| {
@@ -105,8 +159,8 @@ pub fn place<'a>(
         });
     }
     runs.retain(|run| !run.entries.is_empty());
-    for (number, run) in runs.iter().enumerate() {
-        packing.place_run(board, buyer, run, &runs[number + 1..]);
+    for number in 0..runs.len() {
+        packing.place_run(board, buyer, &mut runs[number..]);
     }
     packing.outcome
 }
@@ -120,41 +174,53 @@ struct Packing<'s> {
 }
 
 impl Packing<'_> {
-    /// Places pods of one kind; `later` are those that come after them.
-    fn place_run<'a>(&mut self, board: &mut Board<'a>, buyer: &mut Buyer<'a>, run: &Run<'a>, later: &[Run<'a>]) {
-        let shape = run.shape;
+    /// Places the pods of the first run; a node that is opened for them is filled with those of the others too.
+    fn place_run<'a>(&mut self, board: &mut Board<'a>, buyer: &mut Buyer<'a>, runs: &mut [Run<'a>]) {
+        let Some(Run { shape, buys, .. }) = runs.first() else { return };
+        let (shape, buys) = (*shape, *buys);
         let local = board.is_local(shape);
         let mut from = 0;
-        for (position, entry) in run.entries.iter().enumerate() {
+        while let Some(entry) = runs[0].first() {
             let index = match board.first_fit(shape, from) {
                 Some(index) => index,
-                None if buys(self.settings, entry.pod) => {
-                    let reason = match entry.leaves {
-                        Some(node) => LaunchReason::Replacement { node: node.clone() },
-                        None => LaunchReason::PendingPods { pods: 1 },
-                    };
-                    let own = (shape, count(run.entries.len() - position));
-                    let waiting: Vec<(Shape, u32)> = std::iter::once(own)
-                        .chain(later.iter().map(|run| (run.shape, count(run.entries.len()))))
-                        .take(LOOK_AHEAD)
-                        .collect();
-                    match buyer.open_for(board, &waiting, &reason) {
-                        Ok(index) => index,
-                        Err(refusal) if local => {
-                            run.entries[position..].iter().for_each(|entry| self.note(entry, refusal.clone()));
-                            return;
+                None if buys => match open_for(board, buyer, &entry, runs) {
+                    Ok(index) => {
+                        runs[0].next += 1;
+                        self.put(board, &entry, index);
+                        if *buyer.way() != Way::FirstFitDecreasing {
+                            self.fill(board, runs, index);
                         }
-                        Err(refusal) => {
-                            self.note(entry, refusal);
-                            continue;
-                        }
+                        continue;
                     }
+                    Err(refusal) if local => {
+                        runs[0].left().iter().for_each(|entry| self.note(entry, refusal.clone()));
+                        return;
+                    }
+                    Err(refusal) => {
+                        runs[0].next += 1;
+                        self.note(&entry, refusal);
+                        continue;
+                    }
+                },
+                None => {
+                    runs[0].next += 1;
+                    continue;
                 }
-                None => continue,
             };
-            self.put(board, entry, index);
+            runs[0].next += 1;
+            self.put(board, &entry, index);
             // Nodes without room never get any, and those that refused a pod for itself alone refuse the next one.
             from = if local { index } else { board.first_with_room(shape, from) };
+        }
+    }
+
+    /// Fills a node that was opened with the pods that it was chosen for.
+    fn fill<'a>(&mut self, board: &mut Board<'a>, runs: &mut [Run<'a>], index: usize) {
+        for run in runs.iter_mut().filter(|run| run.buys && !run.left().is_empty()).take(LOOK_AHEAD) {
+            while let Some(entry) = run.first().filter(|_| board.fits(run.shape, index).is_ok()) {
+                run.next += 1;
+                self.put(board, &entry, index);
+            }
         }
     }
 
@@ -195,6 +261,17 @@ impl Packing<'_> {
     }
 }
 
+/// Opens a node for a pod of the first run; what it holds of the others decides about its type.
+fn open_for<'a>(board: &mut Board<'a>, buyer: &mut Buyer<'a>, entry: &Waiting<'a>, runs: &[Run<'a>]) -> Result<usize, Refusal> {
+    let reason = match entry.leaves {
+        Some(node) => LaunchReason::Replacement { node: node.clone() },
+        None => LaunchReason::PendingPods { pods: 1 },
+    };
+    let wait = runs.iter().filter(|run| run.buys && !run.left().is_empty());
+    let waiting: Vec<(Shape, u32)> = wait.map(|run| (run.shape, count(run.left().len()))).take(LOOK_AHEAD).collect();
+    buyer.open_for(board, &waiting, &reason)
+}
+
 /// Tells whether the pod may buy a node at all.
 fn buys(settings: &Settings, pod: &Pod) -> bool {
     pod.priority >= settings.expendable_below
@@ -210,10 +287,13 @@ type Importance = Reverse<i32>;
 type Size = Reverse<(u128, u64, u64)>;
 
 /// Groups the pods by importance, then size, then kind. They come in the order of their keys.
-fn runs<'a>(board: &mut Board<'a>, waiting: Vec<Waiting<'a>>) -> Vec<Run<'a>> {
+fn runs<'a>(settings: &Settings, board: &mut Board<'a>, waiting: Vec<Waiting<'a>>, way: &Way) -> Vec<Run<'a>> {
     let most = |value: fn(&Resources) -> u64| waiting.iter().map(|entry| value(&entry.pod.requests)).max().unwrap_or(0).max(1);
     let (most_cpu, most_memory) = (most(|r| r.cpu.0), most(|r| r.memory.0));
     let size = |pod: &Pod| {
+        if *way == Way::FirstFitDecreasing {
+            return u128::from(pod.requests.cpu.0);
+        }
         let share = |part: u64, whole: u64| u128::from(part) * 1_000_000 / u128::from(whole);
         share(pod.requests.cpu.0, most_cpu).max(share(pod.requests.memory.0, most_memory))
     };
@@ -223,8 +303,8 @@ fn runs<'a>(board: &mut Board<'a>, waiting: Vec<Waiting<'a>>) -> Vec<Run<'a>> {
     for entry in waiting {
         let shape = board.shape(entry.pod);
         let (priority, size) = order(entry.pod);
-        let key = (priority, size, shape);
-        runs.entry(key).or_insert_with(|| Run { shape, entries: Vec::new() }).entries.push(entry);
+        let run = runs.entry((priority, size, shape));
+        run.or_insert_with(|| Run { shape, entries: Vec::new(), next: 0, buys: buys(settings, entry.pod) }).entries.push(entry);
     }
     runs.into_values().collect()
 }

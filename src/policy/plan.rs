@@ -156,7 +156,7 @@ impl<'a> Turn<'a> {
             // What is bought for growth now would be dropped, and with it the room of those that must move.
             waiting.retain(|entry| entry.leaves.is_some());
         }
-        let outcome = pending::place(self.settings, &mut board, &mut buyer, waiting, &promises, existing, self.now);
+        let outcome = pending::place_cheaply(self.settings, &mut board, &mut buyer, &waiting, &promises, existing, self.now);
         for pool in &self.settings.pools {
             let mut findings = Vec::new();
             let bounds = pool.bounds(self.now);

@@ -1,6 +1,7 @@
 //! The policy from outside: a small cluster, changed row by row.
 
 mod buying;
+mod cost;
 mod explaining;
 mod fitting;
 mod fixed_point;

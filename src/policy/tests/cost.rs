@@ -1,0 +1,185 @@
+//! What is bought, held against the cheapest there is: the optimum of small sets of pods, a lower bound of large ones,
+//! first fit decreasing, and nodes of one type.
+
+use super::*;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// How many sets of pods of either size.
+const SETS: u64 = 200;
+/// So few pods have an optimum that can be found by looking at every way to part them.
+const FEW: usize = 11;
+
+/// Type, thousandths of a core, MiB, micro-dollars an hour: what a K3s agent leaves of it, at a price of `us-east-1`.
+const TYPES: [(&str, u64, u64, u64); 10] = [
+    ("t3.medium", 1900, 3300, 41_600),
+    ("t3.large", 1900, 7200, 83_200),
+    ("c5.large", 1900, 3300, 85_000),
+    ("m5.large", 1900, 7200, 96_000),
+    ("r5.large", 1900, 15_000, 126_000),
+    ("c5.xlarge", 3900, 7200, 170_000),
+    ("m5.xlarge", 3900, 15_000, 192_000),
+    ("r5.xlarge", 3900, 30_500, 252_000),
+    ("c5.2xlarge", 7900, 15_000, 340_000),
+    ("m5.2xlarge", 7900, 30_500, 384_000),
+];
+
+type Size = (u64, u64);
+
+fn holds(room: Size, pod: Size) -> bool {
+    pod.0 <= room.0 && pod.1 <= room.1
+}
+
+/// Pods of a few kinds, as workloads have them; each fits the largest types.
+fn pods(random: &mut ChaCha8Rng, number: usize) -> Vec<Size> {
+    let kinds: Vec<Size> = (0..random.random_range(2..8))
+        .map(|_| {
+            (
+                *[50, 100, 250, 500, 750, 1000, 1500, 2500].get(random.random_range(0..8)).expect("one of eight"),
+                random.random_range(64..8000),
+            )
+        })
+        .collect();
+    (0..number).map(|_| kinds[random.random_range(0..kinds.len())]).collect()
+}
+
+fn types(random: &mut ChaCha8Rng) -> Vec<(&'static str, Size, u64)> {
+    let mut types: Vec<_> =
+        TYPES.iter().filter(|_| random.random_bool(0.6)).map(|(name, cpu, mib, price)| (*name, (*cpu, *mib), *price)).collect();
+    // A pool that takes any of these pods.
+    if !types.iter().any(|(name, ..)| *name == "m5.2xlarge") {
+        types.push(("m5.2xlarge", (7900, 30_500), 384_000));
+    }
+    types
+}
+
+/// What a turn of ours pays.
+fn ours(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
+    let resources = |(cpu, mib): Size, pods| Resources { cpu: MilliCpu(cpu), memory: Bytes(mib << 20), pods, ..Resources::default() };
+    let wait = |(index, size): (usize, &Size)| Pod { requests: resources(*size, 1), ..pending(&format!("p{index:04}"), 0) };
+    let mut scene = Scene::with_nodes(0).pods(pods.iter().enumerate().map(wait));
+    scene.offers = types.iter().map(|(name, room, price)| offer(name, "a", Market::OnDemand, *price, resources(*room, 110))).collect();
+    (scene.settings.pools[0].min, scene.settings.pools[0].max, scene.settings.pools[0].spot_share) = (0, 10_000, 0.0);
+    let plan = scene.turn(start());
+    let served: usize = launches(&plan).iter().map(|order| order.pods.len()).sum();
+    assert_eq!((served, plan.unplaceable_pods), (pods.len().min(served), 0));
+    let price = |name: &str| types.iter().find(|(other, ..)| *other == name).map_or(0, |(.., price)| *price);
+    launches(&plan).iter().map(|order| price(order.instance_types[0].as_str()) * u64::from(order.count)).sum()
+}
+
+/// First fit decreasing; a new node is of the type that is cheapest by the core among those that hold the pod.
+fn first_fit_decreasing(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
+    let mut pods = pods.to_vec();
+    pods.sort_by(|one, other| other.cmp(one));
+    let mut open: Vec<Size> = Vec::new();
+    let mut paid = 0;
+    for pod in pods {
+        if let Some(room) = open.iter_mut().find(|room| holds(**room, pod)) {
+            *room = (room.0 - pod.0, room.1 - pod.1);
+            continue;
+        }
+        let holding = types.iter().filter(|(_, room, _)| holds(*room, pod));
+        let (_, room, price) = holding.min_by_key(|(_, room, price)| price * 1_000_000 / room.0).expect("a type that holds it");
+        open.push((room.0 - pod.0, room.1 - pod.1));
+        paid += price;
+    }
+    paid
+}
+
+/// The best type alone, of those that hold every pod.
+fn one_type(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
+    let all = types.iter().filter(|(_, room, _)| pods.iter().all(|pod| holds(*room, *pod)));
+    all.map(|only| first_fit_decreasing(pods, &[*only])).min().expect("a type that holds all")
+}
+
+/// The optimum: the best of all ways to part the pods into nodes.
+fn optimum(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
+    let all = (1_usize << pods.len()) - 1;
+    let node = |set: usize| {
+        let chosen = pods.iter().enumerate().filter(|(index, _)| set & (1 << index) != 0);
+        let sum = chosen.fold((0, 0), |sum: Size, (_, pod)| (sum.0 + pod.0, sum.1 + pod.1));
+        types.iter().filter(|(_, room, _)| holds(*room, sum)).map(|(.., price)| *price).min()
+    };
+    let nodes: Vec<Option<u64>> = (0..=all).map(node).collect();
+    let mut best = vec![0_u64; all + 1];
+    for set in 1..=all {
+        let first = set & set.wrapping_neg();
+        let rest = set & !first;
+        // Every part that holds the first pod, with the best of what is left.
+        let (mut part, mut least) = (rest, u64::MAX);
+        loop {
+            if let Some(price) = nodes[part | first] {
+                least = least.min(price + best[rest & !part]);
+            }
+            if part == 0 {
+                break;
+            }
+            part = (part - 1) & rest;
+        }
+        best[set] = least;
+    }
+    best[all]
+}
+
+/// A price below which no set of nodes can hold so much CPU and memory: the linear relaxation, by the corners of its dual.
+#[expect(clippy::cast_precision_loss, reason = "sums of a few hundred pods")]
+fn lower_bound(pods: &[Size], types: &[(&str, Size, u64)]) -> f64 {
+    let need = pods.iter().fold((0, 0), |sum: Size, pod| (sum.0 + pod.0, sum.1 + pod.1));
+    let lines: Vec<(f64, f64, f64)> = types.iter().map(|(_, room, price)| (room.0 as f64, room.1 as f64, *price as f64)).collect();
+    let mut corners = vec![(0.0, 0.0)];
+    for (cpu, memory, price) in &lines {
+        corners.extend([(price / cpu, 0.0), (0.0, price / memory)]);
+        for (other_cpu, other_memory, other_price) in &lines {
+            let across = cpu * other_memory - other_cpu * memory;
+            if across.abs() > 1e-9 {
+                corners.push(((price * other_memory - other_price * memory) / across, (cpu * other_price - other_cpu * price) / across));
+            }
+        }
+    }
+    let allowed = |(by_core, by_byte): &(f64, f64)| {
+        *by_core >= -1e-12
+            && *by_byte >= -1e-12
+            && lines.iter().all(|(cpu, memory, price)| cpu * by_core + memory * by_byte <= price + 1e-6)
+    };
+    corners.into_iter().filter(allowed).map(|(by_core, by_byte)| need.0 as f64 * by_core + need.1 as f64 * by_byte).fold(0.0, f64::max)
+}
+
+/// How often, on average and at worst something costs so many times as much as something else.
+#[derive(Default)]
+struct Ratios(Vec<f64>);
+
+impl Ratios {
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred of them")]
+    fn mean(&self) -> f64 {
+        self.0.iter().sum::<f64>() / self.0.len() as f64
+    }
+
+    fn worst(&self) -> f64 {
+        self.0.iter().copied().fold(0.0, f64::max)
+    }
+}
+
+#[test]
+#[expect(clippy::cast_precision_loss, clippy::print_stdout, reason = "a table of ratios, for `--show-output`")]
+fn what_is_bought_is_close_to_the_cheapest() {
+    let mut random = ChaCha8Rng::seed_from_u64(5);
+    let mut table: BTreeMap<(&str, &str), Ratios> = BTreeMap::new();
+    for number in 0..2 * SETS {
+        let few = number < SETS;
+        let size = if few { random.random_range(3..=FEW) } else { random.random_range(50..500) };
+        let (pods, types) = (pods(&mut random, size), types(&mut random));
+        let least = if few { optimum(&pods, &types) as f64 } else { lower_bound(&pods, &types) };
+        let (own, decreasing, single) = (ours(&pods, &types), first_fit_decreasing(&pods, &types), one_type(&pods, &types));
+        assert!(own <= decreasing && own <= single, "set {number}: {own}, {decreasing}, {single} for {pods:?} of {types:?}");
+        assert!(own as f64 >= least - 1.0, "set {number}: {own} is below the least that is possible, {least}");
+        for (who, price) in [("node-fleet", own), ("first fit decreasing", decreasing), ("one type", single)] {
+            table.entry((if few { "few" } else { "many" }, who)).or_default().0.push(price as f64 / least);
+        }
+    }
+    println!("against the optimum (3 to {FEW} pods) and a lower bound (50 to 499 pods), {SETS} sets each: mean, worst");
+    for ((size, who), ratios) in &table {
+        println!("{size:>5} {who:>22} {:.3} {:.3}", ratios.mean(), ratios.worst());
+    }
+    assert!(table[&("few", "node-fleet")].mean() < 1.03, "it has become dearer");
+    assert!(table[&("many", "node-fleet")].mean() < 1.28, "it has become dearer");
+}
