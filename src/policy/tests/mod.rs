@@ -1,13 +1,23 @@
 //! The policy from outside: a small cluster, changed row by row.
 
+mod auditing;
+mod boards;
 mod buying;
+mod choosing;
 mod cost;
 mod explaining;
 mod fitting;
 mod fixed_point;
+mod fleet;
 mod giving_back;
+mod judging;
+mod learning;
+mod leaving;
 mod properties;
+mod reporting;
 mod scheduling;
+mod strays;
+mod waiting;
 
 use super::fleet::count;
 use super::settings::{OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};
@@ -15,14 +25,15 @@ use super::{audit, plan};
 use crate::model::ids::Epoch;
 use crate::model::instance::InstanceState;
 use crate::model::offer::HourlyPrice;
-use crate::model::plan::OnDrainTimeout;
+use crate::model::operation::RetireState;
+use crate::model::plan::{Hold, LaunchReason, NodeRef, OnDrainTimeout, RetireReason};
 use crate::model::pod::Owner;
 use crate::model::reading::Utilisation;
 use crate::model::scheduling::{ARCH_LABEL, INSTANCE_TYPE_LABEL, Labels, POOL_LABEL, ZONE_LABEL};
 use crate::model::snapshot::{Observed, UtilisationReport};
 use crate::model::{
     Action, Bytes, ClusterView, Instance, Launch, LaunchOrder, LaunchRequest, LaunchState, Market, Memory, MilliCpu, Node, NodeName, Offer,
-    OfferKey, Operation, OperationId, Plan, Pod, PodKey, PodPhase, Readiness, Reading, Resources, RetireOrder, Snapshot,
+    OfferKey, Operation, OperationId, Plan, Pod, PodKey, PodPhase, Readiness, Reading, Resources, Retire, RetireOrder, Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,6 +48,10 @@ fn start() -> Timestamp {
 
 fn after(minutes: i64) -> Timestamp {
     start() + SignedDuration::from_mins(minutes)
+}
+
+fn later(seconds: i64) -> Timestamp {
+    start() + SignedDuration::from_secs(seconds)
 }
 
 fn settings() -> Settings {
@@ -242,6 +257,18 @@ impl Scene {
         self
     }
 
+    /// Adds an operation to the journal.
+    fn under_way(mut self, operation: Operation) -> Self {
+        self.snapshot.operations.insert(operation.id().clone(), operation);
+        self
+    }
+
+    /// Changes the node of this name.
+    fn with(mut self, name: &str, change: impl FnOnce(&mut Node)) -> Self {
+        change(self.view.nodes.get_mut(name).expect("the node"));
+        self
+    }
+
     fn observed(&self, now: Timestamp) -> Snapshot {
         Snapshot {
             cluster: Observed::Known { value: Arc::new(self.view.clone()), at: now },
@@ -308,4 +335,46 @@ fn launch(id: &str, order: LaunchOrder, state: LaunchState) -> Operation {
         tags: BTreeMap::new(),
     };
     Operation::Launch(Launch { id: id.into(), epoch: Epoch(1), created: start(), updated: start(), order, request, state })
+}
+
+/// Spot instances for one pod that waits.
+fn order(count: u32) -> LaunchOrder {
+    LaunchOrder {
+        pool: "workers".into(),
+        zone: "a".into(),
+        subnet: "subnet-a".into(),
+        market: Market::Spot,
+        instance_types: vec!["m5.large".into()],
+        count,
+        price: HourlyPrice(33_600),
+        reason: LaunchReason::PendingPods { pods: 1 },
+        pods: Vec::new(),
+    }
+}
+
+/// Gives a node of [`Scene::with_nodes`] back.
+fn retire_order(name: &str, reason: RetireReason) -> RetireOrder {
+    RetireOrder {
+        pool: "workers".into(),
+        instance: Some(format!("i-{name}").as_str().into()),
+        node: Some(NodeRef { name: name.into(), uid: format!("uid-{name}") }),
+        zone: "a".into(),
+        market: Market::Spot,
+        reason,
+        on_timeout: OnDrainTimeout::RollBack,
+    }
+}
+
+fn retire(name: &str, reason: RetireReason, state: RetireState) -> Operation {
+    let id = format!("retire-{name}").as_str().into();
+    Operation::Retire(Retire { id, epoch: Epoch(1), created: start(), updated: start(), order: retire_order(name, reason), state })
+}
+
+fn underused() -> RetireReason {
+    RetireReason::Underused { evidence: String::new() }
+}
+
+/// Why the first pool does not follow a rule.
+fn held(plan: &Plan, rule: &str) -> Option<Hold> {
+    plan.pools[0].findings.iter().find(|finding| finding.rule.as_str() == rule).and_then(|finding| finding.hold.clone())
 }
