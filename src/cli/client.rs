@@ -97,7 +97,7 @@ fn is_name(text: &str) -> bool {
 
 /// Writes an explanation for people.
 fn explanation(answer: &Value) -> String {
-    let mut text = format!("{}: {}\n", words(&answer["subject"]), words(&answer["verdict"]));
+    let mut text = format!("{}: {} (as of {})\n", words(&answer["subject"]), words(&answer["verdict"]), words(&answer["as_of"]));
     for reason in list(&answer["reasons"]) {
         let names: Vec<String> = list(&reason["names"]).iter().map(words).collect();
         let others = reason["number"].as_u64().unwrap_or_default().saturating_sub(names.len() as u64);
@@ -293,12 +293,12 @@ mod tests {
     #[test]
     fn an_explanation_is_written_for_people() {
         let answer = json!({
-            "subject": "pod shop/web-0", "verdict": "at the maximum", "left_out": 2,
+            "subject": "pod shop/web-0", "verdict": "at the maximum", "left_out": 2, "as_of": "2026-01-01T00:00:00Z",
             "reasons": [{"why": "not enough cpu", "number": 12, "names": ["node n1", "node n2"]}],
         });
         assert_eq!(
             explanation(&answer),
-            "pod shop/web-0: at the maximum\n  not enough cpu: node n1, node n2 and 10 others\n  and 2 other reasons\n"
+            "pod shop/web-0: at the maximum (as of 2026-01-01T00:00:00Z)\n  not enough cpu: node n1, node n2 and 10 others\n  and 2 other reasons\n"
         );
     }
 }

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -123,7 +123,11 @@ pub struct Controller<W: World> {
     answering: Vec<Evaluation>,
     decisions: VecDeque<Arc<Decision>>,
     /// What the latest turn saw, for questions.
-    seen: Option<Snapshot>,
+    seen: Option<Arc<Snapshot>>,
+    /// What the latest turn saw that asked for utilisation too.
+    measured: Option<Arc<Snapshot>>,
+    /// Questions are answered one at a time.
+    explaining: Arc<Semaphore>,
     shown: Status,
 }
 
@@ -157,6 +161,8 @@ impl<W: World> Controller<W> {
             answering: Vec::new(),
             decisions: VecDeque::new(),
             seen: None,
+            measured: None,
+            explaining: Arc::new(Semaphore::new(1)),
             shown,
         }
     }

@@ -2,6 +2,7 @@
 
 use super::ids::NodeName;
 use super::pod::PodKey;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,10 +34,12 @@ impl fmt::Display for Question {
 }
 
 /// The answer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// What it is about: `pod NS/NAME`, `node NAME`, `offers`.
     pub subject: String,
+    /// When the cluster was seen as it is described.
+    pub as_of: Timestamp,
     /// The answer in a sentence.
     pub verdict: String,
     /// What it rests on: at most a hundred reasons.
@@ -59,7 +62,7 @@ pub struct Reason {
 impl Explanation {
     /// Makes an answer; things of one reason come together, the reasons in the order of their words.
     #[must_use]
-    pub fn new(question: &Question, verdict: String, things: impl IntoIterator<Item = (String, String)>) -> Self {
+    pub fn new(question: &Question, as_of: Timestamp, verdict: String, things: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut by_reason: BTreeMap<String, Reason> = BTreeMap::new();
         for (name, why) in things {
             let reason = by_reason.entry(why.clone()).or_insert_with(|| Reason { why, number: 0, names: Vec::new() });
@@ -69,6 +72,6 @@ impl Explanation {
             }
         }
         let left_out = by_reason.len().saturating_sub(TOLD);
-        Self { subject: question.to_string(), verdict, reasons: by_reason.into_values().take(TOLD).collect(), left_out }
+        Self { subject: question.to_string(), as_of, verdict, reasons: by_reason.into_values().take(TOLD).collect(), left_out }
     }
 }

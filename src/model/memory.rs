@@ -46,8 +46,8 @@ pub struct Incident {
 /// What nodes of a type were seen to have for pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allocatable {
-    /// The least of them, without extended resources.
-    pub least: Resources,
+    /// What the newest of them has, without extended resources.
+    pub has: Resources,
     /// When one was last seen.
     pub seen: Timestamp,
 }

@@ -137,14 +137,6 @@ impl Resources {
         }
     }
 
-    /// Takes the smaller of the two in each dimension but the extended resources.
-    pub fn lower_to(&mut self, other: &Self) {
-        self.cpu = self.cpu.min(other.cpu);
-        self.memory = self.memory.min(other.memory);
-        self.ephemeral_storage = self.ephemeral_storage.min(other.ephemeral_storage);
-        self.pods = self.pods.min(other.pods);
-    }
-
     /// Takes the larger of the two in each dimension, as init containers ask.
     pub fn raise_to(&mut self, other: &Self) {
         self.cpu = self.cpu.max(other.cpu);

@@ -67,6 +67,8 @@ pub struct Buyer<'a> {
     now: Timestamp,
     /// What an empty node of each offer has for pods, daemon sets taken off; made when somebody asks.
     room: Vec<OnceCell<Resources>>,
+    /// What its nodes have, daemon sets left on; made when somebody asks.
+    allocatable: Vec<OnceCell<Resources>>,
     /// One pod of each daemon set.
     daemons: Vec<Pod>,
     zones: BTreeMap<PoolName, BTreeMap<Zone, u32>>,
@@ -121,6 +123,7 @@ impl<'a> Buyer<'a> {
             memory,
             now,
             room: offers.iter().map(|_| OnceCell::new()).collect(),
+            allocatable: offers.iter().map(|_| OnceCell::new()).collect(),
             daemons: daemon_sets.iter().map(daemon).collect(),
             zones: BTreeMap::new(),
             markets: BTreeMap::new(),
@@ -176,6 +179,12 @@ impl<'a> Buyer<'a> {
         types.into_iter().take(most).map(|(name, _)| name.clone()).collect()
     }
 
+    /// Names the offer of the node that was bought as this one of the board.
+    #[must_use]
+    pub fn offer_of(&self, bin: usize) -> Option<&'a OfferKey> {
+        self.purchases.iter().find(|purchase| purchase.bin == bin).map(|purchase| &purchase.offer.key)
+    }
+
     /// Gives the price of everything, and how many nodes are bought.
     #[must_use]
     pub fn bill(&self) -> (HourlyPrice, usize) {
@@ -189,14 +198,27 @@ impl<'a> Buyer<'a> {
         Some((&self.offers[index], self.room(index)))
     }
 
+    /// Gives what a node of the offer has for pods and daemon sets.
+    #[must_use]
+    pub fn allocatable_of(&self, key: &OfferKey, pool: &PoolName) -> Option<&Resources> {
+        let index = self.offers.iter().position(|offer| offer.key == *key && offer.pool == *pool)?;
+        Some(self.allocatable(index))
+    }
+
+    /// What nodes of the type really have is known better than what they should have.
+    fn allocatable(&self, index: usize) -> &Resources {
+        self.allocatable[index].get_or_init(|| {
+            let offer = &self.offers[index];
+            let estimate = offer.allocatable.clone();
+            let learned = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone()));
+            learned.map_or_else(|| estimate.clone(), |learned| Resources { extended: estimate.extended.clone(), ..learned.has.clone() })
+        })
+    }
+
     fn room(&self, index: usize) -> &Resources {
         self.room[index].get_or_init(|| {
             let offer = &self.offers[index];
-            let learned = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone()));
-            let mut room = offer.allocatable.clone();
-            if let Some(learned) = learned {
-                room = Resources { extended: room.extended, ..learned.least.clone() };
-            }
+            let mut room = self.allocatable(index).clone();
             for pod in &self.daemons {
                 if node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok() {
                     room.subtract(&pod.requests);
@@ -216,7 +238,8 @@ impl<'a> Buyer<'a> {
     #[must_use]
     pub fn bought_capacity(&self, pool: &PoolName) -> Resources {
         let mut sum = Resources::default();
-        self.purchases.iter().filter(|purchase| purchase.offer.pool == *pool).for_each(|purchase| sum.add(&purchase.offer.allocatable));
+        let of_pool = self.purchases.iter().filter(|purchase| purchase.offer.pool == *pool);
+        of_pool.for_each(|purchase| sum.add(self.allocatable(purchase.index)));
         sum
     }
 
@@ -273,7 +296,7 @@ impl<'a> Buyer<'a> {
             let offer = &buyer.offers[index];
             if below_minimum { offer.price.dollars() } else { offer.price.dollars() / buyer.room(index).cpu.cores().max(0.001) }
         })?;
-        let allocatable = self.offers[index].allocatable.clone();
+        let allocatable = self.allocatable(index).clone();
         self.buy(board, index, reason.clone());
         Ok(allocatable)
     }
@@ -339,11 +362,10 @@ impl<'a> Buyer<'a> {
             let mut holding = Vec::new();
             for index in self.by_pool.get(&pool.name).into_iter().flatten() {
                 let (offer, room) = (&self.offers[*index], self.room(*index));
-                let holds = if pod.requests.fits_in(room) {
-                    node_accepts(&pod.constraints, None, &offer.labels, &offer.taints)
-                } else {
-                    Err(Misfit::Resources(pod.requests.shortages(room)))
-                };
+                // Where it is the size alone, the offer came nearest.
+                let accepts = node_accepts(&pod.constraints, None, &offer.labels, &offer.taints);
+                let holds = accepts
+                    .and_then(|()| if pod.requests.fits_in(room) { Ok(()) } else { Err(Misfit::Resources(pod.requests.shortages(room))) });
                 match holds {
                     Ok(()) => holding.push(*index),
                     Err(why) => found.misfit = Some(nearer(found.misfit.take(), why)),
@@ -556,7 +578,8 @@ impl<'a> Buyer<'a> {
             need.add(&pod.requests.times(u64::from(*number)));
         }
         if pods.is_empty() {
-            need = Resources { cpu: chosen.allocatable.cpu, memory: chosen.allocatable.memory, ..Resources::default() };
+            let has = self.allocatable_of(&chosen.key, &chosen.pool).unwrap_or(&chosen.allocatable);
+            need = Resources { cpu: has.cpu, memory: has.memory, ..Resources::default() };
         }
         let accepts_all =
             |offer: &Offer| pods.iter().all(|(pod, _)| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok());
@@ -567,7 +590,7 @@ impl<'a> Buyer<'a> {
             if !same_place || offer.subnet != chosen.subnet || self.rests(&offer.key).is_some() || offer.price.dollars() > limit {
                 continue;
             }
-            let holds = if pods.is_empty() { need.fits_in(&offer.allocatable) } else { need.fits_in(self.room(index)) };
+            let holds = if pods.is_empty() { need.fits_in(self.allocatable(index)) } else { need.fits_in(self.room(index)) };
             if offer.key == chosen.key || (holds && accepts_all(offer)) {
                 types.push((offer, offer.key == chosen.key));
             }
@@ -622,7 +645,7 @@ fn daemon(set: &DaemonSet) -> Pod {
     Pod { requests: set.requests.clone(), constraints: std::sync::Arc::new(set.constraints.clone()), ..Pod::default() }
 }
 
-/// Keeps the misfit that says more: one that is not about size, else the one short of fewer things.
+/// Keeps the misfit that came nearer: one that is about size alone, of these the one short of fewer things.
 fn nearer(known: Option<Misfit>, new: Misfit) -> Misfit {
     match (known, new) {
         (None, new) => new,

@@ -137,6 +137,11 @@ fn never_joined_again(settings: &OfferRest, memory: &mut Memory, offer: &OfferKe
 fn rest(settings: &OfferRest, memory: &mut Memory, offer: &OfferKey, why: &str, now: Timestamp) {
     let failures = memory.offers.get(offer).map_or(0, |rest| rest.failures).saturating_add(1);
     let until = now + pause(settings, failures);
+    // A stop outlasts what fails besides.
+    if let Some(stopped) = memory.offers.get_mut(offer).filter(|rest| rest.stopped && rest.until > until) {
+        stopped.failures = failures;
+        return;
+    }
     memory.offers.insert(offer.clone(), Rest { until, failures, why: why.to_owned(), stopped: false });
 }
 

@@ -18,6 +18,21 @@ const UNPLACEABLE_NAMED: usize = 50;
 /// the scheduler knows something that the model does not.
 const DISAGREEMENT: SignedDuration = SignedDuration::from_secs(60);
 
+/// What is the same for every way of placing.
+#[derive(Clone, Copy)]
+pub struct Context<'c, 'a> {
+    /// The settings.
+    pub settings: &'c Settings,
+    /// The nodes that are on their way.
+    pub promises: &'c Promises<'a>,
+    /// Nodes up to this one on the board have joined; later ones boot or are bought.
+    pub existing: usize,
+    /// The time of the turn.
+    pub now: Timestamp,
+    /// A pod whose fate is wanted.
+    pub asked: Option<&'c PodKey>,
+}
+
 /// A pod that wants room, and why.
 #[derive(Clone, Copy, Debug)]
 pub struct Waiting<'a> {
@@ -29,6 +44,17 @@ pub struct Waiting<'a> {
 
 /// The nodes that are bought for a pod already, by their index on the board.
 pub type Promises<'a> = BTreeMap<&'a PodKey, Rc<[usize]>>;
+
+/// What became of one pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fate {
+    /// It goes to this node of the board.
+    Placed(usize),
+    /// No node that can be launched could take it.
+    Never(Misfit),
+    /// A pool of which a node could take it buys none now.
+    Held(PoolName, Hold),
+}
 
 /// What became of the pods that wait.
 #[derive(Clone, Debug, Default)]
@@ -49,6 +75,8 @@ pub struct Outcome {
     disagreements: u32,
     /// The first of them, in words.
     disagreement: String,
+    /// What became of the pod that was asked about.
+    pub fate: Option<Fate>,
 }
 
 impl Outcome {
@@ -107,17 +135,9 @@ const TYPES_TRIED: usize = 12;
 /// Places the pods in the cheapest of a few ways. The fewer pods there are, the more ways are tried.
 ///
 /// A way that serves more pods is better than a cheaper one.
-pub fn place_cheaply<'a>(
-    settings: &Settings,
-    board: &mut Board<'a>,
-    buyer: &mut Buyer<'a>,
-    waiting: &[Waiting<'a>],
-    promises: &Promises<'a>,
-    existing: usize,
-    now: Timestamp,
-) -> Outcome {
+pub fn place_cheaply<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer: &mut Buyer<'a>, waiting: &[Waiting<'a>]) -> Outcome {
     let (empty_board, empty_buyer) = (board.clone(), buyer.clone());
-    let mut best = place(settings, board, buyer, waiting.to_vec(), promises, existing, now);
+    let mut best = place(context, board, buyer, waiting.to_vec());
     let tries = PLACED_IN_ALL / waiting.len().max(1);
     if best.served == 0 || tries == 0 {
         return best;
@@ -125,7 +145,7 @@ pub fn place_cheaply<'a>(
     let types = empty_buyer.types_worth_trying(buyer, TYPES_TRIED).into_iter().map(Way::Prefer);
     for way in std::iter::once(Way::FirstFitDecreasing).chain(types).take(tries) {
         let (mut other_board, mut other_buyer) = (empty_board.clone(), empty_buyer.going(way));
-        let other = place(settings, &mut other_board, &mut other_buyer, waiting.to_vec(), promises, existing, now);
+        let other = place(context, &mut other_board, &mut other_buyer, waiting.to_vec());
         if other.rank(&other_buyer) < best.rank(buyer) {
             (*board, *buyer, best) = (other_board, other_buyer, other);
         }
@@ -136,18 +156,10 @@ pub fn place_cheaply<'a>(
 /// Places the pods, the largest first, and opens nodes for those that find no room.
 ///
 /// A pod for which a node is on its way already comes before all others and to that node, so that a
-/// plan which is being carried out asks for nothing more. Nodes up to `existing` on the board have
-/// joined; later ones boot or are bought.
-fn place<'a>(
-    settings: &Settings,
-    board: &mut Board<'a>,
-    buyer: &mut Buyer<'a>,
-    waiting: Vec<Waiting<'a>>,
-    promises: &Promises<'a>,
-    existing: usize,
-    now: Timestamp,
-) -> Outcome {
-    let mut packing = Packing { settings, existing, bought_from: board.nodes(), now, outcome: Outcome::default() };
+/// plan which is being carried out asks for nothing more.
+fn place<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer: &mut Buyer<'a>, waiting: Vec<Waiting<'a>>) -> Outcome {
+    let Context { settings, promises, existing, now, asked } = context;
+    let mut packing = Packing { settings, existing, bought_from: board.nodes(), now, asked, outcome: Outcome::default() };
     let mut runs = runs(settings, board, waiting, buyer.way());
     // In the order in which they were packed when their nodes were bought: in another one they might not fit.
     for run in &mut runs {
@@ -170,6 +182,7 @@ struct Packing<'s> {
     existing: usize,
     bought_from: usize,
     now: Timestamp,
+    asked: Option<&'s PodKey>,
     outcome: Outcome,
 }
 
@@ -228,6 +241,9 @@ impl Packing<'_> {
         let pod = entry.pod;
         board.place(pod, index);
         let outcome = &mut self.outcome;
+        if self.asked == Some(&pod.key) {
+            outcome.fate = Some(Fate::Placed(index));
+        }
         outcome.wanting += u32::from(entry.leaves.is_none() && buys(self.settings, pod));
         if index >= self.bought_from {
             outcome.served += 1;
@@ -246,6 +262,12 @@ impl Packing<'_> {
 
     fn note(&mut self, entry: &Waiting<'_>, refusal: Refusal) {
         let outcome = &mut self.outcome;
+        if self.asked == Some(&entry.pod.key) {
+            outcome.fate = Some(match &refusal {
+                Refusal::Never(misfit) => Fate::Never(misfit.clone()),
+                Refusal::Now(pool, hold) => Fate::Held(pool.clone(), hold.clone()),
+            });
+        }
         match refusal {
             Refusal::Never(misfit) => {
                 outcome.unplaceable_pods += 1;
@@ -277,7 +299,9 @@ fn buys(settings: &Settings, pod: &Pod) -> bool {
     pod.priority >= settings.expendable_below
 }
 
-fn never(misfit: &Misfit) -> String {
+/// Says that no node could ever take a pod.
+#[must_use]
+pub fn never(misfit: &Misfit) -> String {
     format!("no node that can be launched would take it: {misfit}")
 }
 

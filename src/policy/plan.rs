@@ -18,7 +18,7 @@ use crate::model::operation::RetireState;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason, RetireReason};
 use crate::model::snapshot::Observed;
 use crate::model::{
-    Action, ClusterView, Instance, InstanceType, Launch, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName,
+    Action, ClusterView, Instance, InstanceType, Launch, Node, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName,
     PoolReport, Resources, RuleName, Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -30,6 +30,8 @@ use std::time::Duration;
 const OPENED_AT_ONCE: u32 = 1000;
 /// So long after a node has gone its pods may still look for a place.
 const DISPLACED: SignedDuration = SignedDuration::from_mins(1);
+/// Less than this of a core, a byte or a node is the noise of division.
+const NOISE: f64 = 1e-6;
 /// How many nodes an alert names.
 const NODES_NAMED: usize = 5;
 
@@ -152,11 +154,9 @@ impl<'a> Turn<'a> {
         let promises = self.add_booting(&mut board, &buyer);
         let mut waiting = self.waiting();
         self.plan.pending = count(waiting.iter().filter(|entry| entry.leaves.is_none()).count());
-        if self.snapshot.pause.is_some() {
-            // What is bought for growth now would be dropped, and with it the room of those that must move.
-            waiting.retain(|entry| entry.leaves.is_some());
-        }
-        let outcome = pending::place_cheaply(self.settings, &mut board, &mut buyer, &waiting, &promises, existing, self.now);
+        self.retain_allowed(&mut waiting);
+        let context = pending::Context { settings: self.settings, promises: &promises, existing, now: self.now, asked: None };
+        let outcome = pending::place_cheaply(context, &mut board, &mut buyer, &waiting);
         for pool in &self.settings.pools {
             let mut findings = Vec::new();
             let bounds = pool.bounds(self.now);
@@ -167,7 +167,7 @@ impl<'a> Turn<'a> {
             for verdict in pool_verdicts {
                 findings.push(self.follow(&mut board, &mut buyer, pool, verdict, kept));
             }
-            self.plan.pools.push(self.report(pool, bounds, &verdicts[&pool.name].0, findings, buyer.bought(&pool.name)));
+            self.plan.pools.push(self.report(pool, bounds, &verdicts[&pool.name].0, findings));
         }
         self.plan.alerts.extend(outcome.alert());
         self.wanting = outcome.wanting;
@@ -185,6 +185,13 @@ impl<'a> Turn<'a> {
                 regret(kept, self.now);
             }
             self.plan.actions.push(Action::Launch(order));
+        }
+    }
+
+    /// What is bought for growth under a pause would be dropped, and with it the room of those that must move.
+    fn retain_allowed(&self, waiting: &mut Vec<Waiting<'a>>) {
+        if self.snapshot.pause.is_some() {
+            waiting.retain(|entry| entry.leaves.is_some());
         }
     }
 
@@ -290,7 +297,7 @@ impl<'a> Turn<'a> {
         let mut finding = Finding { rule: verdict.rule.clone(), evidence: verdict.evidence.clone(), wants: 0, hold: verdict.hold.clone() };
         let Some(demand) = &verdict.demand else { return finding };
         let mut open = self.open_demand(demand, pool, buyer);
-        if open <= 0.0 {
+        if open <= NOISE {
             finding.hold = self.covering(pool);
             return finding;
         }
@@ -301,7 +308,7 @@ impl<'a> Turn<'a> {
         }
         let reason = LaunchReason::Rule { rule: verdict.rule.clone(), evidence: verdict.evidence.clone() };
         let mut opened = 0;
-        while open > 0.0 && opened < OPENED_AT_ONCE {
+        while open > NOISE && opened < OPENED_AT_ONCE {
             match buyer.open_any(board, pool, &reason) {
                 Ok(capacity) => {
                     opened += 1;
@@ -335,8 +342,8 @@ impl<'a> Turn<'a> {
             .pool(&pool.name)
             .iter()
             .filter(|member| member.boots())
-            .filter_map(|member| buyer.room_of(&member.offer(), &pool.name))
-            .map(|(offer, _)| measure(demand, offer.allocatable.cpu.cores(), to_float(offer.allocatable.memory.0)))
+            .filter_map(|member| buyer.allocatable_of(&member.offer(), &pool.name))
+            .map(|has| measure(demand, has.cpu.cores(), to_float(has.memory.0)))
             .sum();
         match demand {
             Demand::Cores(cores) => cores - booting - buyer.bought_capacity(&pool.name).cpu.cores(),
@@ -350,14 +357,7 @@ impl<'a> Turn<'a> {
         Some(Hold::Underway { operation: launch.id.clone() })
     }
 
-    fn report(
-        &self,
-        pool: &PoolSettings,
-        bounds: Bounds,
-        load: &Result<PoolLoad, NoLoad>,
-        findings: Vec<Finding>,
-        bought: u32,
-    ) -> PoolReport {
+    fn report(&self, pool: &PoolSettings, bounds: Bounds, load: &Result<PoolLoad, NoLoad>, findings: Vec<Finding>) -> PoolReport {
         let members = self.fleet.pool(&pool.name);
         let known = &self.prices;
         let seen = members.iter().filter(|member| member.instance.is_some());
@@ -368,7 +368,7 @@ impl<'a> Turn<'a> {
             ready: count(members.iter().filter(|member| member.serves()).count()),
             min: bounds.min,
             max: bounds.max,
-            desired: self.fleet.staying(&pool.name) + bought,
+            desired: 0,
             price: HourlyPrice(members.iter().filter_map(|member| known.get(&member.offer())).map(|price| price.0).sum()),
             price_after: HourlyPrice(0),
             cpu: load.as_ref().ok().map(|load| load.cpu),
@@ -377,24 +377,27 @@ impl<'a> Turn<'a> {
         }
     }
 
-    /// Says what each pool will cost once the plan is carried out.
+    /// Says what each pool will have and cost once the plan is carried out.
     fn sum_up(&mut self) {
         for report in &mut self.plan.pools {
             let mut price = report.price.0;
+            let mut desired = self.fleet.staying(&report.pool);
             for action in &self.plan.actions {
                 match action {
                     Action::Launch(order) if order.pool == report.pool => {
                         price = price.saturating_add(order.price.0.saturating_mul(u64::from(order.count)));
+                        desired = desired.saturating_add(order.count);
                     }
                     Action::Retire(order) if order.pool == report.pool => {
                         let gone = self.fleet.pool(&report.pool).iter().find(|member| member.id.is_some() && member.id == order.instance);
+                        desired = desired.saturating_sub(u32::from(gone.is_some()));
                         let gone = gone.and_then(|member| self.prices.get(&member.offer()));
                         price = price.saturating_sub(gone.map_or(0, |gone| gone.0));
                     }
                     Action::Launch(_) | Action::Retire(_) => {}
                 }
             }
-            report.price_after = HourlyPrice(price);
+            (report.price_after, report.desired) = (HourlyPrice(price), desired);
         }
     }
 
@@ -425,15 +428,21 @@ fn regret(memory: &mut PoolMemory, now: Timestamp) {
 /// Remembers what the nodes that serve have for pods: an estimate that is too high would buy nodes without end.
 /// Extended resources are left out, since they appear later than the node.
 fn learn_allocatable(settings: &Settings, fleet: &Fleet<'_>, memory: &mut Memory, now: Timestamp) {
-    let mut least: BTreeMap<(PoolName, InstanceType), Resources> = BTreeMap::new();
+    let mut newest: BTreeMap<(PoolName, InstanceType), &Node> = BTreeMap::new();
     for pool in &settings.pools {
         for member in fleet.pool(&pool.name).iter().filter(|member| member.serves()) {
             let Some(node) = member.node else { continue };
-            let has = Resources { extended: BTreeMap::new(), ..node.allocatable.clone() };
-            least.entry((pool.name.clone(), member.instance_type.clone())).and_modify(|least| least.lower_to(&has)).or_insert(has);
+            let known = newest.entry((pool.name.clone(), member.instance_type.clone())).or_insert(node);
+            // Older ones may come from an older launch template.
+            if (node.created, &node.name) > (known.created, &known.name) {
+                *known = node;
+            }
         }
     }
-    memory.allocatable.extend(least.into_iter().map(|(key, least)| (key, Allocatable { least, seen: now })));
+    for (key, node) in newest {
+        let has = Resources { extended: BTreeMap::new(), ..node.allocatable.clone() };
+        memory.allocatable.insert(key, Allocatable { has, seen: now });
+    }
 }
 
 /// Keeps the streaks of readings in which the pool is idle, or has room to be consolidated.

@@ -11,6 +11,7 @@ use crate::model::{ClusterView, Market, MilliCpu, Node, NodeName, OfferKey, Pod,
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How many refusals are told.
 const REFUSALS_TOLD: usize = 10;
@@ -77,7 +78,7 @@ impl<'a> Chooser<'_, 'a> {
         let pods = pods_by_node(self.cluster);
         let (mut candidates, mut refusals) = self.candidates(pool, &pods);
         let mut balance = Balance::of(self.fleet, pool);
-        let mut shared = Shared::of(self.cluster);
+        let mut shared = Shared::of(self.cluster, self.fleet, &pods);
         let new_stay = || Stay::new(self.cluster, self.fleet, &pods);
         let mut gone = Resources::default();
         let mut stay: Option<Result<Stay<'a>, String>> = None;
@@ -181,28 +182,45 @@ enum Share<'a> {
     Workload(Workload<'a>),
 }
 
-/// The replicas of one workload carry the same labels in one namespace, but for those that number them.
+/// The replicas of one workload carry the same labels in one namespace, but for those that number them or name their
+/// revision.
 type Workload<'a> = (&'a str, Vec<(&'a str, &'a str)>);
 
 fn workload(pod: &Pod) -> Workload<'_> {
-    const NUMBERS: [&str; 3] =
-        ["apps.kubernetes.io/pod-index", "batch.kubernetes.io/job-completion-index", "statefulset.kubernetes.io/pod-name"];
-    let labels = pod.labels.iter().filter(|(key, _)| !NUMBERS.contains(&key.as_str()));
+    const OWN: [&str; 7] = [
+        "apps.kubernetes.io/pod-index",
+        "batch.kubernetes.io/controller-uid",
+        "batch.kubernetes.io/job-completion-index",
+        "controller-revision-hash",
+        "controller-uid",
+        "pod-template-hash",
+        "statefulset.kubernetes.io/pod-name",
+    ];
+    let labels = pod.labels.iter().filter(|(key, _)| !OWN.contains(&key.as_str()));
     (&pod.key.namespace, labels.map(|(key, value)| (key.as_str(), value.as_str())).collect())
 }
 
 impl<'a> Shared<'a> {
-    fn of(cluster: &'a ClusterView) -> Self {
+    /// Nodes that leave already, of whatever pool, have taken their part.
+    fn of(cluster: &'a ClusterView, fleet: &Fleet<'a>, pods: &BTreeMap<&'a NodeName, Vec<&'a Pod>>) -> Self {
         let mut workloads: BTreeMap<Workload<'a>, u32> = BTreeMap::new();
-        for pod in cluster.pods.iter().filter(|pod| pod.node.is_some() && pod.holds_resources() && !pod.stays_with_node()) {
+        let stays =
+            |pod: &&Arc<Pod>| pod.node.is_some() && pod.holds_resources() && !pod.stays_with_node() && pod.terminating_since.is_none();
+        for pod in cluster.pods.iter().filter(stays) {
             *workloads.entry(workload(pod)).or_default() += 1;
         }
-        Self { budgets: &cluster.budgets, workloads, taken: BTreeMap::new() }
+        let mut shared = Self { budgets: &cluster.budgets, workloads, taken: BTreeMap::new() };
+        let leaving = fleet.members().filter(|member| member.leaving.is_some()).filter_map(|member| pods.get(&member.node?.name));
+        for pods in leaving {
+            let needs = shared.needs(pods);
+            shared.take(needs);
+        }
+        shared
     }
 
     fn needs(&self, pods: &[&'a Pod]) -> BTreeMap<Share<'a>, u32> {
         let mut needs: BTreeMap<Share<'a>, u32> = BTreeMap::new();
-        for pod in pods.iter().filter(|pod| !pod.stays_with_node()) {
+        for pod in pods.iter().filter(|pod| !pod.stays_with_node() && pod.terminating_since.is_none()) {
             let covering = self.budgets.iter().enumerate().filter(|(_, budget)| budget.covers(&pod.key.namespace, &pod.labels));
             let mut shares: Vec<Share<'a>> = covering.map(|(index, _)| Share::Budget(index)).collect();
             if shares.is_empty() {

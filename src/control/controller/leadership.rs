@@ -39,7 +39,7 @@ impl<W: World> Controller<W> {
         }
         // What a leader saw of the fleet is not what a standby sees.
         self.shown.plan = None;
-        self.seen = None;
+        (self.seen, self.measured) = (None, None);
         self.shown.sources.clear();
         self.running.clear();
         self.wake_at = None;

@@ -27,12 +27,11 @@ impl<W: World> Controller<W> {
                 self.memory.offers.clear();
                 self.memory.markets.clear();
                 self.memory.never_joined.clear();
+                self.memory.allocatable.clear();
                 let _ = done.send(Ok(()));
                 self.turn("operator");
             }
-            Command::Explain { question, done } => {
-                let _ = done.send(self.explain(&question));
-            }
+            Command::Explain { question, done } => self.explain(question, done),
             Command::Evaluate { done } if self.grant.is_none() => {
                 let _ = done.send(Err("this instance does not lead; ask the leader".into()));
             }
@@ -43,14 +42,36 @@ impl<W: World> Controller<W> {
         }
     }
 
-    /// Answers from what the latest turn has seen.
-    fn explain(&self, question: &Question) -> Result<Option<Explanation>, String> {
-        if self.grant.is_none() {
-            return Err("this instance does not lead; ask the leader".into());
+    /// Answers from what a turn has seen, beside the loop: a question must not hold a decision up.
+    fn explain(&self, question: Question, done: oneshot::Sender<Result<Option<Explanation>, String>>) {
+        let seen = match &question {
+            Question::Node(_) => self.measured.as_ref(),
+            Question::Pod(_) | Question::Offers => self.seen.as_ref(),
+        };
+        let refusal = if self.grant.is_none() {
+            Some("this instance does not lead; ask the leader")
+        } else if seen.is_none() {
+            Some("no turn is over yet; ask again in a moment")
+        } else {
+            None
+        };
+        if let Some(why) = refusal {
+            let _ = done.send(Err(why.into()));
+            return;
         }
-        let seen = self.seen.as_ref().ok_or("no turn is over yet; ask again in a moment")?;
-        let snapshot = Snapshot { operations: self.operations.clone(), pause: self.pause.clone(), ..seen.clone() };
-        Ok(policy::explain(&self.context.settings.policy, &snapshot, &self.memory, question, self.now()))
+        let Ok(permit) = Arc::clone(&self.explaining).try_acquire_owned() else {
+            let _ = done.send(Err("another question is being answered; ask again in a moment".into()));
+            return;
+        };
+        let Some(seen) = seen.cloned() else { return };
+        let snapshot = Snapshot { operations: self.operations.clone(), pause: self.pause.clone(), ..(*seen).clone() };
+        let (settings, memory, now) = (Arc::clone(&self.context.settings), self.memory.clone(), self.now());
+        tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            if !done.is_closed() {
+                let _ = done.send(Ok(policy::explain(&settings.policy, &snapshot, &memory, &question, now)));
+            }
+        });
     }
 
     /// Words reach the ledger one after the other, so that the last of them is what holds.

@@ -85,15 +85,13 @@ impl<W: World> Controller<W> {
         self.after_turn(trigger, &Ok(decision));
     }
 
-    /// Keeps what a turn saw. One that was too urgent to ask Prometheus leaves what is known from there.
+    /// Keeps what a turn saw, for questions.
     fn see(&mut self, snapshot: Snapshot) {
-        let before = self.seen.take();
-        self.seen = Some(match (before, &snapshot.utilisation) {
-            (Some(before), Observed::Unknown(crate::model::Missing::NotAsked)) => {
-                Snapshot { utilisation: before.utilisation, metrics: before.metrics, ..snapshot }
-            }
-            _ => snapshot,
-        });
+        let snapshot = Arc::new(snapshot);
+        if !matches!(snapshot.utilisation, Observed::Unknown(crate::model::Missing::NotAsked)) {
+            self.measured = Some(Arc::clone(&snapshot));
+        }
+        self.seen = Some(snapshot);
     }
 
     pub(super) fn after_turn(&mut self, trigger: &'static str, decision: &Result<Arc<Decision>, String>) {

@@ -2,134 +2,157 @@
 
 use super::{Turn, plan};
 use crate::model::explanation::{Explanation, Question};
-use crate::model::plan::{Hold, Unplaceable};
+use crate::model::plan::{Finding, RetireReason};
 use crate::model::snapshot::Observed;
-use crate::model::{Action, Memory, NodeName, Operation, Plan, Pod, PodKey, PoolName, Snapshot};
+use crate::model::{Action, Memory, NodeName, Plan, Pod, PodKey, PoolName, Snapshot};
+use crate::policy::audit::audit;
 use crate::policy::buying::Buyer;
 use crate::policy::fit::Board;
+use crate::policy::pending::{self, Fate};
 use crate::policy::scale_down::{Chooser, forbids};
-use crate::policy::settings::Settings;
+use crate::policy::settings::{PoolSettings, Settings};
 use jiff::Timestamp;
 
 /// Answers a question about what a turn would decide now; `None` when there is no such pod or node.
 #[must_use]
 pub fn explain(settings: &Settings, snapshot: &Snapshot, memory: &Memory, question: &Question, now: Timestamp) -> Option<Explanation> {
-    let (cluster, instances) = match (&snapshot.cluster, &snapshot.instances) {
-        (Observed::Known { value: cluster, .. }, Observed::Known { value: instances, .. }) => (cluster, instances),
-        (Observed::Unknown(why), _) => return Some(Explanation::new(question, format!("Kubernetes is not seen: {why}"), [])),
-        (_, Observed::Unknown(why)) => return Some(Explanation::new(question, format!("EC2 is not seen: {why}"), [])),
+    let (cluster, at, instances) = match (&snapshot.cluster, &snapshot.instances) {
+        (Observed::Known { value: cluster, at }, Observed::Known { value: instances, .. }) => (cluster, *at, instances),
+        (Observed::Unknown(why), _) => return Some(Explanation::new(question, now, format!("Kubernetes is not seen: {why}"), [])),
+        (_, Observed::Unknown(why)) => return Some(Explanation::new(question, now, format!("EC2 is not seen: {why}"), [])),
     };
-    let (decided, _) = plan(settings, snapshot, memory, now);
     let turn = Turn::new(settings, snapshot, cluster, instances, now);
-    match question {
-        Question::Pod(key) => turn.explain_pod(question, key, &decided, memory),
-        Question::Node(name) => turn.explain_node(question, name, &decided, memory),
-        Question::Offers => Some(turn.explain_offers(question, &decided, memory)),
-    }
+    let (verdict, things) = match question {
+        Question::Pod(key) => turn.explain_pod(key, memory)?,
+        Question::Node(name) => turn.explain_node(name, memory)?,
+        Question::Offers => turn.explain_offers(memory),
+    };
+    Some(Explanation::new(question, at, verdict, things))
 }
 
+/// A sentence, and the things that it rests on, each with its reason.
+type Answer = (String, Vec<(String, String)>);
+
 impl<'a> Turn<'a> {
-    fn explain_pod(&self, question: &Question, key: &PodKey, decided: &Plan, memory: &'a Memory) -> Option<Explanation> {
-        let pod = self.cluster.pods.iter().find(|pod| pod.key == *key)?;
-        if let Some(node) = &pod.node {
+    fn explain_pod(&self, key: &PodKey, memory: &'a Memory) -> Option<Answer> {
+        let pod: &'a Pod = self.cluster.pods.iter().find(|pod| pod.key == *key)?;
+        let mut waiting = self.waiting();
+        if let Some(node) = pod.node.as_ref().filter(|_| !waiting.iter().any(|entry| entry.pod.key == *key)) {
             let protects = forbids(self.settings, pod, &self.cluster.budgets);
             let protects = protects.map(|why| (node.to_string(), format!("the node is not given back for economy: {why}")));
-            return Some(Explanation::new(question, format!("it is on node {node}"), protects));
+            return Some((format!("it is on node {node}"), protects.into_iter().collect()));
         }
-        if !pod.wants_a_node() {
-            return Some(Explanation::new(question, format!("it buys no node: {}", waits_for_something_else(pod)), []));
+        if pod.node.is_none() && !pod.wants_a_node() {
+            return Some((format!("it buys no node: {}", waits_for_something_else(pod)), Vec::new()));
         }
         let mut board = Board::default();
         let existing = self.set_up(&mut board);
         let mut buyer = self.buyer(memory);
         let promises = self.add_booting(&mut board, &buyer);
-        let shape = board.shape(pod);
-        let mut places = Vec::new();
-        let mut things = Vec::new();
-        for index in 0..board.nodes() {
-            let bin = board.bin(index);
-            let name = bin.name.map_or_else(|| "a node on its way".to_owned(), |name| format!("node {name}"));
-            if index < existing && !bin.open {
-                things.push((name, "takes no new pods now: cordoned, not Ready, starting or on its way out".to_owned()));
-                continue;
+        let things = things(pod, &mut board, &mut buyer, existing);
+        let on_their_way = board.nodes();
+        self.retain_allowed(&mut waiting);
+        let context = pending::Context { settings: self.settings, promises: &promises, existing, now: self.now, asked: Some(key) };
+        let outcome = pending::place_cheaply(context, &mut board, &mut buyer, &waiting);
+        let verdict = match outcome.fate {
+            Some(Fate::Placed(index)) if index < existing => {
+                let name = board.bin(index).name.map(ToString::to_string).unwrap_or_default();
+                format!("node {name} has room for it, so it buys none")
             }
-            match board.fits(shape, index) {
-                Ok(()) => places.push(name),
-                Err(why) => things.push((name, why.to_string())),
+            Some(Fate::Placed(index)) if index < on_their_way => "its node is on its way".to_owned(),
+            Some(Fate::Placed(index)) => {
+                let offer = buyer.offer_of(index).map(ToString::to_string).unwrap_or_default();
+                format!("the next turn buys {offer} for it")
             }
-        }
-        let offers = buyer.explain(&mut board, Some(shape));
-        things.extend(offers.into_iter().map(|(offer, outcome)| match outcome {
-            Ok(()) => (offer, "would take it and can be bought".to_owned()),
-            Err(why) => (offer, why),
-        }));
-        let buys = decided.actions.iter().find(|action| match action {
-            Action::Launch(order) => order.pods.contains(key),
-            Action::Retire(_) => false,
-        });
-        let verdict = if pod.priority < self.settings.expendable_below {
-            let below = self.settings.expendable_below;
-            format!("its priority {} is below evaluation.expendable_below ({below}): it buys no node", pod.priority)
-        } else if let Some(action) = buys {
-            format!("the next turn {action}")
-        } else if let Some(Unplaceable { why, .. }) = decided.unplaceable.iter().find(|other| other.pod == *key) {
-            why.clone()
-        } else if promises.contains_key(key) {
-            let of_it = |operation: &&Operation| matches!(operation, Operation::Launch(launch) if launch.order.pods.contains(key));
-            let operation = self.snapshot.operations.values().filter(|operation| !operation.is_over()).find(of_it);
-            let id = operation.map(|operation| operation.id().to_string()).unwrap_or_default();
-            format!("its node is on its way (operation {id})")
-        } else if let Some(place) = places.first() {
-            format!("{place} has room for it, so it buys none")
-        } else if let Some(hold) = held(decided) {
-            format!("nothing is bought for it now: {hold}")
-        } else {
-            "other pods come first; what is left does not hold it yet".to_owned()
+            Some(Fate::Never(why)) => pending::never(&why),
+            Some(Fate::Held(pool, hold)) => format!("pool {pool} buys nothing for it now: {hold}"),
+            None => match &self.snapshot.pause {
+                Some(pause) => format!("nothing is bought now: paused by {}: {}", pause.by, pause.reason),
+                None => {
+                    format!("its priority {} is below expendable_below ({}): it buys no node", pod.priority, self.settings.expendable_below)
+                }
+            },
         };
-        things.extend(places.into_iter().map(|place| (place, "has room for it".to_owned())));
-        Some(Explanation::new(question, verdict, things))
+        Some((verdict, things))
     }
 
-    fn explain_node(&self, question: &Question, name: &NodeName, decided: &Plan, memory: &'a Memory) -> Option<Explanation> {
+    fn explain_node(&self, name: &NodeName, memory: &'a Memory) -> Option<Answer> {
         let node = self.cluster.nodes.get(name)?;
         let pods = self.cluster.pods.iter().filter(|pod| pod.node.as_ref() == Some(name));
-        let protects = pods.filter_map(|pod| Some((pod.key.to_string(), forbids(self.settings, pod, &self.cluster.budgets)?)));
-        let goes = decided.actions.iter().find_map(|action| match action {
-            Action::Retire(order) if order.node.as_ref().is_some_and(|gone| gone.name == *name) => Some(order.reason.to_string()),
-            Action::Retire(_) | Action::Launch(_) => None,
-        });
-        let pool = self.settings.pools.iter().find(|pool| {
-            let members = self.fleet.pool(&pool.name);
-            members.iter().any(|member| member.node.is_some_and(|of_member| of_member.name == node.name))
-        });
-        let verdict = match (goes, pool) {
-            (Some(reason), _) => format!("the next turn gives it back: {reason}"),
-            (None, None) => "no pool of this fleet owns it: it is never touched".to_owned(),
-            (None, Some(pool)) => {
-                let prices = &self.prices;
-                let chooser = Chooser { settings: self.settings, cluster: self.cluster, fleet: &self.fleet, prices, memory, now: self.now };
-                match (chooser.may_go_alone(pool, name), finding(decided, &pool.name)) {
-                    (Err(why), _) => format!("it stays: {why}"),
-                    (Ok(()), Some(hold)) => format!("it could go, but pool {} gives nothing back now: {hold}", pool.name),
-                    (Ok(()), None) => "it could go; nodes that cost more for less disruption go first".to_owned(),
-                }
-            }
+        let protects = pods.filter_map(|pod| Some((pod.key.to_string(), forbids(self.settings, pod, &self.cluster.budgets)?))).collect();
+        let member = self.fleet.members().find(|member| member.node.is_some_and(|of_member| of_member.name == *name));
+        if let Some(retire) = member.and_then(|member| member.leaving) {
+            return Some((format!("it is leaving (operation {}): {}", retire.id, retire.order.reason), protects));
+        }
+        let (decided, _) = plan(self.settings, self.snapshot, memory, self.now);
+        let refused = audit(self.settings, self.snapshot, &decided, self.now);
+        let verdict = match (refused.first(), going(&decided, name), member, self.pool_of(name)) {
+            (Some(why), ..) => format!("nothing is done now, for the audit refuses the turn's plan: {why}"),
+            (None, Some(reason), ..) => format!("the next turn gives it back: {reason}"),
+            (None, None, Some(_), Some(pool)) => self.why_it_stays(&decided, pool, name, memory),
+            (None, None, ..) if node.control_plane => "it is a server: servers are never touched".to_owned(),
+            (None, None, ..) => "no instance of this fleet stands behind it: a node of somebody else is never touched".to_owned(),
         };
-        Some(Explanation::new(question, verdict, protects))
+        Some((verdict, protects))
     }
 
-    fn explain_offers(&self, question: &Question, decided: &Plan, memory: &'a Memory) -> Explanation {
+    fn why_it_stays(&self, decided: &Plan, pool: &PoolSettings, name: &NodeName, memory: &'a Memory) -> String {
+        let (settings, cluster, prices) = (self.settings, self.cluster, &self.prices);
+        let chooser = Chooser { settings, cluster, fleet: &self.fleet, prices, memory, now: self.now };
+        if let Err(why) = chooser.may_go_alone(pool, name) {
+            return format!("it stays: {why}");
+        }
+        match finding(decided, &pool.name) {
+            Some(Finding { wants, .. }) if *wants < 0 => "it could go; others go first, with less disruption for each dollar".to_owned(),
+            Some(Finding { hold: Some(hold), .. }) => format!("it could go, but pool {} gives nothing back now: {hold}", pool.name),
+            Some(Finding { evidence, .. }) => format!("it could go, but pool {} gives nothing back now: {evidence}", pool.name),
+            None => "it could go, but nothing is decided now".to_owned(),
+        }
+    }
+
+    fn pool_of(&self, name: &NodeName) -> Option<&'a PoolSettings> {
+        let has = |pool: &&PoolSettings| {
+            let members = self.fleet.pool(&pool.name);
+            members.iter().any(|member| member.node.is_some_and(|node| node.name == *name))
+        };
+        self.settings.pools.iter().find(has)
+    }
+
+    fn explain_offers(&self, memory: &'a Memory) -> Answer {
+        if let Observed::Unknown(why) = &self.snapshot.offers {
+            return (format!("what can be bought is not known: {why}"), Vec::new());
+        }
         let offers = self.buyer(memory).explain(&mut Board::default(), None);
         let open = offers.iter().filter(|(_, outcome)| outcome.is_ok()).count();
-        let hold = held(decided).map(|hold| format!("; pods wait: {hold}")).unwrap_or_default();
-        let verdict = format!("{open} of {} offers can be bought now{hold}", offers.len());
-        let things = offers.into_iter().map(|(offer, outcome)| (offer, outcome.err().unwrap_or_else(|| "can be bought".to_owned())));
-        Explanation::new(question, verdict, things)
+        let paused = self.snapshot.pause.as_ref();
+        let paused = paused.map(|pause| format!("; nothing is bought while paused by {}: {}", pause.by, pause.reason)).unwrap_or_default();
+        let verdict = format!("{open} of {} offers can be bought{paused}", offers.len());
+        let says = |outcome: Result<(), String>| outcome.err().unwrap_or_else(|| "can be bought".to_owned());
+        (verdict, offers.into_iter().map(|(offer, outcome)| (offer, says(outcome))).collect())
     }
 
     fn buyer(&self, memory: &'a Memory) -> Buyer<'a> {
         Buyer::new(self.settings, self.offers, &self.prices, &self.cluster.daemon_sets, memory, &self.fleet, self.now)
     }
+}
+
+/// Lists what every node and every offer says to a pod, the other pods that wait left aside.
+fn things<'a>(pod: &'a Pod, board: &mut Board<'a>, buyer: &mut Buyer<'a>, existing: usize) -> Vec<(String, String)> {
+    let shape = board.shape(pod);
+    let mut things = Vec::new();
+    for index in 0..board.nodes() {
+        let bin = board.bin(index);
+        let name = bin.name.map_or_else(|| "a node on its way".to_owned(), |name| format!("node {name}"));
+        let says = if index < existing && !bin.open {
+            "takes no new pods now: cordoned, not Ready, starting or on its way out".to_owned()
+        } else {
+            board.fits(shape, index).map_or_else(|why| why.to_string(), |()| "would take it, were it for this pod alone".to_owned())
+        };
+        things.push((name, says));
+    }
+    let says = |outcome: Result<(), String>| outcome.err().unwrap_or_else(|| "would take it and can be bought".to_owned());
+    things.extend(buyer.explain(board, Some(shape)).into_iter().map(|(offer, outcome)| (offer, says(outcome))));
+    things
 }
 
 fn waits_for_something_else(pod: &Pod) -> String {
@@ -141,15 +164,16 @@ fn waits_for_something_else(pod: &Pod) -> String {
     }
 }
 
-/// Gives what keeps waiting pods from buying nodes.
-fn held(decided: &Plan) -> Option<&Hold> {
-    let of_pods = |pool: &'_ crate::model::PoolReport| pool.findings.iter().position(|finding| finding.rule.as_str() == "pending_pods");
-    let in_pools = decided.pools.iter().find_map(|pool| pool.findings[of_pods(pool)?].hold.as_ref());
-    in_pools.or(decided.holds.first())
+/// Gives the reason for which a plan gives a node back, if it does.
+fn going<'p>(decided: &'p Plan, name: &NodeName) -> Option<&'p RetireReason> {
+    decided.actions.iter().find_map(|action| match action {
+        Action::Retire(order) if order.node.as_ref().is_some_and(|gone| gone.name == *name) => Some(&order.reason),
+        Action::Retire(_) | Action::Launch(_) => None,
+    })
 }
 
-/// Gives why a pool gives nothing back.
-fn finding<'p>(decided: &'p Plan, pool: &PoolName) -> Option<&'p Hold> {
+/// Gives what a plan says of giving nodes of a pool back.
+fn finding<'p>(decided: &'p Plan, pool: &PoolName) -> Option<&'p Finding> {
     let report = decided.pools.iter().find(|report| report.pool == *pool)?;
-    report.findings.iter().find(|finding| finding.rule.as_str() == "scale_down")?.hold.as_ref()
+    report.findings.iter().find(|finding| finding.rule.as_str() == "scale_down")
 }

@@ -33,9 +33,6 @@ impl<'a> Turn<'a> {
                     let number = count(orders.len());
                     let evidence = orders.first().map(|order| order.reason.to_string()).unwrap_or_default();
                     self.plan.actions.extend(orders.into_iter().map(Action::Retire));
-                    if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
-                        report.desired = report.desired.saturating_sub(number);
-                    }
                     Finding { rule, evidence, wants: -i64::from(number), hold: None }
                 }
                 Err((evidence, hold)) => Finding { rule, evidence, wants: 0, hold },
@@ -120,7 +117,7 @@ impl<'a> Turn<'a> {
             return hold(Hold::CoolingDown { until });
         }
         let surplus = if above_maximum { staying - bounds.max } else { u32::MAX };
-        let most = self.at_once(staying).min(carrying - bounds.min).min(surplus);
+        let most = self.at_once(pool, staying).min(carrying - bounds.min).min(surplus);
         let chooser =
             Chooser { settings: self.settings, cluster: self.cluster, fleet: &self.fleet, prices: &self.prices, memory, now: self.now };
         let chosen = chooser.choose(pool, most as usize, |gone| self.is_spared(load, gone));
@@ -138,13 +135,14 @@ impl<'a> Turn<'a> {
     }
 
     /// Gives the number of nodes that may leave together, of so many: at least one.
-    fn at_once(&self, nodes: u32) -> u32 {
+    fn at_once(&self, pool: &PoolSettings, nodes: u32) -> u32 {
         let share = self.settings.scale_down.share_at_once * f64::from(nodes);
         // A share of exactly one node must not be lost to rounding.
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a number of nodes is one itself")]
         let whole = (share + 1e-9).floor() as u32;
         // A metric's rule says whether the fleet could do without one node, and no more.
-        let most = if self.settings.metrics.is_empty() { self.settings.scale_down.most_at_once.max(1) } else { 1 };
+        let has_rule = self.settings.metrics.iter().any(|rule| rule.pool == pool.name);
+        let most = if has_rule { 1 } else { self.settings.scale_down.most_at_once.max(1) };
         whole.clamp(1, most)
     }
 

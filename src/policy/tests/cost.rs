@@ -160,7 +160,7 @@ impl Ratios {
 }
 
 #[test]
-#[expect(clippy::cast_precision_loss, clippy::print_stdout, reason = "a table of ratios, for `--show-output`")]
+#[expect(clippy::cast_precision_loss, reason = "prices of a few hundred nodes")]
 fn what_is_bought_is_close_to_the_cheapest() {
     let mut random = ChaCha8Rng::seed_from_u64(5);
     let mut table: BTreeMap<(&str, &str), Ratios> = BTreeMap::new();

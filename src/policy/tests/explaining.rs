@@ -28,7 +28,7 @@ fn a_pod_is_told_why_it_waits_and_what_would_take_it() {
     let full = || Scene::with_nodes(2).pods([running("a", 1800, "n0"), running("b", 1800, "n1")]);
     let scene = full().pods([pending("w", 1000)]);
     let answer = of_pod(&scene, "w");
-    assert!(answer.verdict.starts_with("the next turn buys 1 "), "{answer:?}");
+    assert_eq!(answer.verdict, "the next turn buys spot m5.large in a for it");
     assert_eq!(named(&answer, "not enough cpu"), ["node n0", "node n1"]);
     assert_eq!(named(&answer, "can be bought").len(), 8, "two types, two zones, two markets");
 
@@ -39,17 +39,17 @@ fn a_pod_is_told_why_it_waits_and_what_would_take_it() {
 
     let mut tight = full().pods([pending("w", 1000)]);
     tight.settings.pools[0].max = 2;
-    assert_eq!(of_pod(&tight, "w").verdict, "nothing is bought for it now: at the maximum of 2");
+    assert_eq!(of_pod(&tight, "w").verdict, "pool workers buys nothing for it now: at the maximum of 2");
 
     let mut paused = full().pods([pending("w", 1000)]);
     paused.snapshot.pause = Some(Pause { since: start(), by: "me".into(), reason: "maintenance".into() });
-    assert_eq!(of_pod(&paused, "w").verdict, "nothing is bought for it now: paused: maintenance by me");
+    assert_eq!(of_pod(&paused, "w").verdict, "nothing is bought now: paused by me: maintenance");
 
     let roomy = Scene::with_nodes(2).pods([pending("w", 1000)]);
     assert_eq!(of_pod(&roomy, "w").verdict, "node n0 has room for it, so it buys none");
 
     let cheap = full().pods([Pod { priority: -100, ..pending("w", 1000) }]);
-    assert_eq!(of_pod(&cheap, "w").verdict, "its priority -100 is below evaluation.expendable_below (-10): it buys no node");
+    assert_eq!(of_pod(&cheap, "w").verdict, "its priority -100 is below expendable_below (-10): it buys no node");
 
     let mut coming = full().pods([pending("w", 1000)]);
     let plan = coming.turn(start());
@@ -62,7 +62,7 @@ fn a_pod_is_told_why_it_waits_and_what_would_take_it() {
         &Question::Pod(PodKey { namespace: "default".into(), name: "w".into() }),
         start(),
     );
-    assert_eq!(begun.expect("the pod").verdict, "its node is on its way (operation op-1)");
+    assert_eq!(begun.expect("the pod").verdict, "its node is on its way");
 }
 
 #[test]
@@ -86,14 +86,22 @@ fn a_node_is_told_why_it_stays() {
     scene.turns(0, 18);
     scene.memory.pools.get_mut("workers").expect("the pool").last_down = None;
     assert!(of_node(&scene, "n2").verdict.starts_with("the next turn gives it back: the pool needs less"), "{:?}", of_node(&scene, "n2"));
-    assert!(of_node(&scene, "n1").verdict.starts_with("it could go;"), "{:?}", of_node(&scene, "n1"));
+    assert_eq!(of_node(&scene, "n1").verdict, "it could go; others go first, with less disruption for each dollar");
     scene.memory.pools.get_mut("workers").expect("the pool").last_down = Some(after(18));
     assert!(of_node(&scene, "n2").verdict.contains("gives nothing back now: cooling down until"));
     scene.view.nodes.get_mut("n2").expect("the node").keep = Some("node-fleet.io/do-not-remove".into());
     assert_eq!(of_node(&scene, "n2").verdict, "it stays: it is annotated node-fleet.io/do-not-remove");
     let foreign = Node { instance: None, labels: Labels::new(), ..node("other", "a") };
     scene.view.nodes.insert("other".into(), foreign);
-    assert_eq!(of_node(&scene, "other").verdict, "no pool of this fleet owns it: it is never touched");
+    assert_eq!(of_node(&scene, "other").verdict, "no instance of this fleet stands behind it: a node of somebody else is never touched");
+    scene.view.nodes.get_mut("other").expect("the node").control_plane = true;
+    assert_eq!(of_node(&scene, "other").verdict, "it is a server: servers are never touched");
+    scene.snapshot.pause = Some(Pause { since: start(), by: "me".into(), reason: "maintenance".into() });
+    assert!(
+        of_node(&scene, "n1").verdict.starts_with("it could go, but pool workers gives nothing back now: cpu"),
+        "{:?}",
+        of_node(&scene, "n1")
+    );
     assert_eq!(ask(&scene, &Question::Node("nobody".into())), None);
 
     let crowded = Scene::with_nodes(2).pods([running("a", 1800, "n0"), running("b", 1800, "n1")]);
@@ -104,12 +112,12 @@ fn a_node_is_told_why_it_stays() {
 fn offers_are_told_with_what_keeps_them_from_being_bought() {
     let mut scene = Scene::with_nodes(2);
     let all = ask(&scene, &Question::Offers).expect("an answer");
-    assert_eq!(all.verdict, "8 of 8 offers can be bought now");
+    assert_eq!(all.verdict, "8 of 8 offers can be bought");
     let rests = OfferKey { instance_type: "m5.large".into(), zone: "a".into(), market: Market::Spot };
     let rest = Rest { until: after(60), failures: 1, why: "insufficient capacity".into(), stopped: false };
     scene.memory.offers.insert(rests, rest);
     let some = ask(&scene, &Question::Offers).expect("an answer");
-    assert_eq!(some.verdict, "7 of 8 offers can be bought now");
+    assert_eq!(some.verdict, "7 of 8 offers can be bought");
     assert_eq!(named(&some, "insufficient capacity"), ["spot m5.large in a at $0.0336/h for pool workers"]);
 }
 
@@ -120,4 +128,28 @@ fn who_sees_nothing_says_so() {
     snapshot.cluster = unknown_view();
     let answer = explain(&scene.settings, &snapshot, &scene.memory, &Question::Offers, start()).expect("an answer");
     assert!(answer.verdict.starts_with("Kubernetes is not seen"), "{answer:?}");
+}
+
+#[test]
+fn every_pod_is_told_its_own_fate_however_many_wait() {
+    let many = (0..600).map(|index| pending(&format!("w{index:03}"), 400));
+    let mut scene = Scene::with_nodes(1).pods(many.chain([pending("huge", 64_000)]));
+    scene.settings.pools[0].max = 1000;
+    assert_eq!(of_pod(&scene, "w000").verdict, "node n0 has room for it, so it buys none");
+    for name in ["w300", "w599"] {
+        assert!(of_pod(&scene, name).verdict.starts_with("the next turn buys "), "{:?}", of_pod(&scene, name));
+    }
+    assert_eq!(of_pod(&scene, "huge").verdict, "no node that can be launched would take it: not enough cpu");
+}
+
+#[test]
+fn a_node_that_leaves_is_told_so() {
+    let mut scene = Scene::with_nodes(3).busy(0.1, 0.1);
+    let plan = scene.turns(0, 10);
+    let gone = retirements(&plan)[0].node.as_ref().expect("a node").name.to_string();
+    let operation = retire(&gone, retirements(&plan)[0].reason.clone(), RetireState::Journalled);
+    let id = operation.id().clone();
+    scene.snapshot.operations = [(id.clone(), operation)].into();
+    let told = of_node(&scene, &gone).verdict;
+    assert!(told.starts_with(&format!("it is leaving (operation {id}): the pool needs less")), "{told}");
 }

@@ -292,6 +292,42 @@ fn a_workload_without_a_budget_is_not_all_away_at_once() {
         Pod { labels: Arc::new(labels), ..pod }
     };
     assert_eq!(gone(two().map(number).collect()), ["n2"], "replicas of a stateful set carry numbers");
+    let revise = |pod: Pod| {
+        let mut labels = (*pod.labels).clone();
+        labels.insert("pod-template-hash".into(), pod.key.name.clone());
+        Pod { labels: Arc::new(labels), ..pod }
+    };
+    assert_eq!(gone(two().map(revise).collect()), ["n2"], "replicas of two revisions are of one workload");
+    let ends = Pod { terminating_since: Some(start()), ..x("x2", "n0") };
+    assert_eq!(gone(two().chain([ends]).collect()), ["n2"], "who ends is no replica");
+}
+
+#[test]
+fn what_leaves_another_pool_already_counts_for_a_workload_and_a_budget() {
+    let labels: Arc<Labels> = Arc::new(Labels::from([("app".into(), "x".into())]));
+    let x = |name: &str, on: &str| Pod { labels: Arc::clone(&labels), ..running(name, 100, on) };
+    let scene = |leaves: bool, budget: Option<u32>| {
+        let pods = two_that_stay().into_iter().chain([x("x0", "n2"), x("x1", "n3")]);
+        let mut scene = Scene::with_nodes(4).pods(pods).busy(0.1, 0.1);
+        scene.settings.pools.push(PoolSettings { name: "other".into(), min: 0, ..scene.settings.pools[0].clone() });
+        scene.instances.iter_mut().filter(|instance| instance.id.as_str() == "i-n2").for_each(|it| it.pool = Some("other".into()));
+        let selector = Some(Selector(vec![Requirement { key: "app".into(), operator: Operator::In(["x".to_owned()].into()) }]));
+        let budget = budget.map(|allowed| DisruptionBudget { namespace: "default".into(), name: "x".into(), selector, allowed });
+        scene.view.budgets.extend(budget);
+        if leaves {
+            let Operation::Retire(mut gone) = retire("n2", RetireReason::AboveMaximum, RetireState::Draining { since: after(0) }) else {
+                unreachable!("a retirement")
+            };
+            gone.order.pool = "other".into();
+            scene.snapshot.operations = [(gone.id.clone(), Operation::Retire(gone))].into();
+            scene.view.nodes.get_mut("n2").expect("the node").cordoned = true;
+        }
+        retirements(&scene.turns(0, 10)).iter().any(|order| order.node.as_ref().is_some_and(|node| node.name.as_str() == "n3"))
+    };
+    assert!(scene(false, None));
+    assert!(!scene(true, None), "the other replica is on its way out");
+    assert!(!scene(true, Some(1)));
+    assert!(scene(true, Some(2)));
 }
 
 #[test]
