@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::ResourceExt as _;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -92,6 +94,38 @@ impl Cluster {
             *before += 1;
             self.pods_api().patch(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await?;
         }
+        Ok(())
+    }
+
+    /// Makes a volume in a zone, with the claim of the same name that is bound to it.
+    pub async fn make_volume(&self, name: &str, zone: &str) -> Result<()> {
+        let space = json!({"storage": "1Gi"});
+        let modes = json!(["ReadWriteOnce"]);
+        let there = json!([{"key": "topology.kubernetes.io/zone", "operator": "In", "values": [zone]}]);
+        let volume = json!({
+            "apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+            "spec": {
+                "capacity": space, "accessModes": modes, "storageClassName": "", "nfs": {"server": "bed", "path": "/"},
+                "claimRef": {"namespace": NAMESPACE, "name": name},
+                "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": there}]}},
+            },
+        });
+        let claim = json!({
+            "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name},
+            "spec": {"accessModes": modes, "storageClassName": "", "volumeName": name, "resources": {"requests": space}},
+        });
+        let parameters = PatchParams::apply("bed").force();
+        Api::<PersistentVolume>::all(self.client.clone()).patch(name, &parameters, &Patch::Apply(volume)).await.context("the volume")?;
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), NAMESPACE);
+        claims.patch(name, &parameters, &Patch::Apply(claim)).await.context("the claim")?;
+        Ok(())
+    }
+
+    /// Makes a class of priorities.
+    pub async fn make_priority_class(&self, name: &str, value: i32) -> Result<()> {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value});
+        let classes: Api<PriorityClass> = Api::all(self.client.clone());
+        classes.patch(name, &PatchParams::apply("bed").force(), &Patch::Apply(class)).await.context("the priority class")?;
         Ok(())
     }
 

@@ -11,6 +11,7 @@ mod fidelity;
 pub mod fleet;
 mod growing;
 mod notices;
+mod packing;
 mod reality;
 mod shrinking;
 mod succession;
@@ -64,6 +65,8 @@ scenarios! {
     succession::paused,
     notices::interruption,
     notices::strangers_live,
+    packing::mixed_pods,
+    packing::three_half_empty_nodes_become_two,
     reality::pods_get_nodes,
     reality::the_maximum_holds,
     reality::empty_nodes_go,

@@ -26,9 +26,14 @@ const KEEP: &str = "node-fleet.io/do-not-remove";
 /// How many nodes a fleet has before the load falls.
 const CROWD: usize = 6;
 
+/// Removals within seconds, of nodes that differ by their load alone.
+fn alike(min: u32, max: u32) -> Configuration {
+    Configuration { min, max, on_demand_base: 0, spot_share: 1.0, ..Configuration::default().hasty() }
+}
+
 /// Load falls: the least loaded node goes first, with the budget honoured, down to the minimum and no further.
 pub async fn load_falls(bed: &mut Bed) -> Result<()> {
-    let configuration = Configuration { min: 2, max: 6, ..Configuration::default().hasty() };
+    let configuration = alike(2, 6);
     let crowd = Crowd::gather(bed, &configuration).await?;
     let kept = crowd.nodes[0].clone();
     bed.cluster.annotate_node(&kept, KEEP, Some("true")).await?;
@@ -40,7 +45,7 @@ pub async fn load_falls(bed: &mut Bed) -> Result<()> {
 /// The same where more nodes must stay than the minimum asks for: an annotated one, one with a critical
 /// pod, and one with a pod that is not safe to evict.
 pub async fn protected_nodes_stay(bed: &mut Bed) -> Result<()> {
-    let configuration = Configuration { min: 2, max: 6, ..Configuration::default().hasty() };
+    let configuration = alike(2, 6);
     let crowd = Crowd::gather(bed, &configuration).await?;
     let [kept, critical, unsafe_to_evict] = [0, 1, 2].map(|index: usize| crowd.nodes[index].clone());
     bed.cluster.annotate_node(&kept, KEEP, Some("true")).await?;

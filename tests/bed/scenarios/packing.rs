@@ -1,0 +1,129 @@
+//! What is bought for pods that want more than room, and what is given back when pods fit on fewer nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::fleet::{LATER, SOON, fleet, launched_since, launches_since, quiet, settled, terminated_since};
+use crate::bed::Bed;
+use crate::cluster::is_running;
+use crate::configuration::Configuration;
+use crate::exporter::Load;
+use crate::offers::ZONES;
+use crate::wait::{Seen, holds, until};
+use crate::workload::Workload;
+
+/// A pool gets what pods need that must lie evenly over the zones, apart from each other, or where their volume is; pods
+/// below the cutoff of priorities get nothing bought.
+pub async fn mixed_pods(bed: &mut Bed) -> Result<()> {
+    let configuration = Configuration { min: 2, max: 12, scale_down: false, up_sustain: "10m".to_owned(), ..Configuration::default() };
+    let daemon = fleet(bed, &configuration).await?;
+    let mark = bed.proxy.mark();
+    bed.cluster.make_volume("data", ZONES[1]).await?;
+    bed.cluster.make_priority_class("placeholder", -100).await?;
+    let is = |app: &str| json!({"matchLabels": {"app": app}});
+    let evenly = json!([{"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule", "labelSelector": is("even")}]);
+    let apart = json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": is("apart")}]);
+    let apart = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": apart}});
+    let volume = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
+    bed.cluster.apply(&Workload::new("even", 5, "900m", "64Mi").with("topologySpreadConstraints", evenly)).await?;
+    bed.cluster.apply(&Workload::new("apart", 4, "200m", "64Mi").with("affinity", apart)).await?;
+    bed.cluster.apply(&Workload::new("bound", 1, "1500m", "64Mi").with("volumes", volume)).await?;
+    let mut places: BTreeMap<&str, Vec<Pod>> = BTreeMap::new();
+    for (workload, pods) in [("even", 5), ("apart", 4), ("bound", 1)] {
+        places.insert(workload, bed.cluster.wait_for_running(workload, pods, LATER).await?);
+    }
+    quiet(&daemon).await?;
+
+    let zones = zones_of_nodes(bed).await?;
+    let zone = |pod: &Pod| zones.get(node(pod)).cloned().unwrap_or_default();
+    let mut even: BTreeMap<String, usize> = ZONES.iter().map(|zone| ((*zone).to_owned(), 0)).collect();
+    places["even"].iter().for_each(|pod| *even.entry(zone(pod)).or_default() += 1);
+    ensure!(even.values().max() <= even.values().min().map(|least| least + 1).as_ref(), "the pods lie unevenly: {even:?}");
+    let hosts: BTreeSet<&str> = places["apart"].iter().map(node).collect();
+    ensure!(hosts.len() == 4, "four pods that must lie apart are on {hosts:?}");
+    ensure!(zone(&places["bound"][0]) == ZONES[1], "the volume is in {}, and its pod in {}", ZONES[1], zone(&places["bound"][0]));
+    let bought = launched_since(bed, mark);
+    println!("  {bought} nodes bought for 10 pods that are particular");
+    // Of 900m two fit on a node, and 1500m and 900m do not.
+    ensure!((2..=4).contains(&bought), "{bought} nodes were bought: 7.3 cores need four nodes of 1.9, and three in one zone are not even");
+
+    let mark = bed.proxy.mark();
+    let placeholder = Workload::new("placeholder", 20, "1500m", "64Mi").with("priorityClassName", "placeholder".into());
+    bed.cluster.apply(&placeholder).await?;
+    until("placeholders that find no room", SOON, async || {
+        let waiting = bed.cluster.pods("placeholder").await?.iter().filter(|pod| !is_running(pod)).count();
+        Ok(if waiting > 0 { Seen::Done(()) } else { Seen::NotYet("none".to_owned()) })
+    })
+    .await?;
+    holds("nothing is bought for placeholders", Duration::from_secs(6), async || {
+        Ok(if launches_since(bed, mark).is_empty() { Seen::Done(()) } else { Seen::NotYet("a launch".to_owned()) })
+    })
+    .await?;
+    settled(bed, &daemon).await?;
+    Ok(())
+}
+
+/// Three nodes that are half empty become two, at a load at which the pool is not idle, and with a budget honoured.
+pub async fn three_half_empty_nodes_become_two(bed: &mut Bed) -> Result<()> {
+    let configuration = Configuration { min: 2, max: 6, ..Configuration::default().hasty() };
+    let mut daemon = fleet(bed, &Configuration { scale_down: false, ..configuration.clone() }).await?;
+    bed.cluster.apply(&Workload::new("filling", 3, "1500m", "64Mi")).await?;
+    bed.cluster.wait_for_running("filling", 3, SOON).await?;
+    quiet(&daemon).await?;
+    // One for each node, beside what will go.
+    let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": {"app": "half"}}}]);
+    bed.cluster.remove("filling").await?;
+    bed.cluster.apply(&Workload::new("half", 3, "700m", "64Mi").ending_in("2s").with("topologySpreadConstraints", spread)).await?;
+    bed.cluster.keep_available("half", 2).await?;
+    let pods = bed.cluster.wait_for_running("half", 3, SOON).await?;
+    let nodes: BTreeSet<&str> = pods.iter().map(node).collect();
+    ensure!(nodes.len() == 3, "the pods are not one for each node: {nodes:?}");
+    daemon.terminate(SOON).await?;
+
+    // Above the 30 % at which a pool is idle; two nodes would have 57 %, and three pods of 700m fit on two nodes.
+    bed.exporter.set_load_of_all(Load::Fixed { cpu: 0.38, memory: 0.2 });
+    let more = "[consolidation]\nsustain = \"5s\"\n".to_owned();
+    let toml = Configuration { more, ..configuration }.toml(bed);
+    let mark = bed.proxy.mark();
+    let mut daemon = bed.start_daemon("beta", &toml)?;
+    daemon.ready(SOON).await?;
+    let mut fewest = usize::MAX;
+    until("two nodes", LATER, async || {
+        let pods = bed.cluster.pods("half").await?;
+        fewest = fewest.min(pods.iter().filter(|pod| is_running(pod) && pod.metadata.deletion_timestamp.is_none()).count());
+        let left = bed.cluster.workers().await?.len();
+        Ok(if left == 2 { Seen::Done(()) } else { Seen::NotYet(format!("{left} nodes")) })
+    })
+    .await?;
+    ensure!(fewest >= 2, "the budget asks for two pods, and {fewest} ran");
+    bed.cluster.wait_for_running("half", 3, SOON).await?;
+    let ledger = settled(bed, &daemon).await?;
+    let retired = ledger.of("retire", "done");
+    ensure!(retired.len() == 1 && terminated_since(bed, mark).len() == 1, "one node was to go: {:?}", ledger.operations);
+    let reason = retired[0].body["order"]["reason"].to_string();
+    ensure!(reason.contains("consolidated"), "it went for another reason: {reason}");
+    let price = |status: &Value, key: &str| status["plan"]["pools"][0][key].as_u64();
+    let status = daemon.get_json("/api/v1/status").await?;
+    ensure!(price(&status, "price").context("the price")? > 0, "{status}");
+    println!("  three nodes became two; never fewer than {fewest} of 3 pods ran");
+    holds("the fleet rests", Duration::from_secs(8), async || {
+        let left = bed.cluster.workers().await?.len();
+        Ok(if left == 2 && launched_since(bed, mark) == 0 { Seen::Done(()) } else { Seen::NotYet(format!("{left} nodes")) })
+    })
+    .await
+}
+
+fn node(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+async fn zones_of_nodes(bed: &Bed) -> Result<BTreeMap<String, String>> {
+    let workers = bed.cluster.workers().await?;
+    let zone = |node: &k8s_openapi::api::core::v1::Node| node.metadata.labels.as_ref()?.get("topology.kubernetes.io/zone").cloned();
+    Ok(workers.iter().map(|(name, node)| (name.clone(), zone(node).unwrap_or_default())).collect())
+}
