@@ -32,7 +32,7 @@
 //! - [`sim`] is the embedded world: the same ports in memory, under a virtual clock, with
 //!   every fault of its catalogue and an oracle that watches over the invariants. It serves
 //!   `node-fleet demo` and `node-fleet fuzz`, and the tests.
-//! - [`http`] sees one value, the controller's status, and can send it commands;
+//! - [`http`] sees one value, the controller's status, and can send it commands and questions;
 //!   [`observability`] holds the log, the metrics and their catalogue.
 //!
 //! # Who may know whom
@@ -50,6 +50,22 @@
 //! | http | model, `control::status` |
 //! | observability | model, ports, config, `control::status` |
 //! | cli | everything |
+//!
+//! # How it buys and gives back
+//!
+//! A turn lays the nodes that exist, boot and may be bought on a board that knows the scheduler's
+//! filters, and counts pods by domain instead of one by one. Pods that wait come by priority and
+//! size. A node that is opened for one of them is of the type that costs least for what it then
+//! holds, and is filled with it at once: cores and bytes have the prices at which the offers just
+//! cover what waits. While the pods are few, other ways are tried too, one type wherever it will
+//! do and first fit decreasing, and the cheapest of those that serve most is taken.
+//!
+//! Nodes go together, of one pool in a turn, when the pods of all of them find places on those
+//! that stay: packed as full as can be, and moved one by one onto the emptiest node in several
+//! orders, since nobody knows in which one they will be evicted. They share the disruption budgets
+//! of their pods, and no workload without a budget loses all its replicas at once.
+//!
+//! [`policy::explain()`] asks the same model once more, for people.
 //!
 //! # Exactly once, whatever breaks
 //!
