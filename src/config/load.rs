@@ -184,6 +184,19 @@ mod tests {
         min = 2
         max = 2
 
+        [[pool.headroom]]
+        pods = 2
+        cpu = "500m"
+        memory = "512Mi"
+
+        [[pool.headroom]]
+        pods = 4
+        cpu = "1"
+        memory = "1Gi"
+        start = "0 7 * * 1-5"
+        end = "0 19 * * 1-5"
+        timezone = "Europe/Paris"
+
         [[metric]]
         name = "queue_depth"
         pool = "workers"
@@ -224,6 +237,9 @@ mod tests {
     fn what_an_operator_adds_is_read() {
         let config = parse(&format!("{EXAMPLE}{ADDED}"), "f", []).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!((config.policy.pools[0].schedules.len(), config.policy.metrics.len()), (1, 1));
+        let [always, by_day] = &config.policy.pools[0].headroom[..] else { panic!("two of them") };
+        assert_eq!((always.pods, always.each.cpu.0, always.each.memory.0, always.schedule.is_none()), (2, 500, 512 << 20, true));
+        assert_eq!((by_day.pods, by_day.each.cpu.0, by_day.schedule.is_some()), (4, 1000, true));
     }
 
     #[test]

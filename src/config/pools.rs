@@ -5,12 +5,14 @@ use super::sections::SPAN;
 use super::{PoolLaunch, PricesConfig};
 use crate::model::plan::OnDrainTimeout;
 use crate::model::scheduling::{Taint, TaintEffect};
-use crate::model::{PoolName, RuleName, SubnetId, quantity};
+use crate::model::{PoolName, Resources, RuleName, SubnetId, quantity};
 use crate::policy::schedule::{Schedule, ScheduleError};
-use crate::policy::{BoundsSchedule, MetricGoal, MetricRule, PoolSettings};
+use crate::policy::{BoundsSchedule, Headroom, MetricGoal, MetricRule, PoolSettings};
 use std::collections::BTreeMap;
 
 const LABEL: Rule = ("must be lower-case letters, digits, `-` and `_`, at most 63", is_label);
+const CPU: &str = "must be an amount of CPU like \"100m\"";
+const MEMORY: &str = "must be an amount of memory like \"512Mi\"";
 /// More workers than this are another program's.
 const MOST_WORKERS: u32 = 10_000;
 
@@ -43,20 +45,28 @@ fn policy_part(section: &Section<'_>, name: PoolName) -> PoolSettings {
         min,
         max,
         schedules: section.tables("schedule").iter().filter_map(|entry| schedule(entry, max, &section.path_of("max"))).collect(),
+        headroom: section.tables("headroom").iter().map(headroom).collect(),
         on_demand_base: section.count("on_demand_base", 0..=MOST_WORKERS),
         spot_share: section.share_or_none("spot_share"),
         on_drain_timeout: section.choice("on_drain_timeout", &[("roll-back", OnDrainTimeout::RollBack), ("force", OnDrainTimeout::Force)]),
     }
 }
 
+fn headroom(section: &Section<'_>) -> Headroom {
+    let cpu = section.parsed("cpu", CPU, |text| quantity::cpu(text).ok()).unwrap_or_default();
+    let memory = section.parsed("memory", MEMORY, |text| quantity::bytes(text).ok()).unwrap_or_default();
+    let is_timed = ["start", "end", "timezone"].iter().any(|key| section.has(key));
+    let headroom = Headroom {
+        pods: section.count("pods", 1..=1000),
+        each: Resources { cpu, memory, pods: 1, ..Resources::default() },
+        schedule: is_timed.then(|| times(section)).flatten(),
+    };
+    section.finish_ref();
+    headroom
+}
+
 fn schedule(section: &Section<'_>, pool_max: u32, pool_max_key: &str) -> Option<BoundsSchedule> {
-    const CRON: Rule = ("must be a cron pattern of five fields like \"0 21 * * *\"", |text| {
-        !matches!(Schedule::new(text, "0 0 * * *", "UTC"), Err(ScheduleError::Pattern { .. }))
-    });
-    const ZONE: Rule = ("must be an IANA time zone like \"Europe/Berlin\"", |text| {
-        !matches!(Schedule::new("0 0 * * *", "0 0 * * *", text), Err(ScheduleError::Zone { .. }))
-    });
-    let (start, end, zone) = (section.text("start", CRON), section.text("end", CRON), section.text("timezone", ZONE));
+    let schedule = times(section);
     let (min, max) = (section.count("min", 0..=MOST_WORKERS), section.count("max", 0..=MOST_WORKERS));
     if min > max {
         section.contradiction("min", &["max"], format!("must not be above {} ({max})", section.path_of("max")));
@@ -65,7 +75,19 @@ fn schedule(section: &Section<'_>, pool_max: u32, pool_max_key: &str) -> Option<
         section.report().contradiction(&section.path_of("max"), &[pool_max_key], format!("must not be above {pool_max_key} ({pool_max})"));
     }
     section.finish_ref();
-    Schedule::new(&start, &end, &zone).ok().map(|schedule| BoundsSchedule { schedule, min, max })
+    schedule.map(|schedule| BoundsSchedule { schedule, min, max })
+}
+
+/// Reads when something begins and ends.
+fn times(section: &Section<'_>) -> Option<Schedule> {
+    const CRON: Rule = ("must be a cron pattern of five fields like \"0 21 * * *\"", |text| {
+        !matches!(Schedule::new(text, "0 0 * * *", "UTC"), Err(ScheduleError::Pattern { .. }))
+    });
+    const ZONE: Rule = ("must be an IANA time zone like \"Europe/Berlin\"", |text| {
+        !matches!(Schedule::new("0 0 * * *", "0 0 * * *", text), Err(ScheduleError::Zone { .. }))
+    });
+    let (start, end, zone) = (section.text("start", CRON), section.text("end", CRON), section.text("timezone", ZONE));
+    Schedule::new(&start, &end, &zone).ok()
 }
 
 fn launch_part(section: &Section<'_>, pool: PoolName, prices: &PricesConfig) -> PoolLaunch {
@@ -95,12 +117,8 @@ fn launch_part(section: &Section<'_>, pool: PoolName, prices: &PricesConfig) -> 
         instance_types: types.into_iter().map(crate::model::InstanceType::new).collect(),
         labels: labels(section),
         taints: taints(section),
-        reserved_cpu: section
-            .parsed("reserved_cpu", "must be an amount of CPU like \"100m\"", |text| quantity::cpu(text).ok())
-            .unwrap_or_default(),
-        reserved_memory: section
-            .parsed("reserved_memory", "must be an amount of memory like \"512Mi\"", |text| quantity::bytes(text).ok())
-            .unwrap_or_default(),
+        reserved_cpu: section.parsed("reserved_cpu", CPU, |text| quantity::cpu(text).ok()).unwrap_or_default(),
+        reserved_memory: section.parsed("reserved_memory", MEMORY, |text| quantity::bytes(text).ok()).unwrap_or_default(),
         max_pods: section.count("max_pods", 1..=1000),
     }
 }

@@ -36,7 +36,7 @@ impl LaunchOrder {
     #[must_use]
     pub fn reason_is_discretionary(&self) -> bool {
         match self.reason {
-            LaunchReason::PendingPods { .. } | LaunchReason::BelowMinimum | LaunchReason::Rule { .. } => true,
+            LaunchReason::PendingPods { .. } | LaunchReason::BelowMinimum | LaunchReason::Headroom | LaunchReason::Rule { .. } => true,
             LaunchReason::Replacement { .. } => false,
         }
     }
@@ -56,6 +56,8 @@ pub enum LaunchReason {
     },
     /// The pool is below its minimum.
     BelowMinimum,
+    /// The room that is to be kept free is not there.
+    Headroom,
     /// A utilisation or `[[metric]]` rule stayed above its threshold.
     Rule {
         /// Which.
@@ -75,6 +77,7 @@ impl fmt::Display for LaunchReason {
         match self {
             Self::PendingPods { pods } => write!(formatter, "{pods} pods cannot be scheduled"),
             Self::BelowMinimum => formatter.write_str("the pool is below its minimum"),
+            Self::Headroom => formatter.write_str("the headroom is not there"),
             Self::Rule { rule, evidence } => write!(formatter, "rule {rule}: {evidence}"),
             Self::Replacement { node } => write!(formatter, "node {node} goes and its pods need room"),
         }

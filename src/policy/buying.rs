@@ -1,5 +1,7 @@
 //! Opens nodes that may be bought: which pool, market, zone and type, within the bounds.
 
+mod orders;
+
 use super::fit::{Board, Misfit, node_accepts};
 use super::fleet::{Fleet, cost, count};
 use super::settings::{PoolSettings, Settings};
@@ -7,7 +9,7 @@ use super::topology::Shape;
 use super::worth::Worth;
 use crate::model::memory::Memory;
 use crate::model::offer::HourlyPrice;
-use crate::model::plan::{Hold, LaunchOrder, LaunchReason, PODS_NAMED};
+use crate::model::plan::{Hold, LaunchReason};
 use crate::model::snapshot::DaemonSet;
 use crate::model::{InstanceType, Market, Offer, OfferKey, Pod, PoolName, Resources, Zone};
 use jiff::Timestamp;
@@ -15,8 +17,6 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-/// A type whose price exceeds the chosen one's by more than this factor is no alternative to it.
-const ALTERNATIVE_PRICE: f64 = 1.5;
 /// How many kinds of pods that still wait a type is tried on when types are compared.
 pub(super) const LOOK_AHEAD: usize = 64;
 
@@ -234,6 +234,13 @@ impl<'a> Buyer<'a> {
         count(self.purchases.iter().filter(|purchase| purchase.offer.pool == *pool).count())
     }
 
+    /// Counts what has been bought for a pool to keep its headroom.
+    #[must_use]
+    pub fn bought_for_headroom(&self, pool: &PoolName) -> u32 {
+        let for_headroom = |purchase: &&Purchase<'_>| purchase.offer.pool == *pool && purchase.reason == LaunchReason::Headroom;
+        count(self.purchases.iter().filter(for_headroom).count())
+    }
+
     /// Sums what has been bought for a pool.
     #[must_use]
     pub fn bought_capacity(&self, pool: &PoolName) -> Resources {
@@ -299,56 +306,6 @@ impl<'a> Buyer<'a> {
         let allocatable = self.allocatable(index).clone();
         self.buy(board, index, reason.clone());
         Ok(allocatable)
-    }
-
-    /// Turns what was bought into orders, one for each group of equal nodes.
-    #[must_use]
-    pub fn orders(&self, board: &Board<'a>) -> Vec<LaunchOrder> {
-        let mut orders: Vec<LaunchOrder> = Vec::new();
-        let mut alternatives = BTreeMap::new();
-        for purchase in &self.purchases {
-            let bin = board.bin(purchase.bin);
-            let pods = &bin.pods;
-            let offer = purchase.offer;
-            let mut kinds = bin.shapes().to_vec();
-            kinds.sort_unstable();
-            let like = alternatives.entry((&offer.key, &offer.pool, kinds));
-            let instance_types = like.or_insert_with_key(|(_, _, kinds)| self.alternatives(board, offer, kinds)).clone();
-            let reason = match &purchase.reason {
-                LaunchReason::PendingPods { .. } => LaunchReason::PendingPods { pods: count(pods.len()) },
-                other @ (LaunchReason::BelowMinimum | LaunchReason::Rule { .. } | LaunchReason::Replacement { .. }) => other.clone(),
-            };
-            let same = orders.iter_mut().find(|order| {
-                order.pool == offer.pool
-                    && order.zone == offer.key.zone
-                    && order.market == offer.key.market
-                    && order.subnet == offer.subnet
-                    && order.instance_types == instance_types
-                    && std::mem::discriminant(&order.reason) == std::mem::discriminant(&reason)
-            });
-            let named = pods.iter().map(|pod| pod.key.clone());
-            if let Some(order) = same {
-                order.count += 1;
-                if let (LaunchReason::PendingPods { pods: sum }, LaunchReason::PendingPods { pods }) = (&mut order.reason, &reason) {
-                    *sum += pods;
-                }
-                let free = PODS_NAMED.saturating_sub(order.pods.len());
-                order.pods.extend(named.take(free));
-            } else {
-                orders.push(LaunchOrder {
-                    pool: offer.pool.clone(),
-                    zone: offer.key.zone.clone(),
-                    subnet: offer.subnet.clone(),
-                    market: offer.key.market,
-                    price: self.dearest(offer, &instance_types),
-                    instance_types,
-                    count: 1,
-                    reason,
-                    pods: named.take(PODS_NAMED).collect(),
-                });
-            }
-        }
-        orders
     }
 
     /// Finds the offers whose empty node holds such a pod, wherever the other pods lie.
@@ -568,57 +525,6 @@ impl<'a> Buyer<'a> {
         self.price.0 += offer.price.0;
         self.purchases.push(Purchase { offer, index, bin, reason });
         bin
-    }
-
-    /// Lists the types that could stand in for the chosen one: they hold its pods, at a like price, cheapest first.
-    fn alternatives(&self, board: &Board<'a>, chosen: &Offer, kinds: &[(Shape, u32)]) -> Vec<InstanceType> {
-        let pods: Vec<(&Pod, u32)> = kinds.iter().map(|(shape, number)| (board.example(*shape), *number)).collect();
-        let mut need = Resources::default();
-        for (pod, number) in &pods {
-            need.add(&pod.requests.times(u64::from(*number)));
-        }
-        if pods.is_empty() {
-            let has = self.allocatable_of(&chosen.key, &chosen.pool).unwrap_or(&chosen.allocatable);
-            need = Resources { cpu: has.cpu, memory: has.memory, ..Resources::default() };
-        }
-        let accepts_all =
-            |offer: &Offer| pods.iter().all(|(pod, _)| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok());
-        let limit = chosen.price.dollars() * ALTERNATIVE_PRICE;
-        let mut types: Vec<(&Offer, bool)> = Vec::new();
-        for (index, offer) in self.offers.iter().enumerate() {
-            let same_place = offer.pool == chosen.pool && offer.key.zone == chosen.key.zone && offer.key.market == chosen.key.market;
-            if !same_place || offer.subnet != chosen.subnet || self.rests(&offer.key).is_some() || offer.price.dollars() > limit {
-                continue;
-            }
-            let holds = if pods.is_empty() { need.fits_in(self.allocatable(index)) } else { need.fits_in(self.room(index)) };
-            if offer.key == chosen.key || (holds && accepts_all(offer)) {
-                types.push((offer, offer.key == chosen.key));
-            }
-        }
-        types.sort_by(|(a, _), (b, _)| a.price.cmp(&b.price).then_with(|| a.key.cmp(&b.key)));
-        // The chosen type leads: it is the one that the packing was made for.
-        types.sort_by_key(|(_, is_chosen)| !is_chosen);
-        let mut names: Vec<InstanceType> = types.into_iter().map(|(offer, _)| offer.key.instance_type.clone()).collect();
-        if let Some(ceiling) = self.settings.price_ceiling {
-            let dearest_allowed = ceiling.0.saturating_sub(self.price.0 - chosen.price.0);
-            let price = |name: &InstanceType| self.price_in(chosen, name);
-            names.retain(|name| *name == chosen.key.instance_type || price(name).0 <= dearest_allowed.min(chosen.price.0));
-        }
-        names
-    }
-
-    fn price_in(&self, place: &Offer, instance_type: &InstanceType) -> HourlyPrice {
-        let found = self.offers.iter().find(|offer| {
-            offer.pool == place.pool
-                && offer.key.zone == place.key.zone
-                && offer.key.market == place.key.market
-                && offer.key.instance_type == *instance_type
-        });
-        found.map_or(place.price, |offer| offer.price)
-    }
-
-    fn dearest(&self, place: &Offer, names: &[InstanceType]) -> HourlyPrice {
-        names.iter().map(|name| self.price_in(place, name)).max().unwrap_or(place.price)
     }
 }
 

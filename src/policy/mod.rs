@@ -4,6 +4,7 @@ pub mod audit;
 mod buying;
 mod fit;
 mod fleet;
+mod headroom;
 mod learn;
 mod pending;
 mod plan;
@@ -21,7 +22,9 @@ pub use fit::Misfit;
 pub use learn::learn;
 pub use plan::{explain, plan};
 pub use scale_down::forbids;
-pub use settings::{BoundsSchedule, Consolidation, MetricGoal, MetricRule, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};
+pub use settings::{
+    BoundsSchedule, Consolidation, Headroom, MetricGoal, MetricRule, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings,
+};
 pub use survey::survey;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::buying::{Buyer, LOOK_AHEAD, Refusal, Way};
 use super::fit::{Board, Misfit};
 use super::fleet::count;
+use super::headroom::is_headroom;
 use super::settings::Settings;
 use super::topology::Shape;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason, Unplaceable};
@@ -59,6 +60,10 @@ pub enum Fate {
 /// What became of the pods that wait.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
+    /// Pods that found a place, those of the headroom too.
+    placed: u32,
+    /// Pods of the headroom for which there is no room, by pool, and why none is bought.
+    pub short: BTreeMap<PoolName, (u32, Hold)>,
     /// Pods that a node which exists or is on its way will take.
     pub covered: u32,
     /// Pods that bought nodes.
@@ -83,7 +88,7 @@ impl Outcome {
     /// Less is better: pods left alone, then the price, then the number of nodes.
     fn rank(&self, buyer: &Buyer<'_>) -> (Reverse<u32>, u64, usize) {
         let (price, nodes) = buyer.bill();
-        (Reverse(self.covered + self.served), price.0, nodes)
+        (Reverse(self.placed), price.0, nodes)
     }
 
     /// Says what a human should look at.
@@ -139,7 +144,7 @@ pub fn place_cheaply<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer:
     let (empty_board, empty_buyer) = (board.clone(), buyer.clone());
     let mut best = place(context, board, buyer, waiting.to_vec());
     let tries = PLACED_IN_ALL / waiting.len().max(1);
-    if best.served == 0 || tries == 0 {
+    if buyer.bill().1 == 0 || tries == 0 {
         return best;
     }
     let types = empty_buyer.types_worth_trying(buyer, TYPES_TRIED).into_iter().map(Way::Prefer);
@@ -241,6 +246,10 @@ impl Packing<'_> {
         let pod = entry.pod;
         board.place(pod, index);
         let outcome = &mut self.outcome;
+        outcome.placed += 1;
+        if is_headroom(pod) {
+            return;
+        }
         if self.asked == Some(&pod.key) {
             outcome.fate = Some(Fate::Placed(index));
         }
@@ -268,6 +277,14 @@ impl Packing<'_> {
                 Refusal::Now(pool, hold) => Fate::Held(pool.clone(), hold.clone()),
             });
         }
+        if is_headroom(entry.pod) {
+            let (pool, hold) = match refusal {
+                Refusal::Never(misfit) => (PoolName::default(), Hold::NoOffer { why: never(&misfit) }),
+                Refusal::Now(pool, hold) => (pool, hold),
+            };
+            outcome.short.entry(pool).or_insert((0, hold)).0 += 1;
+            return;
+        }
         match refusal {
             Refusal::Never(misfit) => {
                 outcome.unplaceable_pods += 1;
@@ -286,6 +303,7 @@ impl Packing<'_> {
 /// Opens a node for a pod of the first run; what it holds of the others decides about its type.
 fn open_for<'a>(board: &mut Board<'a>, buyer: &mut Buyer<'a>, entry: &Waiting<'a>, runs: &[Run<'a>]) -> Result<usize, Refusal> {
     let reason = match entry.leaves {
+        _ if is_headroom(entry.pod) => LaunchReason::Headroom,
         Some(node) => LaunchReason::Replacement { node: node.clone() },
         None => LaunchReason::PendingPods { pods: 1 },
     };

@@ -8,7 +8,8 @@ pub use explaining::explain;
 use super::buying::{Bounds, Buyer};
 use super::fit::Board;
 use super::fleet::{Fleet, count, prices};
-use super::pending::{self, Promises, Waiting};
+use super::headroom;
+use super::pending::{self, Outcome, Promises, Waiting};
 use super::rules::{self, Demand, NoLoad, PoolLoad, Strength, Verdict};
 use super::scale_down;
 use super::settings::{PoolSettings, Settings};
@@ -50,7 +51,8 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
         (Observed::Unknown(why), _) => return blind(plan, memory, format!("Kubernetes: {why}")),
         (_, Observed::Unknown(why)) => return blind(plan, memory, format!("EC2: {why}")),
     };
-    let mut turn = Turn { plan, ..Turn::new(settings, snapshot, cluster, instances, now) };
+    let spare = headroom::pods(settings, now);
+    let mut turn = Turn { plan, ..Turn::new(settings, snapshot, cluster, instances, &spare, now) };
     learn_allocatable(settings, &turn.fleet, &mut memory, now);
     let known = memory.clone();
     let verdicts = turn.judge(&mut memory);
@@ -114,6 +116,8 @@ struct Turn<'a> {
     snapshot: &'a Snapshot,
     cluster: &'a ClusterView,
     instances: &'a [Instance],
+    /// The pods of the headroom.
+    spare: &'a [Pod],
     offers: &'a [Offer],
     fleet: Fleet<'a>,
     prices: BTreeMap<&'a OfferKey, HourlyPrice>,
@@ -124,11 +128,18 @@ struct Turn<'a> {
 }
 
 impl<'a> Turn<'a> {
-    fn new(settings: &'a Settings, snapshot: &'a Snapshot, cluster: &'a ClusterView, instances: &'a [Instance], now: Timestamp) -> Self {
+    fn new(
+        settings: &'a Settings,
+        snapshot: &'a Snapshot,
+        cluster: &'a ClusterView,
+        instances: &'a [Instance],
+        spare: &'a [Pod],
+        now: Timestamp,
+    ) -> Self {
         let offers: &[Offer] = snapshot.offers.known().map_or(&[], |offers| offers.as_slice());
         let prices = prices(offers, &snapshot.prices);
         let fleet = Fleet::new(settings, snapshot);
-        Self { prices, settings, snapshot, cluster, instances, offers, fleet, now, plan: Plan::default(), wanting: 0 }
+        Self { prices, settings, snapshot, cluster, instances, spare, offers, fleet, now, plan: Plan::default(), wanting: 0 }
     }
 
     /// Lets every rule see the world, so that streaks are kept whatever is done.
@@ -154,6 +165,7 @@ impl<'a> Turn<'a> {
         let promises = self.add_booting(&mut board, &buyer);
         let mut waiting = self.waiting();
         self.plan.pending = count(waiting.iter().filter(|entry| entry.leaves.is_none()).count());
+        waiting.extend(self.spare.iter().map(|pod| Waiting { pod, leaves: None }));
         self.retain_allowed(&mut waiting);
         let context = pending::Context { settings: self.settings, promises: &promises, existing, now: self.now, asked: None };
         let outcome = pending::place_cheaply(context, &mut board, &mut buyer, &waiting);
@@ -161,6 +173,7 @@ impl<'a> Turn<'a> {
             let mut findings = Vec::new();
             let bounds = pool.bounds(self.now);
             findings.push(outcome.finding(&pool.name, buyer.bought(&pool.name)));
+            findings.extend(headroom_finding(pool, &outcome, &buyer));
             findings.push(self.fill_to_minimum(&mut board, &mut buyer, pool, bounds));
             let (_, pool_verdicts) = &verdicts[&pool.name];
             let kept = memory.pools.entry(pool.name.clone()).or_default();
@@ -414,6 +427,16 @@ impl<'a> Turn<'a> {
             }
         }
     }
+}
+
+/// Tells how much of the pool's headroom there is, if it is to have one.
+fn headroom_finding(pool: &PoolSettings, outcome: &Outcome, buyer: &Buyer<'_>) -> Option<Finding> {
+    if pool.headroom.is_empty() {
+        return None;
+    }
+    let (short, hold) = outcome.short.get(&pool.name).map_or((0, None), |(short, hold)| (*short, Some(hold.clone())));
+    let evidence = format!("{short} pods of the headroom have no room");
+    Some(Finding { rule: RuleName::from("headroom"), evidence, wants: i64::from(buyer.bought_for_headroom(&pool.name)), hold })
 }
 
 /// Notes that pods buy what is being given back: the next removal waits longer, and longer each

@@ -54,6 +54,8 @@ pub struct Chooser<'c, 'a> {
     pub cluster: &'a ClusterView,
     /// The workers.
     pub fleet: &'c Fleet<'a>,
+    /// The pods of the headroom.
+    pub spare: &'a [Pod],
     /// What offers cost.
     pub prices: &'c BTreeMap<&'a OfferKey, HourlyPrice>,
     /// What is known from earlier turns.
@@ -79,7 +81,7 @@ impl<'a> Chooser<'_, 'a> {
         let (mut candidates, mut refusals) = self.candidates(pool, &pods);
         let mut balance = Balance::of(self.fleet, pool);
         let mut shared = Shared::of(self.cluster, self.fleet, &pods);
-        let new_stay = || Stay::new(self.cluster, self.fleet, &pods);
+        let new_stay = || Stay::new(self.cluster, self.fleet, self.spare, &pods);
         let mut gone = Resources::default();
         let mut stay: Option<Result<Stay<'a>, String>> = None;
         let mut chosen: Vec<(Member<'a>, &'a Node)> = Vec::new();
@@ -125,7 +127,7 @@ impl<'a> Chooser<'_, 'a> {
         let members = self.fleet.pool(&pool.name).iter().filter_map(|member| Some((member, member.node?)));
         let (member, node) = members.into_iter().find(|(_, node)| node.name == *name).ok_or("it is not in the pool")?;
         may_go(self.settings, self.cluster, self.memory, member, node, on_it, self.now)?;
-        Stay::new(self.cluster, self.fleet, &pods)?.lose(&[name])
+        Stay::new(self.cluster, self.fleet, self.spare, &pods)?.lose(&[name])
     }
 
     /// Lists the nodes that may go, were it for their own pods, and why the others may not.
@@ -397,8 +399,14 @@ fn largest_first(one: &Pod, other: &Pod) -> Ordering {
 }
 
 impl<'a> Stay<'a> {
-    /// Starts from what is there. Pods of nodes that leave already want the same room.
-    fn new(cluster: &'a ClusterView, fleet: &Fleet<'a>, pods: &BTreeMap<&'a NodeName, Vec<&'a Pod>>) -> Result<Self, String> {
+    /// Starts from what is there. Pods of nodes that leave already want the same room, and those of the headroom want
+    /// some in the end.
+    fn new(
+        cluster: &'a ClusterView,
+        fleet: &Fleet<'a>,
+        spare: &'a [Pod],
+        pods: &BTreeMap<&'a NodeName, Vec<&'a Pod>>,
+    ) -> Result<Self, String> {
         let leaving: BTreeSet<&NodeName> =
             fleet.members().filter(|member| member.leaving.is_some()).filter_map(|member| member.node.map(|node| &node.name)).collect();
         let mut packed = Board::default();
@@ -416,6 +424,11 @@ impl<'a> Stay<'a> {
         let emptiest = open.map(|index| (Reverse(spread.bin(index).free.cpu), index)).collect();
         let mut stay = Self { packed, spread, emptiest, nodes };
         stay.lose(&leaving.into_iter().collect::<Vec<_>>())?;
+        for pod in spare {
+            let shape = stay.packed.shape(pod);
+            let index = stay.packed.first_fit(shape, 0).ok_or("the headroom has no room to spare")?;
+            stay.packed.place(pod, index);
+        }
         Ok(stay)
     }
 

@@ -3,7 +3,7 @@
 use super::schedule::Schedule;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::OnDrainTimeout;
-use crate::model::{PoolName, RuleName};
+use crate::model::{PoolName, Resources, RuleName};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -58,12 +58,25 @@ pub struct PoolSettings {
     pub max: u32,
     /// Times at which other bounds hold. The last one that is in force wins.
     pub schedules: Vec<BoundsSchedule>,
+    /// Room that is kept free.
+    pub headroom: Vec<Headroom>,
     /// Above this many on-demand instances the spot share applies.
     pub on_demand_base: u32,
     /// The share of instances above the base that are to be spot.
     pub spot_share: f64,
     /// What happens when a drain does not end in time.
     pub on_drain_timeout: OnDrainTimeout,
+}
+
+/// Room for so many more pods of one size.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Headroom {
+    /// How many.
+    pub pods: u32,
+    /// What each would request.
+    pub each: Resources,
+    /// When; `None` is always.
+    pub schedule: Option<Schedule>,
 }
 
 /// Bounds that hold at certain times.

@@ -205,6 +205,8 @@ impl<W: World> Controller<W> {
 fn retry_of(launch: &Launch) -> &'static str {
     match launch.order.reason {
         LaunchReason::Rule { .. } => "failure",
-        LaunchReason::PendingPods { .. } | LaunchReason::BelowMinimum | LaunchReason::Replacement { .. } => "notice",
+        LaunchReason::PendingPods { .. } | LaunchReason::BelowMinimum | LaunchReason::Headroom | LaunchReason::Replacement { .. } => {
+            "notice"
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::model::{Action, Memory, NodeName, Plan, Pod, PodKey, PoolName, Snapsh
 use crate::policy::audit::audit;
 use crate::policy::buying::Buyer;
 use crate::policy::fit::Board;
+use crate::policy::headroom;
 use crate::policy::pending::{self, Fate};
 use crate::policy::scale_down::{Chooser, forbids};
 use crate::policy::settings::{PoolSettings, Settings};
@@ -21,7 +22,8 @@ pub fn explain(settings: &Settings, snapshot: &Snapshot, memory: &Memory, questi
         (Observed::Unknown(why), _) => return Some(Explanation::new(question, now, format!("Kubernetes is not seen: {why}"), [])),
         (_, Observed::Unknown(why)) => return Some(Explanation::new(question, now, format!("EC2 is not seen: {why}"), [])),
     };
-    let turn = Turn::new(settings, snapshot, cluster, instances, now);
+    let spare = headroom::pods(settings, now);
+    let turn = Turn::new(settings, snapshot, cluster, instances, &spare, now);
     let (verdict, things) = match question {
         Question::Pod(key) => turn.explain_pod(key, memory)?,
         Question::Node(name) => turn.explain_node(name, memory)?,
@@ -98,7 +100,7 @@ impl<'a> Turn<'a> {
 
     fn why_it_stays(&self, decided: &Plan, pool: &PoolSettings, name: &NodeName, memory: &'a Memory) -> String {
         let (settings, cluster, prices) = (self.settings, self.cluster, &self.prices);
-        let chooser = Chooser { settings, cluster, fleet: &self.fleet, prices, memory, now: self.now };
+        let chooser = Chooser { settings, cluster, fleet: &self.fleet, spare: self.spare, prices, memory, now: self.now };
         if let Err(why) = chooser.may_go_alone(pool, name) {
             return format!("it stays: {why}");
         }

@@ -118,8 +118,15 @@ impl<'a> Turn<'a> {
         }
         let surplus = if above_maximum { staying - bounds.max } else { u32::MAX };
         let most = self.at_once(pool, staying).min(carrying - bounds.min).min(surplus);
-        let chooser =
-            Chooser { settings: self.settings, cluster: self.cluster, fleet: &self.fleet, prices: &self.prices, memory, now: self.now };
+        let chooser = Chooser {
+            settings: self.settings,
+            cluster: self.cluster,
+            fleet: &self.fleet,
+            spare: self.spare,
+            prices: &self.prices,
+            memory,
+            now: self.now,
+        };
         let chosen = chooser.choose(pool, most as usize, |gone| self.is_spared(load, gone));
         let chosen = chosen.map_err(|why| (evidence.clone(), Some(Hold::NoCandidate { why })))?;
         let order = |(member, node): (Member<'a>, &Node)| RetireOrder {

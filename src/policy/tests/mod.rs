@@ -10,6 +10,7 @@ mod fitting;
 mod fixed_point;
 mod fleet;
 mod giving_back;
+mod headroom;
 mod judging;
 mod learning;
 mod leaving;
@@ -61,6 +62,7 @@ fn settings() -> Settings {
             min: 2,
             max: 10,
             schedules: Vec::new(),
+            headroom: Vec::new(),
             on_demand_base: 1,
             spot_share: 0.7,
             on_drain_timeout: OnDrainTimeout::RollBack,

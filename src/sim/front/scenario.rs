@@ -418,6 +418,7 @@ fn base_pool(name: &str) -> PoolSettings {
         min: 2,
         max: 10,
         schedules: Vec::new(),
+        headroom: Vec::new(),
         on_demand_base: 1,
         spot_share: 0.7,
         on_drain_timeout: OnDrainTimeout::RollBack,

@@ -1,0 +1,120 @@
+//! Turns what was bought into orders, with the types that will do as well.
+
+use super::Buyer;
+use crate::model::offer::HourlyPrice;
+use crate::model::plan::{LaunchOrder, LaunchReason, PODS_NAMED};
+use crate::model::{InstanceType, Offer, Pod, Resources};
+use crate::policy::fit::{Board, node_accepts};
+use crate::policy::fleet::count;
+use crate::policy::headroom::is_headroom;
+use crate::policy::topology::Shape;
+use std::collections::BTreeMap;
+
+/// A type whose price exceeds the chosen one's by more than this factor is no alternative to it.
+const ALTERNATIVE_PRICE: f64 = 1.5;
+
+impl<'a> Buyer<'a> {
+    /// Turns what was bought into orders, one for each group of equal nodes.
+    #[must_use]
+    pub fn orders(&self, board: &Board<'a>) -> Vec<LaunchOrder> {
+        let mut orders: Vec<LaunchOrder> = Vec::new();
+        let mut alternatives = BTreeMap::new();
+        for purchase in &self.purchases {
+            let bin = board.bin(purchase.bin);
+            let pods: Vec<&Pod> = bin.pods.iter().copied().filter(|pod| !is_headroom(pod)).collect();
+            let offer = purchase.offer;
+            let mut kinds = bin.shapes().to_vec();
+            kinds.sort_unstable();
+            let like = alternatives.entry((&offer.key, &offer.pool, kinds));
+            let instance_types = like.or_insert_with_key(|(_, _, kinds)| self.alternatives(board, offer, kinds)).clone();
+            let reason = match &purchase.reason {
+                LaunchReason::PendingPods { .. } => LaunchReason::PendingPods { pods: count(pods.len()) },
+                other @ (LaunchReason::BelowMinimum
+                | LaunchReason::Headroom
+                | LaunchReason::Rule { .. }
+                | LaunchReason::Replacement { .. }) => other.clone(),
+            };
+            let same = orders.iter_mut().find(|order| {
+                order.pool == offer.pool
+                    && order.zone == offer.key.zone
+                    && order.market == offer.key.market
+                    && order.subnet == offer.subnet
+                    && order.instance_types == instance_types
+                    && std::mem::discriminant(&order.reason) == std::mem::discriminant(&reason)
+            });
+            let named = pods.iter().map(|pod| pod.key.clone());
+            if let Some(order) = same {
+                order.count += 1;
+                if let (LaunchReason::PendingPods { pods: sum }, LaunchReason::PendingPods { pods }) = (&mut order.reason, &reason) {
+                    *sum += pods;
+                }
+                let free = PODS_NAMED.saturating_sub(order.pods.len());
+                order.pods.extend(named.take(free));
+            } else {
+                orders.push(LaunchOrder {
+                    pool: offer.pool.clone(),
+                    zone: offer.key.zone.clone(),
+                    subnet: offer.subnet.clone(),
+                    market: offer.key.market,
+                    price: self.dearest(offer, &instance_types),
+                    instance_types,
+                    count: 1,
+                    reason,
+                    pods: named.take(PODS_NAMED).collect(),
+                });
+            }
+        }
+        orders
+    }
+
+    /// Lists the types that could stand in for the chosen one: they hold its pods, at a like price, cheapest first.
+    fn alternatives(&self, board: &Board<'a>, chosen: &Offer, kinds: &[(Shape, u32)]) -> Vec<InstanceType> {
+        let pods: Vec<(&Pod, u32)> = kinds.iter().map(|(shape, number)| (board.example(*shape), *number)).collect();
+        let mut need = Resources::default();
+        for (pod, number) in &pods {
+            need.add(&pod.requests.times(u64::from(*number)));
+        }
+        if pods.is_empty() {
+            let has = self.allocatable_of(&chosen.key, &chosen.pool).unwrap_or(&chosen.allocatable);
+            need = Resources { cpu: has.cpu, memory: has.memory, ..Resources::default() };
+        }
+        let accepts_all =
+            |offer: &Offer| pods.iter().all(|(pod, _)| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok());
+        let limit = chosen.price.dollars() * ALTERNATIVE_PRICE;
+        let mut types: Vec<(&Offer, bool)> = Vec::new();
+        for (index, offer) in self.offers.iter().enumerate() {
+            let same_place = offer.pool == chosen.pool && offer.key.zone == chosen.key.zone && offer.key.market == chosen.key.market;
+            if !same_place || offer.subnet != chosen.subnet || self.rests(&offer.key).is_some() || offer.price.dollars() > limit {
+                continue;
+            }
+            let holds = if pods.is_empty() { need.fits_in(self.allocatable(index)) } else { need.fits_in(self.room(index)) };
+            if offer.key == chosen.key || (holds && accepts_all(offer)) {
+                types.push((offer, offer.key == chosen.key));
+            }
+        }
+        types.sort_by(|(a, _), (b, _)| a.price.cmp(&b.price).then_with(|| a.key.cmp(&b.key)));
+        // The chosen type leads: it is the one that the packing was made for.
+        types.sort_by_key(|(_, is_chosen)| !is_chosen);
+        let mut names: Vec<InstanceType> = types.into_iter().map(|(offer, _)| offer.key.instance_type.clone()).collect();
+        if let Some(ceiling) = self.settings.price_ceiling {
+            let dearest_allowed = ceiling.0.saturating_sub(self.price.0 - chosen.price.0);
+            let price = |name: &InstanceType| self.price_in(chosen, name);
+            names.retain(|name| *name == chosen.key.instance_type || price(name).0 <= dearest_allowed.min(chosen.price.0));
+        }
+        names
+    }
+
+    fn price_in(&self, place: &Offer, instance_type: &InstanceType) -> HourlyPrice {
+        let found = self.offers.iter().find(|offer| {
+            offer.pool == place.pool
+                && offer.key.zone == place.key.zone
+                && offer.key.market == place.key.market
+                && offer.key.instance_type == *instance_type
+        });
+        found.map_or(place.price, |offer| offer.price)
+    }
+
+    fn dearest(&self, place: &Offer, names: &[InstanceType]) -> HourlyPrice {
+        names.iter().map(|name| self.price_in(place, name)).max().unwrap_or(place.price)
+    }
+}
