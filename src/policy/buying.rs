@@ -166,7 +166,12 @@ impl<'a> Buyer<'a> {
     pub fn types_worth_trying(&self, other: &Self, most: usize) -> Vec<InstanceType> {
         let mut demand = Resources::default();
         other.purchases.iter().for_each(|purchase| demand.add(other.room(purchase.index)));
-        let available: Vec<usize> = (0..self.offers.len()).filter(|index| self.rests(&self.offers[*index].key).is_none()).collect();
+        let pools: BTreeSet<&PoolName> = other.purchases.iter().map(|purchase| &purchase.offer.pool).collect();
+        let is_available = |index: &usize| {
+            let offer = &self.offers[*index];
+            pools.contains(&offer.pool) && self.rests(&offer.key).is_none()
+        };
+        let available: Vec<usize> = (0..self.offers.len()).filter(is_available).collect();
         let worth = Worth::of(available.iter().map(|index| (self.room(*index), self.offers[*index].price)), &demand);
         let mut costs: BTreeMap<&InstanceType, f64> = BTreeMap::new();
         for index in available {

@@ -3,14 +3,14 @@
 use super::buying::{Buyer, LOOK_AHEAD, Refusal, Way};
 use super::fit::{Board, Misfit};
 use super::fleet::count;
-use super::headroom::is_headroom;
+use super::headroom;
 use super::settings::Settings;
 use super::topology::Shape;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason, Unplaceable};
 use crate::model::{Pod, PodKey, PoolName, Resources, RuleName};
 use jiff::{SignedDuration, Timestamp};
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// How many pods are named as unplaceable at most.
@@ -43,8 +43,9 @@ pub struct Waiting<'a> {
     pub leaves: Option<&'a crate::model::NodeName>,
 }
 
-/// The nodes that are bought for a pod already, by their index on the board.
-pub type Promises<'a> = BTreeMap<&'a PodKey, Rc<[usize]>>;
+/// Pods for which nodes are bought already, in the order in which they were packed, with these nodes by their index on
+/// the board.
+pub type Promises<'a> = Vec<(&'a PodKey, Rc<[usize]>)>;
 
 /// What became of one pod.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,8 +61,8 @@ pub enum Fate {
 /// What became of the pods that wait.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
-    /// Pods that found a place, those of the headroom too.
-    placed: u32,
+    /// How many pods find no place, by their importance.
+    unserved: BTreeMap<Class, u32>,
     /// Pods of the headroom for which there is no room, by pool, and why none is bought.
     pub short: BTreeMap<PoolName, (u32, Hold)>,
     /// Pods that a node which exists or is on its way will take.
@@ -85,12 +86,6 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Less is better: pods left alone, then the price, then the number of nodes.
-    fn rank(&self, buyer: &Buyer<'_>) -> (Reverse<u32>, u64, usize) {
-        let (price, nodes) = buyer.bill();
-        (Reverse(self.placed), price.0, nodes)
-    }
-
     /// Says what a human should look at.
     #[must_use]
     pub fn alert(&self) -> Option<Alert> {
@@ -134,28 +129,43 @@ impl<'a> Run<'a> {
 
 /// How many pods are placed in all when one packing after the other is tried.
 const PLACED_IN_ALL: usize = 20_000;
+/// How many looks of a kind of pod at a node that takes in all.
+const LOOKED_AT_IN_ALL: usize = 2_000_000;
 /// How many types are tried as the one that is bought wherever it will do.
 const TYPES_TRIED: usize = 12;
 
-/// Places the pods in the cheapest of a few ways. The fewer pods there are, the more ways are tried.
+/// Places the pods in the cheapest of a few ways. The fewer pods and nodes there are, the more ways are tried.
 ///
-/// A way that serves more pods is better than a cheaper one.
+/// A way that serves more pods, the most important first, is better than a cheaper one.
 pub fn place_cheaply<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer: &mut Buyer<'a>, waiting: &[Waiting<'a>]) -> Outcome {
+    let kinds: BTreeSet<Shape> = waiting.iter().map(|entry| board.shape(entry.pod)).collect();
+    let looks = kinds.len().saturating_mul(board.nodes());
+    let tries = (PLACED_IN_ALL / waiting.len().max(1)).min(LOOKED_AT_IN_ALL / looks.max(1));
+    if tries == 0 {
+        return place(context, board, buyer, waiting.to_vec());
+    }
     let (empty_board, empty_buyer) = (board.clone(), buyer.clone());
     let mut best = place(context, board, buyer, waiting.to_vec());
-    let tries = PLACED_IN_ALL / waiting.len().max(1);
-    if buyer.bill().1 == 0 || tries == 0 {
+    if buyer.bill().1 == 0 {
         return best;
     }
     let types = empty_buyer.types_worth_trying(buyer, TYPES_TRIED).into_iter().map(Way::Prefer);
     for way in std::iter::once(Way::FirstFitDecreasing).chain(types).take(tries) {
         let (mut other_board, mut other_buyer) = (empty_board.clone(), empty_buyer.going(way));
         let other = place(context, &mut other_board, &mut other_buyer, waiting.to_vec());
-        if other.rank(&other_buyer) < best.rank(buyer) {
+        let order = compare_unserved(&other.unserved, &best.unserved).then_with(|| other_buyer.bill().cmp(&buyer.bill()));
+        if order.is_lt() {
             (*board, *buyer, best) = (other_board, other_buyer, other);
         }
     }
     best
+}
+
+/// Compares what two ways leave alone, the most important pods first.
+fn compare_unserved(one: &BTreeMap<Class, u32>, other: &BTreeMap<Class, u32>) -> Ordering {
+    let of = |unserved: &BTreeMap<Class, u32>, class: &Class| unserved.get(class).copied().unwrap_or(0);
+    let classes: BTreeSet<&Class> = one.keys().chain(other.keys()).collect();
+    classes.into_iter().map(|class| of(one, class).cmp(&of(other, class))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
 /// Places the pods, the largest first, and opens nodes for those that find no room.
@@ -165,17 +175,13 @@ pub fn place_cheaply<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer:
 fn place<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer: &mut Buyer<'a>, waiting: Vec<Waiting<'a>>) -> Outcome {
     let Context { settings, promises, existing, now, asked } = context;
     let mut packing = Packing { settings, existing, bought_from: board.nodes(), now, asked, outcome: Outcome::default() };
+    let waiting = packing.keep_promises(board, waiting, promises);
     let mut runs = runs(settings, board, waiting, buyer.way());
-    // In the order in which they were packed when their nodes were bought: in another one they might not fit.
+    // Who has room already says nothing about what is to be bought.
     for run in &mut runs {
-        run.entries.retain(|entry| {
-            let Some(nodes) = promises.get(&entry.pod.key) else { return true };
-            let Some(index) = nodes.iter().find(|index| board.fits(run.shape, **index).is_ok()) else { return true };
-            packing.put(board, entry, *index);
-            false
-        });
+        packing.place_on_board(board, run);
     }
-    runs.retain(|run| !run.entries.is_empty());
+    runs.retain(|run| !run.left().is_empty());
     for number in 0..runs.len() {
         packing.place_run(board, buyer, &mut runs[number..]);
     }
@@ -192,16 +198,51 @@ struct Packing<'s> {
 }
 
 impl Packing<'_> {
-    /// Places the pods of the first run; a node that is opened for them is filled with those of the others too.
-    fn place_run<'a>(&mut self, board: &mut Board<'a>, buyer: &mut Buyer<'a>, runs: &mut [Run<'a>]) {
-        let Some(Run { shape, buys, .. }) = runs.first() else { return };
-        let (shape, buys) = (*shape, *buys);
-        let local = board.is_local(shape);
+    /// Puts pods on the nodes that are on their way for them, in the order in which they were packed when these were
+    /// bought: in another one they might not fit. Gives the others.
+    fn keep_promises<'a>(&mut self, board: &mut Board<'a>, waiting: Vec<Waiting<'a>>, promises: &Promises<'a>) -> Vec<Waiting<'a>> {
+        if promises.is_empty() {
+            return waiting;
+        }
+        let keys: BTreeSet<&PodKey> = promises.iter().map(|(key, _)| *key).collect();
+        let (expecting, mut others): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|entry| keys.contains(&entry.pod.key));
+        let mut by_key: BTreeMap<&PodKey, Waiting<'a>> = expecting.into_iter().map(|entry| (&entry.pod.key, entry)).collect();
+        for (key, nodes) in promises {
+            let Some(entry) = by_key.get(key).copied() else { continue };
+            let shape = board.shape(entry.pod);
+            if let Some(index) = nodes.iter().find(|index| board.fits(shape, **index).is_ok()) {
+                by_key.remove(key);
+                self.put(board, &entry, *index);
+            }
+        }
+        others.extend(by_key.into_values());
+        others.sort_by(|one, other| one.pod.key.cmp(&other.pod.key));
+        others
+    }
+
+    /// Places pods of a kind on nodes that exist or boot. Nothing changes between two that are equal: where the first
+    /// finds no place, none does.
+    fn place_on_board<'a>(&mut self, board: &mut Board<'a>, run: &mut Run<'a>) {
+        let local = board.is_local(run.shape);
         let mut from = 0;
+        while let Some((entry, index)) = run.first().zip(board.first_fit(run.shape, from)) {
+            run.next += 1;
+            self.put(board, &entry, index);
+            // Nodes without room never get any, and those that refused a pod for itself alone refuse the next one.
+            from = if local { index } else { board.first_with_room(run.shape, from) };
+        }
+    }
+
+    /// Places the pods of the first run on nodes that are bought; one that is opened for them is filled with those of
+    /// the others too.
+    fn place_run<'a>(&mut self, board: &mut Board<'a>, buyer: &mut Buyer<'a>, runs: &mut [Run<'a>]) {
+        let Some(shape) = runs.first().map(|run| run.shape) else { return };
+        let mut from = if board.is_local(shape) { self.bought_from } else { 0 };
         while let Some(entry) = runs[0].first() {
             let index = match board.first_fit(shape, from) {
                 Some(index) => index,
-                None if buys => match open_for(board, buyer, &entry, runs) {
+                None if !runs[0].buys => return,
+                None => match open_for(board, buyer, &entry, runs) {
                     Ok(index) => {
                         runs[0].next += 1;
                         self.put(board, &entry, index);
@@ -210,25 +251,15 @@ impl Packing<'_> {
                         }
                         continue;
                     }
-                    Err(refusal) if local => {
+                    Err(refusal) => {
                         runs[0].left().iter().for_each(|entry| self.note(entry, refusal.clone()));
                         return;
                     }
-                    Err(refusal) => {
-                        runs[0].next += 1;
-                        self.note(&entry, refusal);
-                        continue;
-                    }
                 },
-                None => {
-                    runs[0].next += 1;
-                    continue;
-                }
             };
             runs[0].next += 1;
             self.put(board, &entry, index);
-            // Nodes without room never get any, and those that refused a pod for itself alone refuse the next one.
-            from = if local { index } else { board.first_with_room(shape, from) };
+            from = if board.is_local(shape) { index } else { board.first_with_room(shape, from) };
         }
     }
 
@@ -246,8 +277,7 @@ impl Packing<'_> {
         let pod = entry.pod;
         board.place(pod, index);
         let outcome = &mut self.outcome;
-        outcome.placed += 1;
-        if is_headroom(pod) {
+        if headroom::pool_of(pod).is_some() {
             return;
         }
         if self.asked == Some(&pod.key) {
@@ -271,16 +301,17 @@ impl Packing<'_> {
 
     fn note(&mut self, entry: &Waiting<'_>, refusal: Refusal) {
         let outcome = &mut self.outcome;
+        *outcome.unserved.entry(class(entry.pod)).or_default() += 1;
         if self.asked == Some(&entry.pod.key) {
             outcome.fate = Some(match &refusal {
                 Refusal::Never(misfit) => Fate::Never(misfit.clone()),
                 Refusal::Now(pool, hold) => Fate::Held(pool.clone(), hold.clone()),
             });
         }
-        if is_headroom(entry.pod) {
-            let (pool, hold) = match refusal {
-                Refusal::Never(misfit) => (PoolName::default(), Hold::NoOffer { why: never(&misfit) }),
-                Refusal::Now(pool, hold) => (pool, hold),
+        if let Some(pool) = headroom::pool_of(entry.pod) {
+            let hold = match refusal {
+                Refusal::Never(misfit) => Hold::NoOffer { why: never(&misfit) },
+                Refusal::Now(_, hold) => hold,
             };
             outcome.short.entry(pool).or_insert((0, hold)).0 += 1;
             return;
@@ -303,7 +334,7 @@ impl Packing<'_> {
 /// Opens a node for a pod of the first run; what it holds of the others decides about its type.
 fn open_for<'a>(board: &mut Board<'a>, buyer: &mut Buyer<'a>, entry: &Waiting<'a>, runs: &[Run<'a>]) -> Result<usize, Refusal> {
     let reason = match entry.leaves {
-        _ if is_headroom(entry.pod) => LaunchReason::Headroom,
+        _ if headroom::pool_of(entry.pod).is_some() => LaunchReason::Headroom,
         Some(node) => LaunchReason::Replacement { node: node.clone() },
         None => LaunchReason::PendingPods { pods: 1 },
     };
@@ -323,8 +354,13 @@ pub fn never(misfit: &Misfit) -> String {
     format!("no node that can be launched would take it: {misfit}")
 }
 
-/// The pod's priority: the highest comes first.
-type Importance = Reverse<i32>;
+/// Headroom comes last, and the highest priority first.
+type Class = (bool, Reverse<i32>);
+
+fn class(pod: &Pod) -> Class {
+    (headroom::pool_of(pod).is_some(), Reverse(pod.priority))
+}
+
 /// Its larger share in millionths, its CPU and its memory: the largest comes first.
 type Size = Reverse<(u128, u64, u64)>;
 
@@ -340,12 +376,11 @@ fn runs<'a>(settings: &Settings, board: &mut Board<'a>, waiting: Vec<Waiting<'a>
         share(pod.requests.cpu.0, most_cpu).max(share(pod.requests.memory.0, most_memory))
     };
     // Where the larger share is the same, for a memory that all of them ask for say, the rest decides.
-    let order = |pod: &Pod| (Reverse(pod.priority), Reverse((size(pod), pod.requests.cpu.0, pod.requests.memory.0)));
-    let mut runs: BTreeMap<(Importance, Size, Shape), Run<'a>> = BTreeMap::new();
+    let size = |pod: &Pod| Reverse((size(pod), pod.requests.cpu.0, pod.requests.memory.0));
+    let mut runs: BTreeMap<(Class, Size, Shape), Run<'a>> = BTreeMap::new();
     for entry in waiting {
         let shape = board.shape(entry.pod);
-        let (priority, size) = order(entry.pod);
-        let run = runs.entry((priority, size, shape));
+        let run = runs.entry((class(entry.pod), size(entry.pod), shape));
         run.or_insert_with(|| Run { shape, entries: Vec::new(), next: 0, buys: buys(settings, entry.pod) }).entries.push(entry);
     }
     runs.into_values().collect()

@@ -31,8 +31,8 @@ use std::time::Duration;
 const OPENED_AT_ONCE: u32 = 1000;
 /// So long after a node has gone its pods may still look for a place.
 const DISPLACED: SignedDuration = SignedDuration::from_mins(1);
-/// Less than this of a core, a byte or a node is the noise of division.
-const NOISE: f64 = 1e-6;
+/// So small a part of a demand is the noise of division.
+const NOISE: f64 = 1e-9;
 /// How many nodes an alert names.
 const NODES_NAMED: usize = 5;
 
@@ -51,7 +51,7 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
         (Observed::Unknown(why), _) => return blind(plan, memory, format!("Kubernetes: {why}")),
         (_, Observed::Unknown(why)) => return blind(plan, memory, format!("EC2: {why}")),
     };
-    let spare = headroom::pods(settings, now);
+    let spare = headroom::pods(settings, known_offers(snapshot), now);
     let mut turn = Turn { plan, ..Turn::new(settings, snapshot, cluster, instances, &spare, now) };
     learn_allocatable(settings, &turn.fleet, &mut memory, now);
     let known = memory.clone();
@@ -61,6 +61,10 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
     turn.sum_up();
     turn.plan.alerts.extend(alerts(cluster, &memory, now));
     (turn.plan, memory)
+}
+
+fn known_offers(snapshot: &Snapshot) -> &[Offer] {
+    snapshot.offers.known().map_or(&[], |offers| offers.as_slice())
 }
 
 /// Drops what has run out.
@@ -136,7 +140,7 @@ impl<'a> Turn<'a> {
         spare: &'a [Pod],
         now: Timestamp,
     ) -> Self {
-        let offers: &[Offer] = snapshot.offers.known().map_or(&[], |offers| offers.as_slice());
+        let offers = known_offers(snapshot);
         let prices = prices(offers, &snapshot.prices);
         let fleet = Fleet::new(settings, snapshot);
         Self { prices, settings, snapshot, cluster, instances, spare, offers, fleet, now, plan: Plan::default(), wanting: 0 }
@@ -163,10 +167,8 @@ impl<'a> Turn<'a> {
         let daemon_sets = &self.cluster.daemon_sets;
         let mut buyer = Buyer::new(self.settings, self.offers, &self.prices, daemon_sets, known, &self.fleet, self.now);
         let promises = self.add_booting(&mut board, &buyer);
-        let mut waiting = self.waiting();
-        self.plan.pending = count(waiting.iter().filter(|entry| entry.leaves.is_none()).count());
-        waiting.extend(self.spare.iter().map(|pod| Waiting { pod, leaves: None }));
-        self.retain_allowed(&mut waiting);
+        self.plan.pending = count(self.waiting().iter().filter(|entry| entry.leaves.is_none()).count());
+        let waiting = self.wanting_room();
         let context = pending::Context { settings: self.settings, promises: &promises, existing, now: self.now, asked: None };
         let outcome = pending::place_cheaply(context, &mut board, &mut buyer, &waiting);
         for pool in &self.settings.pools {
@@ -194,18 +196,22 @@ impl<'a> Turn<'a> {
         for order in orders {
             let kept = memory.pools.entry(order.pool.clone()).or_default();
             kept.last_up = Some(self.now);
-            if matches!(order.reason, LaunchReason::PendingPods { .. }) && self.displaces(&order.pool) {
+            if matches!(order.reason, LaunchReason::PendingPods { .. } | LaunchReason::Headroom) && self.displaces(&order.pool) {
                 regret(kept, self.now);
             }
             self.plan.actions.push(Action::Launch(order));
         }
     }
 
-    /// What is bought for growth under a pause would be dropped, and with it the room of those that must move.
-    fn retain_allowed(&self, waiting: &mut Vec<Waiting<'a>>) {
+    /// Lists what room is to be found for: pods, and the headroom. What is bought for growth under a pause would be
+    /// dropped, and with it the room of those that must move.
+    fn wanting_room(&self) -> Vec<Waiting<'a>> {
+        let mut waiting = self.waiting();
+        waiting.extend(self.spare.iter().map(|pod| Waiting { pod, leaves: None }));
         if self.snapshot.pause.is_some() {
             waiting.retain(|entry| entry.leaves.is_some());
         }
+        waiting
     }
 
     /// Puts the nodes that exist on the board, with their pods, and gives their number.
@@ -310,7 +316,8 @@ impl<'a> Turn<'a> {
         let mut finding = Finding { rule: verdict.rule.clone(), evidence: verdict.evidence.clone(), wants: 0, hold: verdict.hold.clone() };
         let Some(demand) = &verdict.demand else { return finding };
         let mut open = self.open_demand(demand, pool, buyer);
-        if open <= NOISE {
+        let noise = NOISE * demand.amount();
+        if open <= noise {
             finding.hold = self.covering(pool);
             return finding;
         }
@@ -321,7 +328,7 @@ impl<'a> Turn<'a> {
         }
         let reason = LaunchReason::Rule { rule: verdict.rule.clone(), evidence: verdict.evidence.clone() };
         let mut opened = 0;
-        while open > NOISE && opened < OPENED_AT_ONCE {
+        while open > noise && opened < OPENED_AT_ONCE {
             match buyer.open_any(board, pool, &reason) {
                 Ok(capacity) => {
                     opened += 1;

@@ -97,6 +97,17 @@ pub enum Demand {
     Nodes(u32),
 }
 
+impl Demand {
+    /// Gives how much it is, in its own unit.
+    #[must_use]
+    pub fn amount(&self) -> f64 {
+        match self {
+            Self::Cores(amount) | Self::Bytes(amount) => *amount,
+            Self::Nodes(nodes) => f64::from(*nodes),
+        }
+    }
+}
+
 /// What a rule saw.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Verdict {

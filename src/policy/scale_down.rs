@@ -384,6 +384,10 @@ struct Stay<'a> {
     /// The open nodes of `spread`, by their free CPU.
     emptiest: BTreeSet<(Reverse<MilliCpu>, usize)>,
     nodes: BTreeMap<&'a NodeName, usize>,
+    /// The pods of the headroom. On `packed` they lie among the others.
+    spare: &'a [Pod],
+    /// How many of them there is room for on `spread`.
+    spared: usize,
 }
 
 /// The orders in which pods are made to leave. Nobody knows the true one. The last is the worst for most: the smallest
@@ -422,13 +426,16 @@ impl<'a> Stay<'a> {
         let spread = packed.clone();
         let open = (0..spread.nodes()).filter(|index| spread.bin(*index).open);
         let emptiest = open.map(|index| (Reverse(spread.bin(index).free.cpu), index)).collect();
-        let mut stay = Self { packed, spread, emptiest, nodes };
+        let mut stay = Self { packed, spread, emptiest, nodes, spare, spared: 0 };
         stay.lose(&leaving.into_iter().collect::<Vec<_>>())?;
+        // What has no room now is no reason that a node stays.
         for pod in spare {
             let shape = stay.packed.shape(pod);
-            let index = stay.packed.first_fit(shape, 0).ok_or("the headroom has no room to spare")?;
-            stay.packed.place(pod, index);
+            if let Some(index) = stay.packed.first_fit(shape, 0) {
+                stay.packed.place(pod, index);
+            }
         }
+        stay.spared = stay.count_spared();
         Ok(stay)
     }
 
@@ -448,7 +455,10 @@ impl<'a> Stay<'a> {
         let packed: Vec<Vec<&'a Pod>> = homes.iter().map(|home| self.packed.clear(*home)).collect();
         let mut moved = Vec::new();
         let together = packed.iter().flat_map(|pods| movers(pods)).collect();
-        let goes = self.leave_in_every_order(leave, &mut moved).and_then(|()| self.pack(together, &mut moved));
+        let goes = self.leave_in_every_order(leave, &mut moved).and_then(|()| self.pack(together, &mut moved)).and_then(|()| {
+            let spared = self.count_spared();
+            if spared < self.spared { Err("the room that is kept free would be gone".to_owned()) } else { Ok(()) }
+        });
         if goes.is_err() {
             self.take_back(&moved);
             for ((home, pods), open) in homes.iter().zip(&packed).zip(was_open) {
@@ -461,6 +471,20 @@ impl<'a> Stay<'a> {
             }
         }
         goes
+    }
+
+    /// Counts the pods of the headroom that would find a place if they came last.
+    fn count_spared(&mut self) -> usize {
+        let mut placed = Vec::new();
+        for pod in self.spare {
+            let shape = self.spread.shape(pod);
+            if let Some(index) = self.spread.first_fit(shape, 0) {
+                self.spread.place(pod, index);
+                placed.push(index);
+            }
+        }
+        placed.iter().rev().for_each(|index| self.spread.take_last(*index));
+        placed.len()
     }
 
     /// Moves the pods in one order after the other; the last one stays.

@@ -6,7 +6,7 @@ use crate::model::plan::{LaunchOrder, LaunchReason, PODS_NAMED};
 use crate::model::{InstanceType, Offer, Pod, Resources};
 use crate::policy::fit::{Board, node_accepts};
 use crate::policy::fleet::count;
-use crate::policy::headroom::is_headroom;
+use crate::policy::headroom;
 use crate::policy::topology::Shape;
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ impl<'a> Buyer<'a> {
         let mut alternatives = BTreeMap::new();
         for purchase in &self.purchases {
             let bin = board.bin(purchase.bin);
-            let pods: Vec<&Pod> = bin.pods.iter().copied().filter(|pod| !is_headroom(pod)).collect();
+            let pods: Vec<&Pod> = bin.pods.iter().copied().filter(|pod| headroom::pool_of(pod).is_none()).collect();
             let offer = purchase.offer;
             let mut kinds = bin.shapes().to_vec();
             kinds.sort_unstable();

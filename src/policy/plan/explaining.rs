@@ -1,6 +1,6 @@
 //! Why it is so, for people: the same model that decides is asked once more.
 
-use super::{Turn, plan};
+use super::{Turn, known_offers, plan};
 use crate::model::explanation::{Explanation, Question};
 use crate::model::plan::{Finding, RetireReason};
 use crate::model::snapshot::Observed;
@@ -22,7 +22,7 @@ pub fn explain(settings: &Settings, snapshot: &Snapshot, memory: &Memory, questi
         (Observed::Unknown(why), _) => return Some(Explanation::new(question, now, format!("Kubernetes is not seen: {why}"), [])),
         (_, Observed::Unknown(why)) => return Some(Explanation::new(question, now, format!("EC2 is not seen: {why}"), [])),
     };
-    let spare = headroom::pods(settings, now);
+    let spare = headroom::pods(settings, known_offers(snapshot), now);
     let turn = Turn::new(settings, snapshot, cluster, instances, &spare, now);
     let (verdict, things) = match question {
         Question::Pod(key) => turn.explain_pod(key, memory)?,
@@ -38,8 +38,7 @@ type Answer = (String, Vec<(String, String)>);
 impl<'a> Turn<'a> {
     fn explain_pod(&self, key: &PodKey, memory: &'a Memory) -> Option<Answer> {
         let pod: &'a Pod = self.cluster.pods.iter().find(|pod| pod.key == *key)?;
-        let mut waiting = self.waiting();
-        if let Some(node) = pod.node.as_ref().filter(|_| !waiting.iter().any(|entry| entry.pod.key == *key)) {
+        if let Some(node) = pod.node.as_ref().filter(|_| !self.waiting().iter().any(|entry| entry.pod.key == *key)) {
             let protects = forbids(self.settings, pod, &self.cluster.budgets);
             let protects = protects.map(|why| (node.to_string(), format!("the node is not given back for economy: {why}")));
             return Some((format!("it is on node {node}"), protects.into_iter().collect()));
@@ -51,9 +50,9 @@ impl<'a> Turn<'a> {
         let existing = self.set_up(&mut board);
         let mut buyer = self.buyer(memory);
         let promises = self.add_booting(&mut board, &buyer);
-        let things = things(pod, &mut board, &mut buyer, existing);
+        let things = things(pod, &mut board.clone(), &mut buyer.clone(), existing);
         let on_their_way = board.nodes();
-        self.retain_allowed(&mut waiting);
+        let waiting = self.wanting_room();
         let context = pending::Context { settings: self.settings, promises: &promises, existing, now: self.now, asked: Some(key) };
         let outcome = pending::place_cheaply(context, &mut board, &mut buyer, &waiting);
         let verdict = match outcome.fate {

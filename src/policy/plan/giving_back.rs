@@ -122,7 +122,8 @@ impl<'a> Turn<'a> {
             settings: self.settings,
             cluster: self.cluster,
             fleet: &self.fleet,
-            spare: self.spare,
+            // Above the maximum nothing can be kept free.
+            spare: if above_maximum { &[] } else { self.spare },
             prices: &self.prices,
             memory,
             now: self.now,

@@ -345,3 +345,19 @@ fn the_price_is_told_before_and_after() {
     let spot = 33_600;
     assert_eq!(prices(&plan), (now + spot, now), "the spot node goes");
 }
+
+#[test]
+fn a_large_pod_buys_no_room_for_those_that_have_it_already() {
+    let types = [("m5.large", 1900, 96_000), ("m5.4xlarge", 15_500, 700_000), ("m5.xlarge", 3900, 192_000)];
+    let mut scene = Scene::with_nodes(0);
+    scene.offers = types.iter().map(|(name, cpu, price)| offer(name, "a", Market::OnDemand, *price, capacity(*cpu, 60))).collect();
+    (scene.settings.pools[0].min, scene.settings.pools[0].max, scene.settings.pools[0].spot_share) = (0, 10_000, 0.0);
+    let mut scene = scene.pods((0..900).map(|index| pending(&format!("w{index:04}"), 600)));
+    let plan = scene.turn(start());
+    let begun = launches(&plan).into_iter().enumerate().map(|(number, order)| begun(&format!("op-{number}"), order.clone()));
+    scene.snapshot.operations = begun.map(|operation| (operation.id().clone(), operation)).collect();
+    assert_eq!(launched(&scene.turn(start())), 0);
+    let mut scene = scene.pods([pending("large", 3000)]);
+    let plan = scene.turn(start());
+    assert_eq!((launched(&plan), launches(&plan)[0].instance_types[0].as_str()), (1, "m5.xlarge"), "{:?}", plan.actions);
+}

@@ -57,6 +57,36 @@ fn no_node_goes_whose_room_is_kept_free() {
     let (number, hold) = gone(3);
     assert_eq!(number, 0);
     assert!(matches!(hold, Some(Hold::NoCandidate { .. })), "{hold:?}");
+    assert_eq!(gone(30).0, 0, "what there is of it stays");
+}
+
+#[test]
+fn a_removal_whose_pods_may_take_the_room_is_none() {
+    let pods = [running("a", 1000, "n0"), running("b", 1000, "n1"), running("c", 450, "n2"), running("d", 450, "n2")];
+    let keep = |pod: Pod| Pod { do_not_disrupt: pod.requests.cpu.0 == 1000, ..pod };
+    let mut scene = Scene::with_nodes(3).pods(pods.map(keep)).busy(0.1, 0.1);
+    assert_eq!(retirements(&scene.clone().turns(0, 10)).len(), 1);
+    // Both of 450m fit on one node, and the scheduler puts one on each.
+    scene.settings.pools[0].headroom = vec![headroom(1, 900)];
+    assert_eq!(retirements(&scene.turns(0, 10)).len(), 0);
+}
+
+#[test]
+fn headroom_comes_after_every_pod_however_unimportant() {
+    let mut scene = with_headroom(vec![headroom(2, 900)]).pods([pending("w", 500)]);
+    scene.settings.expendable_below = 0;
+    scene.settings.pools[0].max = 2;
+    let plan = scene.turn(start());
+    assert_eq!((held(&plan, "pending_pods"), held(&plan, "headroom")), (None, Some(Hold::AtMaximum { max: 2 })));
+}
+
+#[test]
+fn headroom_that_no_type_holds_says_so_and_keeps_no_other_node() {
+    let mut scene = Scene::with_nodes(4).busy(0.1, 0.1);
+    scene.settings.pools[0].headroom = vec![headroom(1, 100_000)];
+    let plan = scene.turns(0, 10);
+    assert!(matches!(held(&plan, "headroom"), Some(Hold::NoOffer { why }) if why.contains("not enough cpu")), "{plan:?}");
+    assert_eq!(retirements(&plan).len(), 1);
 }
 
 #[test]
