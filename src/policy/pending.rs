@@ -249,6 +249,7 @@ impl Packing<'_> {
                         if *buyer.way() != Way::FirstFitDecreasing {
                             self.fill(board, runs, index);
                         }
+                        from = if board.is_local(shape) { index } else { board.first_with_room(shape, from) };
                         continue;
                     }
                     Err(refusal) => {

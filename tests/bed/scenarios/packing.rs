@@ -71,16 +71,14 @@ pub async fn mixed_pods(bed: &mut Bed) -> Result<()> {
 pub async fn three_half_empty_nodes_become_two(bed: &mut Bed) -> Result<()> {
     let configuration = Configuration { min: 2, max: 6, ..Configuration::default().hasty() };
     let mut daemon = fleet(bed, &Configuration { scale_down: false, ..configuration.clone() }).await?;
-    bed.cluster.apply(&Workload::new("filling", 3, "1500m", "64Mi")).await?;
+    // One for each node, and beside it there is room for one of the others.
+    bed.cluster.apply(&Workload::new("filling", 3, "1000m", "64Mi")).await?;
     bed.cluster.wait_for_running("filling", 3, SOON).await?;
     quiet(&daemon).await?;
-    // One for each node, beside what will go.
-    let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "ScheduleAnyway",
-        "labelSelector": {"matchLabels": {"app": "half"}}}]);
-    bed.cluster.remove("filling").await?;
-    bed.cluster.apply(&Workload::new("half", 3, "700m", "64Mi").ending_in("2s").with("topologySpreadConstraints", spread)).await?;
+    bed.cluster.apply(&Workload::new("half", 3, "700m", "64Mi").ending_in("2s")).await?;
     bed.cluster.keep_available("half", 2).await?;
     let pods = bed.cluster.wait_for_running("half", 3, SOON).await?;
+    bed.cluster.remove("filling").await?;
     let nodes: BTreeSet<&str> = pods.iter().map(node).collect();
     ensure!(nodes.len() == 3, "the pods are not one for each node: {nodes:?}");
     daemon.terminate(SOON).await?;
