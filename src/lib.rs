@@ -58,7 +58,8 @@
 //! size. A node that is opened for one of them is of the type that costs least for what it then
 //! holds, and is filled with it at once: cores and bytes have the prices at which the offers just
 //! cover what waits. While the pods are few, other ways are tried too, one type wherever it will
-//! do and first fit decreasing, and the cheapest of those that serve most is taken.
+//! do and first fit decreasing, and the cheapest of those that serve most is taken. Headroom is
+//! laid out as pods that nobody sees: they come last, buy room, and hold it against removals.
 //!
 //! Nodes go together, of one pool in a turn, when the pods of all of them find places on those
 //! that stay: packed as full as can be, and moved one by one onto the emptiest node in several

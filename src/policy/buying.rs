@@ -51,9 +51,10 @@ pub enum Way {
 
 /// A node that is to be bought.
 #[derive(Clone, Debug)]
-pub struct Purchase<'a> {
-    offer: &'a Offer,
-    index: usize,
+struct Purchase {
+    /// The index of its offer.
+    offer: usize,
+    /// Its index on the board.
     bin: usize,
     reason: LaunchReason,
 }
@@ -77,7 +78,7 @@ pub struct Buyer<'a> {
     price: HourlyPrice,
     /// A member whose price nobody knows, so that no ceiling can be kept.
     unpriced: Option<OfferKey>,
-    purchases: Vec<Purchase<'a>>,
+    purchases: Vec<Purchase>,
     /// The offers, pool by pool.
     by_pool: BTreeMap<&'a PoolName, Vec<usize>>,
     holders: BTreeMap<Shape, Rc<Holders>>,
@@ -165,8 +166,8 @@ impl<'a> Buyer<'a> {
     #[must_use]
     pub fn types_worth_trying(&self, other: &Self, most: usize) -> Vec<InstanceType> {
         let mut demand = Resources::default();
-        other.purchases.iter().for_each(|purchase| demand.add(other.room(purchase.index)));
-        let pools: BTreeSet<&PoolName> = other.purchases.iter().map(|purchase| &purchase.offer.pool).collect();
+        other.purchases.iter().for_each(|purchase| demand.add(other.room(purchase.offer)));
+        let pools: BTreeSet<&PoolName> = other.purchases.iter().map(|purchase| &other.offers[purchase.offer].pool).collect();
         let is_available = |index: &usize| {
             let offer = &self.offers[*index];
             pools.contains(&offer.pool) && self.rests(&offer.key).is_none()
@@ -187,7 +188,7 @@ impl<'a> Buyer<'a> {
     /// Names the offer of the node that was bought as this one of the board.
     #[must_use]
     pub fn offer_of(&self, bin: usize) -> Option<&'a OfferKey> {
-        self.purchases.iter().find(|purchase| purchase.bin == bin).map(|purchase| &purchase.offer.key)
+        self.purchases.iter().find(|purchase| purchase.bin == bin).map(|purchase| &self.offers[purchase.offer].key)
     }
 
     /// Gives the price of everything, and how many nodes are bought.
@@ -199,15 +200,18 @@ impl<'a> Buyer<'a> {
     /// Gives the offer's room for pods on an empty node.
     #[must_use]
     pub fn room_of(&self, key: &OfferKey, pool: &PoolName) -> Option<(&'a Offer, &Resources)> {
-        let index = self.offers.iter().position(|offer| offer.key == *key && offer.pool == *pool)?;
+        let index = self.index_of(key, pool)?;
         Some((&self.offers[index], self.room(index)))
     }
 
     /// Gives what a node of the offer has for pods and daemon sets.
     #[must_use]
     pub fn allocatable_of(&self, key: &OfferKey, pool: &PoolName) -> Option<&Resources> {
-        let index = self.offers.iter().position(|offer| offer.key == *key && offer.pool == *pool)?;
-        Some(self.allocatable(index))
+        self.index_of(key, pool).map(|index| self.allocatable(index))
+    }
+
+    fn index_of(&self, key: &OfferKey, pool: &PoolName) -> Option<usize> {
+        self.offers.iter().position(|offer| offer.key == *key && offer.pool == *pool)
     }
 
     /// What nodes of the type really have is known better than what they should have.
@@ -236,23 +240,25 @@ impl<'a> Buyer<'a> {
     /// Counts what has been bought for a pool.
     #[must_use]
     pub fn bought(&self, pool: &PoolName) -> u32 {
-        count(self.purchases.iter().filter(|purchase| purchase.offer.pool == *pool).count())
+        count(self.purchases_for(pool).count())
     }
 
     /// Counts what has been bought for a pool to keep its headroom.
     #[must_use]
     pub fn bought_for_headroom(&self, pool: &PoolName) -> u32 {
-        let for_headroom = |purchase: &&Purchase<'_>| purchase.offer.pool == *pool && purchase.reason == LaunchReason::Headroom;
-        count(self.purchases.iter().filter(for_headroom).count())
+        count(self.purchases_for(pool).filter(|purchase| purchase.reason == LaunchReason::Headroom).count())
     }
 
     /// Sums what has been bought for a pool.
     #[must_use]
     pub fn bought_capacity(&self, pool: &PoolName) -> Resources {
         let mut sum = Resources::default();
-        let of_pool = self.purchases.iter().filter(|purchase| purchase.offer.pool == *pool);
-        of_pool.for_each(|purchase| sum.add(self.allocatable(purchase.index)));
+        self.purchases_for(pool).for_each(|purchase| sum.add(self.allocatable(purchase.offer)));
         sum
+    }
+
+    fn purchases_for(&self, pool: &PoolName) -> impl Iterator<Item = &Purchase> {
+        self.purchases.iter().filter(move |purchase| self.offers[purchase.offer].pool == *pool)
     }
 
     /// Opens a node for a pod of the first of the kinds that wait, each with its number, and gives its index on the board.
@@ -274,14 +280,13 @@ impl<'a> Buyer<'a> {
                     continue;
                 }
             };
-            let ahead = &waiting[..waiting.len().min(LOOK_AHEAD)];
             let mut worth: Option<Worth> = None;
             let cost = |buyer: &Self, index: usize| {
                 if buyer.way == Way::FirstFitDecreasing {
                     return buyer.offers[index].price.dollars() / buyer.room(index).cpu.cores().max(0.001);
                 }
-                let worth = *worth.get_or_insert_with(|| buyer.worth(board, index, ahead));
-                buyer.cost_per_value(board, index, ahead, worth)
+                let worth = *worth.get_or_insert_with(|| buyer.worth(board, index, waiting));
+                buyer.cost_per_value(board, index, waiting, worth)
             };
             match self.choose(pool, fitting, cost) {
                 Ok(index) => return Ok(self.buy(board, index, reason.clone())),
@@ -528,7 +533,7 @@ impl<'a> Buyer<'a> {
         *self.markets.entry(offer.pool.clone()).or_default().entry(offer.key.market).or_default() += 1;
         *self.totals.entry(offer.pool.clone()).or_default() += 1;
         self.price.0 += offer.price.0;
-        self.purchases.push(Purchase { offer, index, bin, reason });
+        self.purchases.push(Purchase { offer: index, bin, reason });
         bin
     }
 }

@@ -134,31 +134,39 @@ const LOOKED_AT_IN_ALL: usize = 2_000_000;
 /// How many types are tried as the one that is bought wherever it will do.
 const TYPES_TRIED: usize = 12;
 
-/// Places the pods in the cheapest of a few ways. The fewer pods and nodes there are, the more ways are tried.
+/// Gives pods the room that there is, and buys nodes for the others in the cheapest of a few ways. The fewer pods and
+/// nodes there are, the more ways are tried.
 ///
 /// A way that serves more pods, the most important first, is better than a cheaper one.
-pub fn place_cheaply<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer: &mut Buyer<'a>, waiting: &[Waiting<'a>]) -> Outcome {
-    let kinds: BTreeSet<Shape> = waiting.iter().map(|entry| board.shape(entry.pod)).collect();
+pub fn place_cheaply<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer: &mut Buyer<'a>, waiting: Vec<Waiting<'a>>) -> Outcome {
+    let Context { settings, existing, now, asked, .. } = context;
+    let mut best = Packing { settings, existing, bought_from: board.nodes(), now, asked, outcome: Outcome::default() };
+    let left = best.use_room(board, waiting, context.promises);
+    if left.is_empty() {
+        return best.outcome;
+    }
+    let kinds: BTreeSet<Shape> = left.iter().map(|entry| board.shape(entry.pod)).collect();
     let looks = kinds.len().saturating_mul(board.nodes());
-    let tries = (PLACED_IN_ALL / waiting.len().max(1)).min(LOOKED_AT_IN_ALL / looks.max(1));
+    let tries = (PLACED_IN_ALL / left.len()).min(LOOKED_AT_IN_ALL / looks.max(1));
     if tries == 0 {
-        return place(context, board, buyer, waiting.to_vec());
+        best.buy(board, buyer, left);
+        return best.outcome;
     }
-    let (empty_board, empty_buyer) = (board.clone(), buyer.clone());
-    let mut best = place(context, board, buyer, waiting.to_vec());
+    let (first_board, first_buyer, first) = (board.clone(), buyer.clone(), best.clone());
+    best.buy(board, buyer, left.clone());
     if buyer.bill().1 == 0 {
-        return best;
+        return best.outcome;
     }
-    let types = empty_buyer.types_worth_trying(buyer, TYPES_TRIED).into_iter().map(Way::Prefer);
+    let types = first_buyer.types_worth_trying(buyer, TYPES_TRIED).into_iter().map(Way::Prefer);
     for way in std::iter::once(Way::FirstFitDecreasing).chain(types).take(tries) {
-        let (mut other_board, mut other_buyer) = (empty_board.clone(), empty_buyer.going(way));
-        let other = place(context, &mut other_board, &mut other_buyer, waiting.to_vec());
-        let order = compare_unserved(&other.unserved, &best.unserved).then_with(|| other_buyer.bill().cmp(&buyer.bill()));
-        if order.is_lt() {
+        let (mut other_board, mut other_buyer, mut other) = (first_board.clone(), first_buyer.going(way), first.clone());
+        other.buy(&mut other_board, &mut other_buyer, left.clone());
+        let order = compare_unserved(&other.outcome.unserved, &best.outcome.unserved);
+        if order.then_with(|| other_buyer.bill().cmp(&buyer.bill())).is_lt() {
             (*board, *buyer, best) = (other_board, other_buyer, other);
         }
     }
-    best
+    best.outcome
 }
 
 /// Compares what two ways leave alone, the most important pods first.
@@ -168,26 +176,7 @@ fn compare_unserved(one: &BTreeMap<Class, u32>, other: &BTreeMap<Class, u32>) ->
     classes.into_iter().map(|class| of(one, class).cmp(&of(other, class))).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
-/// Places the pods, the largest first, and opens nodes for those that find no room.
-///
-/// A pod for which a node is on its way already comes before all others and to that node, so that a
-/// plan which is being carried out asks for nothing more.
-fn place<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer: &mut Buyer<'a>, waiting: Vec<Waiting<'a>>) -> Outcome {
-    let Context { settings, promises, existing, now, asked } = context;
-    let mut packing = Packing { settings, existing, bought_from: board.nodes(), now, asked, outcome: Outcome::default() };
-    let waiting = packing.keep_promises(board, waiting, promises);
-    let mut runs = runs(settings, board, waiting, buyer.way());
-    // Who has room already says nothing about what is to be bought.
-    for run in &mut runs {
-        packing.place_on_board(board, run);
-    }
-    runs.retain(|run| !run.left().is_empty());
-    for number in 0..runs.len() {
-        packing.place_run(board, buyer, &mut runs[number..]);
-    }
-    packing.outcome
-}
-
+#[derive(Clone)]
 struct Packing<'s> {
     settings: &'s Settings,
     existing: usize,
@@ -198,6 +187,29 @@ struct Packing<'s> {
 }
 
 impl Packing<'_> {
+    /// Places the pods that have room on a node that exists or is on its way, the largest first, and gives the others:
+    /// who has room already says nothing about what is to be bought.
+    ///
+    /// A pod for which a node is on its way comes before all others and to that node, so that a plan which is being
+    /// carried out asks for nothing more.
+    fn use_room<'a>(&mut self, board: &mut Board<'a>, waiting: Vec<Waiting<'a>>, promises: &Promises<'a>) -> Vec<Waiting<'a>> {
+        let waiting = self.keep_promises(board, waiting, promises);
+        let mut left = Vec::new();
+        for mut run in runs(self.settings, board, waiting, &Way::Mixed) {
+            self.place_on_board(board, &mut run);
+            left.extend_from_slice(run.left());
+        }
+        left
+    }
+
+    /// Opens nodes for the pods, the largest first.
+    fn buy<'a>(&mut self, board: &mut Board<'a>, buyer: &mut Buyer<'a>, left: Vec<Waiting<'a>>) {
+        let mut runs = runs(self.settings, board, left, buyer.way());
+        for number in 0..runs.len() {
+            self.place_run(board, buyer, &mut runs[number..]);
+        }
+    }
+
     /// Puts pods on the nodes that are on their way for them, in the order in which they were packed when these were
     /// bought: in another one they might not fit. Gives the others.
     fn keep_promises<'a>(&mut self, board: &mut Board<'a>, waiting: Vec<Waiting<'a>>, promises: &Promises<'a>) -> Vec<Waiting<'a>> {

@@ -170,7 +170,7 @@ impl<'a> Turn<'a> {
         self.plan.pending = count(self.waiting().iter().filter(|entry| entry.leaves.is_none()).count());
         let waiting = self.wanting_room();
         let context = pending::Context { settings: self.settings, promises: &promises, existing, now: self.now, asked: None };
-        let outcome = pending::place_cheaply(context, &mut board, &mut buyer, &waiting);
+        let outcome = pending::place_cheaply(context, &mut board, &mut buyer, waiting);
         for pool in &self.settings.pools {
             let mut findings = Vec::new();
             let bounds = pool.bounds(self.now);

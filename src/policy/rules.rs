@@ -1,6 +1,6 @@
 //! Rules on utilisation and on applications' metrics: when they fire, and what they want.
 
-use super::fleet::{Member, count};
+use super::fleet::{Fleet, Member, count};
 use super::settings::{MetricGoal, MetricRule, PoolSettings, Settings};
 use crate::model::memory::{PoolMemory, Streak};
 use crate::model::plan::Hold;
@@ -39,12 +39,7 @@ pub enum NoLoad {
 /// # Errors
 /// When too few of the nodes have a usable reading.
 pub fn pool_load(settings: &Settings, members: &[Member<'_>], utilisation: &Observed<UtilisationReport>) -> Result<PoolLoad, NoLoad> {
-    let report = match utilisation {
-        Observed::Known { value, .. } if value.warming_up => return Err(NoLoad::Doubtful("Prometheus has only just started".into())),
-        Observed::Known { value, .. } => value,
-        Observed::Unknown(Missing::NotAsked) => return Err(NoLoad::NotAsked),
-        Observed::Unknown(why) => return Err(NoLoad::Doubtful(why.to_string())),
-    };
+    let report = usable(utilisation)?;
     let nodes: Vec<_> = members.iter().filter(|member| member.serves()).filter_map(|member| member.node).collect();
     if nodes.is_empty() {
         return Err(NoLoad::NoNodes);
@@ -65,11 +60,47 @@ pub fn pool_load(settings: &Settings, members: &[Member<'_>], utilisation: &Obse
         }
     }
     let total = count(nodes.len());
-    if f64::from(known) < settings.min_coverage * f64::from(total) || known == 0 || cores <= 0.0 || bytes <= 0.0 {
-        let gap = first_gap.unwrap_or_default();
-        return Err(NoLoad::Doubtful(format!("only {known} of {total} nodes have usable metrics ({gap})")));
+    if !covers(settings, known, total) || cores <= 0.0 || bytes <= 0.0 {
+        return Err(too_few(known, total, first_gap));
     }
     Ok(PoolLoad { cpu: used_cpu / cores, memory: used_memory / bytes, cores, bytes })
+}
+
+/// Tells whether the answer shows enough of all pools' nodes: one with holes is doubtful as a whole, also for a pool
+/// of which it shows every node.
+///
+/// # Errors
+/// When too few of the nodes have a usable reading.
+pub fn coverage(settings: &Settings, fleet: &Fleet<'_>, utilisation: &Observed<UtilisationReport>) -> Result<(), NoLoad> {
+    let report = usable(utilisation)?;
+    // Those that leave are still scraped; those that start are not yet.
+    let nodes = fleet.members().filter(|member| !member.starts).filter_map(|member| member.node).filter(|node| node.is_ready());
+    let (mut known, mut total, mut first_gap) = (0, 0, None);
+    for node in nodes {
+        total += 1;
+        match both(report.nodes.get(&node.name)) {
+            Ok(_) => known += 1,
+            Err(why) => first_gap = first_gap.or(Some(format!("node {}: {why}", node.name))),
+        }
+    }
+    if covers(settings, known, total) { Ok(()) } else { Err(too_few(known, total, first_gap)) }
+}
+
+fn usable(utilisation: &Observed<UtilisationReport>) -> Result<&UtilisationReport, NoLoad> {
+    match utilisation {
+        Observed::Known { value, .. } if value.warming_up => Err(NoLoad::Doubtful("Prometheus has only just started".into())),
+        Observed::Known { value, .. } => Ok(value),
+        Observed::Unknown(Missing::NotAsked) => Err(NoLoad::NotAsked),
+        Observed::Unknown(why) => Err(NoLoad::Doubtful(why.to_string())),
+    }
+}
+
+fn covers(settings: &Settings, known: u32, total: u32) -> bool {
+    known > 0 && f64::from(known) >= settings.min_coverage * f64::from(total)
+}
+
+fn too_few(known: u32, total: u32, first_gap: Option<String>) -> NoLoad {
+    NoLoad::Doubtful(format!("only {known} of {total} nodes have usable metrics ({})", first_gap.unwrap_or_default()))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "memory beyond 2^53 bytes is beyond any node")]

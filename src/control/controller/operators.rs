@@ -48,22 +48,16 @@ impl<W: World> Controller<W> {
             Question::Node(_) => self.measured.as_ref(),
             Question::Pod(_) | Question::Offers => self.seen.as_ref(),
         };
-        let refusal = if self.grant.is_none() {
-            Some("this instance does not lead; ask the leader")
-        } else if seen.is_none() {
-            Some("no turn is over yet; ask again in a moment")
-        } else {
-            None
-        };
-        if let Some(why) = refusal {
+        let refuse = |done: oneshot::Sender<_>, why: &str| {
             let _ = done.send(Err(why.into()));
-            return;
-        }
-        let Ok(permit) = Arc::clone(&self.explaining).try_acquire_owned() else {
-            let _ = done.send(Err("another question is being answered; ask again in a moment".into()));
-            return;
         };
-        let Some(seen) = seen.cloned() else { return };
+        if self.grant.is_none() {
+            return refuse(done, "this instance does not lead; ask the leader");
+        }
+        let Some(seen) = seen.cloned() else { return refuse(done, "no turn is over yet; ask again in a moment") };
+        let Ok(permit) = Arc::clone(&self.explaining).try_acquire_owned() else {
+            return refuse(done, "another question is being answered; ask again in a moment");
+        };
         let snapshot = Snapshot { operations: self.operations.clone(), pause: self.pause.clone(), ..(*seen).clone() };
         let (settings, memory, now) = (Arc::clone(&self.context.settings), self.memory.clone(), self.now());
         tokio::task::spawn_blocking(move || {

@@ -22,7 +22,7 @@ impl<'a> Buyer<'a> {
         for purchase in &self.purchases {
             let bin = board.bin(purchase.bin);
             let pods: Vec<&Pod> = bin.pods.iter().copied().filter(|pod| headroom::pool_of(pod).is_none()).collect();
-            let offer = purchase.offer;
+            let offer = &self.offers[purchase.offer];
             let mut kinds = bin.shapes().to_vec();
             kinds.sort_unstable();
             let like = alternatives.entry((&offer.key, &offer.pool, kinds));

@@ -54,7 +54,7 @@ impl<'a> Turn<'a> {
         let on_their_way = board.nodes();
         let waiting = self.wanting_room();
         let context = pending::Context { settings: self.settings, promises: &promises, existing, now: self.now, asked: Some(key) };
-        let outcome = pending::place_cheaply(context, &mut board, &mut buyer, &waiting);
+        let outcome = pending::place_cheaply(context, &mut board, &mut buyer, waiting);
         let verdict = match outcome.fate {
             Some(Fate::Placed(index)) if index < existing => {
                 let name = board.bin(index).name.map(ToString::to_string).unwrap_or_default();
@@ -81,18 +81,22 @@ impl<'a> Turn<'a> {
         let node = self.cluster.nodes.get(name)?;
         let pods = self.cluster.pods.iter().filter(|pod| pod.node.as_ref() == Some(name));
         let protects = pods.filter_map(|pod| Some((pod.key.to_string(), forbids(self.settings, pod, &self.cluster.budgets)?))).collect();
-        let member = self.fleet.members().find(|member| member.node.is_some_and(|of_member| of_member.name == *name));
-        if let Some(retire) = member.and_then(|member| member.leaving) {
+        let in_pool = |pool: &'a PoolSettings| {
+            let mut members = self.fleet.pool(&pool.name).iter();
+            members.find(|member| member.node.is_some_and(|of_member| of_member.name == *name)).map(|member| (pool, member))
+        };
+        let found = self.settings.pools.iter().find_map(in_pool);
+        if let Some(retire) = found.and_then(|(_, member)| member.leaving) {
             return Some((format!("it is leaving (operation {}): {}", retire.id, retire.order.reason), protects));
         }
         let (decided, _) = plan(self.settings, self.snapshot, memory, self.now);
         let refused = audit(self.settings, self.snapshot, &decided, self.now);
-        let verdict = match (refused.first(), going(&decided, name), member, self.pool_of(name)) {
+        let verdict = match (refused.first(), going(&decided, name), found) {
             (Some(why), ..) => format!("nothing is done now, for the audit refuses the turn's plan: {why}"),
             (None, Some(reason), ..) => format!("the next turn gives it back: {reason}"),
-            (None, None, Some(_), Some(pool)) => self.why_it_stays(&decided, pool, name, memory),
-            (None, None, ..) if node.control_plane => "it is a server: servers are never touched".to_owned(),
-            (None, None, ..) => "no instance of this fleet stands behind it: a node of somebody else is never touched".to_owned(),
+            (None, None, Some((pool, _))) => self.why_it_stays(&decided, pool, name, memory),
+            (None, None, None) if node.control_plane => "it is a server: servers are never touched".to_owned(),
+            (None, None, None) => "no instance of this fleet stands behind it: a node of somebody else is never touched".to_owned(),
         };
         Some((verdict, protects))
     }
@@ -109,14 +113,6 @@ impl<'a> Turn<'a> {
             Some(Finding { evidence, .. }) => format!("it could go, but pool {} gives nothing back now: {evidence}", pool.name),
             None => "it could go, but nothing is decided now".to_owned(),
         }
-    }
-
-    fn pool_of(&self, name: &NodeName) -> Option<&'a PoolSettings> {
-        let has = |pool: &&PoolSettings| {
-            let members = self.fleet.pool(&pool.name);
-            members.iter().any(|member| member.node.is_some_and(|node| node.name == *name))
-        };
-        self.settings.pools.iter().find(has)
     }
 
     fn explain_offers(&self, memory: &'a Memory) -> Answer {

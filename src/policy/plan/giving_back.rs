@@ -59,7 +59,8 @@ impl<'a> Turn<'a> {
         if !down.enabled {
             return Err(("scale-down is switched off".into(), None));
         }
-        let load = match load {
+        let coverage = || rules::coverage(self.settings, &self.fleet, &self.snapshot.utilisation);
+        let load = match load.as_ref().map_err(Clone::clone).and_then(|load| coverage().map(|()| load)) {
             Ok(load) => load,
             Err(NoLoad::NotAsked) => return Err(("not asked in an urgent turn".into(), None)),
             Err(NoLoad::NoNodes) => return Err(("no node serves".into(), None)),

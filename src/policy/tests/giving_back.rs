@@ -75,6 +75,35 @@ fn whatever_is_missing_or_doubtful_keeps_every_node() {
     assert_eq!(retirements(&idle().turns(0, 10)).len(), 1, "and with everything in order one goes");
 }
 
+/// The load of the pool is known in full, and an answer with holes elsewhere is still no ground to give a node of it back.
+#[test]
+fn holes_in_another_pools_readings_keep_every_node() {
+    let gone = |unknown: usize| {
+        let mut scene = idle();
+        scene.settings.min_coverage = 0.8;
+        let mut others = Scene::with_nodes(6);
+        for n in 3..6 {
+            let name = format!("n{n}");
+            let mut instance = others.instances.remove(3);
+            instance.pool = Some("others".into());
+            scene.instances.push(instance);
+            let node = others.view.nodes.remove(name.as_str()).expect("the node");
+            scene.view.nodes.insert(name.as_str().into(), node);
+            scene.load.insert(name.as_str().into(), scene.load["n0"].clone());
+        }
+        let pool = PoolSettings { name: "others".into(), min: 3, max: 3, ..scene.settings.pools[0].clone() };
+        scene.settings.pools.push(pool);
+        for n in 3..3 + unknown {
+            scene.load.remove(format!("n{n}").as_str());
+        }
+        (0..=5).map(|turn| retirements(&scene.turn(after(2 * turn))).len()).sum::<usize>()
+    };
+    assert_eq!(gone(0), 1);
+    assert_eq!(gone(1), 1, "five of six are enough");
+    assert_eq!(gone(2), 0);
+    assert_eq!(gone(3), 0);
+}
+
 #[test]
 fn a_node_that_must_not_go_stays_and_says_why() {
     type Change = fn(&mut Scene);
