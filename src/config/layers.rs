@@ -11,7 +11,7 @@ pub(super) const EXAMPLE: &str = include_str!("../../config/node-fleet.toml");
 pub(super) const PREFIX: &str = "NODE_FLEET__";
 
 /// Top-level tables.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "cluster",
     "kubernetes",
     "prometheus",
@@ -24,6 +24,7 @@ const SECTIONS: [&str; 14] = [
     "scale_up",
     "scale_down",
     "consolidation",
+    "replacement",
     "rest",
     "prices",
 ];

@@ -48,6 +48,7 @@ fn read(root: &Section<'_>) -> Config {
         scale_up: sections::scale_up(root),
         scale_down: sections::scale_down(root),
         consolidation: sections::consolidation(root),
+        replacement: sections::replacement(root),
         rest: sections::rest(root),
         interval: evaluation.interval,
         max_unready_share: evaluation.max_unready_share,

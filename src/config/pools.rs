@@ -3,16 +3,20 @@
 use super::reader::{Rule, Section, as_text, is_label};
 use super::sections::SPAN;
 use super::{PoolLaunch, PricesConfig};
-use crate::model::plan::OnDrainTimeout;
+use crate::model::plan::{OnDrainTimeout, RetireReason};
 use crate::model::scheduling::{Taint, TaintEffect};
 use crate::model::{PoolName, Resources, RuleName, SubnetId, quantity};
 use crate::policy::schedule::{Schedule, ScheduleError};
-use crate::policy::{BoundsSchedule, Headroom, MetricGoal, MetricRule, PoolSettings};
+use crate::policy::{AtOnce, BoundsSchedule, Disruption, Headroom, MetricGoal, MetricRule, PoolSettings};
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
 
 const LABEL: Rule = ("must be lower-case letters, digits, `-` and `_`, at most 63", is_label);
 const CPU: &str = "must be an amount of CPU like \"100m\"";
 const MEMORY: &str = "must be an amount of memory like \"512Mi\"";
+/// From an hour to ten years.
+const AGE: RangeInclusive<Duration> = Duration::from_hours(1)..=Duration::from_hours(24 * 3653);
 /// More workers than this are another program's.
 const MOST_WORKERS: u32 = 10_000;
 
@@ -46,23 +50,51 @@ fn policy_part(section: &Section<'_>, name: PoolName) -> PoolSettings {
         max,
         schedules: section.tables("schedule").iter().filter_map(|entry| schedule(entry, max, &section.path_of("max"))).collect(),
         headroom: section.tables("headroom").iter().map(headroom).collect(),
+        disruption: section.tables("disruption").iter().map(disruption).collect(),
+        max_node_age: section.has("max_node_age").then(|| section.duration("max_node_age", AGE)),
         on_demand_base: section.count("on_demand_base", 0..=MOST_WORKERS),
         spot_share: section.share_or_none("spot_share"),
         on_drain_timeout: section.choice("on_drain_timeout", &[("roll-back", OnDrainTimeout::RollBack), ("force", OnDrainTimeout::Force)]),
     }
 }
 
+fn disruption(section: &Section<'_>) -> Disruption {
+    const REASON: Rule = ("must be one of above_maximum, cheaper, consolidated, expired, rebalanced, underused", |text| {
+        RetireReason::VOLUNTARY.contains(&text)
+    });
+    let nodes = match (section.has("nodes"), section.has("share")) {
+        (true, false) => AtOnce::Nodes(section.count("nodes", 0..=MOST_WORKERS)),
+        (false, true) => AtOnce::Share(section.share_or_none("share")),
+        (true, true) | (false, false) => {
+            section.problem("nodes", "exactly one of nodes and share must be set".into());
+            AtOnce::Nodes(0)
+        }
+    };
+    let disruption = Disruption {
+        nodes,
+        reasons: section.has("reasons").then(|| section.texts("reasons", REASON).into_iter().collect()),
+        schedule: scheduled(section),
+    };
+    section.finish_ref();
+    disruption
+}
+
 fn headroom(section: &Section<'_>) -> Headroom {
     let cpu = section.parsed("cpu", CPU, |text| quantity::cpu(text).ok()).unwrap_or_default();
     let memory = section.parsed("memory", MEMORY, |text| quantity::bytes(text).ok()).unwrap_or_default();
-    let is_timed = ["start", "end", "timezone"].iter().any(|key| section.has(key));
     let headroom = Headroom {
         pods: section.count("pods", 1..=1000),
         each: Resources { cpu, memory, pods: 1, ..Resources::default() },
-        schedule: is_timed.then(|| times(section)).flatten(),
+        schedule: scheduled(section),
     };
     section.finish_ref();
     headroom
+}
+
+/// Reads when something holds; `None` is always.
+fn scheduled(section: &Section<'_>) -> Option<Schedule> {
+    let is_timed = ["start", "end", "timezone"].iter().any(|key| section.has(key));
+    is_timed.then(|| times(section)).flatten()
 }
 
 fn schedule(section: &Section<'_>, pool_max: u32, pool_max_key: &str) -> Option<BoundsSchedule> {
@@ -164,7 +196,7 @@ pub(super) fn metrics(root: &Section<'_>, pools: &[PoolSettings]) -> Vec<MetricR
     for section in root.tables("metric") {
         let name = RuleName::new(section.text("name", LABEL));
         if rules.iter().any(|other| other.name == name)
-            || ["cpu", "memory", "bounds", "pending_pods", "scale_down"].contains(&name.as_str())
+            || ["cpu", "memory", "bounds", "pending_pods", "headroom", "scale_down", "replacement"].contains(&name.as_str())
         {
             section.problem("name", "is the name of another rule".into());
         }

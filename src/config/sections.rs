@@ -7,7 +7,7 @@ use super::{
 };
 use crate::model::InstanceType;
 use crate::model::offer::HourlyPrice;
-use crate::policy::{Consolidation, OfferRest, ScaleDown, ScaleUp};
+use crate::policy::{Consolidation, OfferRest, Replacement, ScaleDown, ScaleUp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -235,6 +235,19 @@ pub(super) fn consolidation(root: &Section<'_>) -> Option<Consolidation> {
         cpu_below: section.share("cpu_below"),
         memory_below: section.share("memory_below"),
         sustain: section.duration("sustain", SPAN),
+    };
+    section.finish();
+    enabled.then_some(config)
+}
+
+pub(super) fn replacement(root: &Section<'_>) -> Option<Replacement> {
+    const PRICE: (&str, fn(f64) -> bool) = ("must be dollars, 0 or more", |price| (0.0..1e6).contains(&price));
+    let section = root.table("replacement");
+    let enabled = section.flag("enabled");
+    let config = Replacement {
+        saving_lasts: section.duration("saving_lasts", Duration::from_mins(1)..=Duration::from_hours(24 * 365)),
+        price_of_a_move: section.number("price_of_a_move", PRICE),
+        balances_zones: section.flag("balances_zones"),
     };
     section.finish();
     enabled.then_some(config)

@@ -81,6 +81,7 @@ async fn without_node<W: World>(context: &Context<W>, retire: &Retire) -> Result
         (
             RetireReason::Underused { .. }
             | RetireReason::Consolidated { .. }
+            | RetireReason::Replaced { .. }
             | RetireReason::AboveMaximum
             | RetireReason::NeverJoined
             | RetireReason::Leaked
@@ -249,6 +250,7 @@ fn overdue<W: World>(context: &Context<W>, retire: &Retire, spent: Duration) -> 
         }
         RetireReason::Underused { .. }
         | RetireReason::Consolidated { .. }
+        | RetireReason::Replaced { .. }
         | RetireReason::AboveMaximum
         | RetireReason::NeverJoined
         | RetireReason::Leaked

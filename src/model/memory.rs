@@ -4,6 +4,7 @@
 use super::ids::{InstanceType, NodeName, PoolName, RuleName};
 use super::instance::Market;
 use super::offer::OfferKey;
+use super::plan::ReplacementCause;
 use super::resources::Resources;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,21 @@ pub struct Allocatable {
     pub seen: Timestamp,
 }
 
+/// A node that is to be replaced, or was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Succession {
+    /// Its pool.
+    pub pool: PoolName,
+    /// What speaks for it.
+    pub cause: ReplacementCause,
+    /// The same in words.
+    pub evidence: String,
+    /// It came to nothing: the node is not looked at again before `until`.
+    pub failed: bool,
+    /// How long its successors are waited for, and the node after that.
+    pub until: Timestamp,
+}
+
 /// What is remembered of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -90,6 +106,8 @@ pub struct Memory {
     pub incidents: BTreeMap<String, Incident>,
     /// Nodes whose drain failed, and until when they are left alone.
     pub resting_nodes: BTreeMap<NodeName, Timestamp>,
+    /// Nodes for which successors were bought.
+    pub successions: BTreeMap<NodeName, Succession>,
     /// What nodes of a type in a pool really have for pods.
     #[serde(with = "super::offer::pairs")]
     pub allocatable: BTreeMap<(PoolName, InstanceType), Allocatable>,

@@ -36,7 +36,11 @@ impl LaunchOrder {
     #[must_use]
     pub fn reason_is_discretionary(&self) -> bool {
         match self.reason {
-            LaunchReason::PendingPods { .. } | LaunchReason::BelowMinimum | LaunchReason::Headroom | LaunchReason::Rule { .. } => true,
+            LaunchReason::PendingPods { .. }
+            | LaunchReason::BelowMinimum
+            | LaunchReason::Headroom
+            | LaunchReason::Rule { .. }
+            | LaunchReason::Successor { .. } => true,
             LaunchReason::Replacement { .. } => false,
         }
     }
@@ -70,6 +74,39 @@ pub enum LaunchReason {
         /// The node that goes.
         node: NodeName,
     },
+    /// A node is to be replaced once this one is there.
+    Successor {
+        /// The node that goes then.
+        node: NodeName,
+        /// What speaks for it.
+        cause: ReplacementCause,
+        /// The same in words.
+        evidence: String,
+    },
+}
+
+/// Why a node that could stay is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReplacementCause {
+    /// It has reached its greatest age.
+    Expired,
+    /// Its pods have room on nodes that cost less.
+    Cheaper,
+    /// Its zone has too many nodes, and another one too few.
+    Rebalanced,
+}
+
+impl ReplacementCause {
+    /// Gives its stable name, as metrics and logs show it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Cheaper => "cheaper",
+            Self::Rebalanced => "rebalanced",
+        }
+    }
 }
 
 impl fmt::Display for LaunchReason {
@@ -80,6 +117,7 @@ impl fmt::Display for LaunchReason {
             Self::Headroom => formatter.write_str("the headroom is not there"),
             Self::Rule { rule, evidence } => write!(formatter, "rule {rule}: {evidence}"),
             Self::Replacement { node } => write!(formatter, "node {node} goes and its pods need room"),
+            Self::Successor { node, evidence, .. } => write!(formatter, "node {node} is to be replaced: {evidence}"),
         }
     }
 }
@@ -138,6 +176,13 @@ pub enum RetireReason {
     },
     /// The bounds in force allow fewer.
     AboveMaximum,
+    /// Other nodes have taken its place.
+    Replaced {
+        /// What spoke for it.
+        cause: ReplacementCause,
+        /// The same in words.
+        evidence: String,
+    },
     /// EC2 takes it back.
     SpotInterruption {
         /// When EC2 ends it.
@@ -157,11 +202,14 @@ pub enum RetireReason {
 }
 
 impl RetireReason {
+    /// The names of the reasons that are our wish.
+    pub const VOLUNTARY: [&'static str; 6] = ["above_maximum", "cheaper", "consolidated", "expired", "rebalanced", "underused"];
+
     /// Tells whether it is our wish, and so may be refused, delayed and rolled back.
     #[must_use]
     pub fn is_voluntary(&self) -> bool {
         match self {
-            Self::Underused { .. } | Self::Consolidated { .. } | Self::AboveMaximum => true,
+            Self::Underused { .. } | Self::Consolidated { .. } | Self::AboveMaximum | Self::Replaced { .. } => true,
             Self::SpotInterruption { .. } | Self::NeverJoined | Self::Leaked | Self::InstanceGone | Self::Unhealthy { .. } => false,
         }
     }
@@ -173,6 +221,7 @@ impl RetireReason {
             Self::Underused { .. } => "underused",
             Self::Consolidated { .. } => "consolidated",
             Self::AboveMaximum => "above_maximum",
+            Self::Replaced { cause, .. } => cause.name(),
             Self::SpotInterruption { .. } => "spot_interruption",
             Self::NeverJoined => "never_joined",
             Self::Leaked => "leaked",
@@ -188,6 +237,7 @@ impl fmt::Display for RetireReason {
             Self::Underused { evidence } => write!(formatter, "the pool needs less: {evidence}"),
             Self::Consolidated { evidence } => write!(formatter, "its pods fit on fewer nodes: {evidence}"),
             Self::AboveMaximum => formatter.write_str("the pool is above the maximum in force"),
+            Self::Replaced { evidence, .. } => write!(formatter, "other nodes have taken its place: {evidence}"),
             Self::SpotInterruption { deadline } => write!(formatter, "EC2 takes the instance back at {deadline}"),
             Self::NeverJoined => formatter.write_str("the instance never became a Ready node"),
             Self::Leaked => formatter.write_str("the instance is in no journal and is no node"),
@@ -284,6 +334,16 @@ pub enum Hold {
         /// Which.
         rule: RuleName,
     },
+    /// A node is being replaced.
+    Replacing {
+        /// Which.
+        node: NodeName,
+    },
+    /// The pool's own disruption budget allows none now.
+    Budget {
+        /// For which reason.
+        reason: String,
+    },
     /// No offer can be bought now.
     NoOffer {
         /// Why not, the most common reason first.
@@ -311,6 +371,8 @@ impl fmt::Display for Hold {
             Self::UnreadyNodes { unready, total } => write!(formatter, "{unready} of {total} nodes are not ready"),
             Self::PodsWaiting { pods } => write!(formatter, "{pods} pods wait for room"),
             Self::Wanted { rule } => write!(formatter, "rule {rule} wants the capacity"),
+            Self::Replacing { node } => write!(formatter, "node {node} is being replaced"),
+            Self::Budget { reason } => write!(formatter, "the pool's disruption budget allows none now that is {reason}"),
             Self::NoOffer { why } => write!(formatter, "no offer: {why}"),
             Self::NoCandidate { why } if why.is_empty() => formatter.write_str("no node may go"),
             Self::NoCandidate { why } => write!(formatter, "no node may go: {}", why.join("; ")),
@@ -321,7 +383,7 @@ impl fmt::Display for Hold {
 /// What one rule saw and wanted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The rule: `bounds`, `pending_pods`, `cpu`, `memory`, `scale_down` or that of a `[[metric]]`.
+    /// The rule: `bounds`, `pending_pods`, `headroom`, `cpu`, `memory`, `scale_down`, `replacement` or that of a `[[metric]]`.
     pub rule: RuleName,
     /// What it read, in words.
     pub evidence: String,

@@ -172,6 +172,8 @@ fn hold_name(hold: &Hold) -> &'static str {
         Hold::AtMinimum { .. } => "at_minimum",
         Hold::Underway { .. } => "underway",
         Hold::NotSustained { .. } => "not_sustained",
+        Hold::Replacing { .. } => "replacing",
+        Hold::Budget { .. } => "budget",
         Hold::UnreadyNodes { .. } => "unready_nodes",
         Hold::PodsWaiting { .. } => "pods_waiting",
         Hold::Wanted { .. } => "wanted",

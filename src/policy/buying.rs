@@ -3,7 +3,7 @@
 mod orders;
 
 use super::fit::{Board, Misfit, node_accepts};
-use super::fleet::{Fleet, cost, count};
+use super::fleet::{Fleet, Member, cost, count};
 use super::settings::{PoolSettings, Settings};
 use super::topology::Shape;
 use super::worth::Worth;
@@ -153,6 +153,19 @@ impl<'a> Buyer<'a> {
     #[must_use]
     pub fn going(&self, way: Way) -> Self {
         Self { way, ..self.clone() }
+    }
+
+    /// Chooses zones and markets as if the member had gone. It counts towards the maximum and the price all the same.
+    pub fn disregard(&mut self, pool: &PoolName, member: &Member<'_>) {
+        let less = |nodes: &mut u32| *nodes = nodes.saturating_sub(1);
+        self.zones.get_mut(pool).and_then(|zones| zones.get_mut(&member.zone)).map(less);
+        self.markets.get_mut(pool).and_then(|markets| markets.get_mut(&member.market)).map(less);
+    }
+
+    /// Lists the offers of what has been bought, with what an empty node of each has for pods.
+    #[must_use]
+    pub fn nodes(&self) -> Vec<(&'a Offer, Resources)> {
+        self.purchases.iter().map(|purchase| (&self.offers[purchase.offer], self.room(purchase.offer).clone())).collect()
     }
 
     /// Gives the way in which it chooses types.

@@ -37,7 +37,10 @@ pub fn learn(settings: &Settings, mut memory: Memory, operation: &Operation, wit
 
 fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, without_capacity: &[OfferKey], now: Timestamp) {
     match &launch.state {
-        LaunchState::Failed { failure } => learn_failure(settings, memory, launch, failure, without_capacity, now),
+        LaunchState::Failed { failure } => {
+            no_successor(settings, memory, launch, now);
+            learn_failure(settings, memory, launch, failure, without_capacity, now);
+        }
         LaunchState::Done { joined, never_joined } => {
             let key = |instance_type| OfferKey { instance_type, zone: launch.order.zone.clone(), market: launch.request.market };
             for instance in joined {
@@ -47,6 +50,9 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
                 memory.markets.remove(&launch.request.market);
             }
             // The types of instances that never joined are not kept apart: all types of the order are suspect.
+            if joined.is_empty() {
+                no_successor(settings, memory, launch, now);
+            }
             if !never_joined.is_empty() && joined.is_empty() {
                 for offer in launch.offers() {
                     never_joined_again(&settings.rest, memory, &offer, now);
@@ -54,6 +60,15 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
             }
         }
         LaunchState::Journalled | LaunchState::Joining { .. } => {}
+    }
+}
+
+/// The node that was to be replaced is left alone for a while.
+fn no_successor(settings: &Settings, memory: &mut Memory, launch: &Launch, now: Timestamp) {
+    if let LaunchReason::Successor { node, .. } = &launch.order.reason
+        && let Some(succession) = memory.successions.get_mut(node)
+    {
+        (succession.failed, succession.until) = (true, now + signed(settings.rest.longest));
     }
 }
 
@@ -102,6 +117,7 @@ fn learn_roll_back(settings: &Settings, memory: &mut Memory, retire: &Retire, re
     match retire.order.reason {
         RetireReason::Underused { .. }
         | RetireReason::Consolidated { .. }
+        | RetireReason::Replaced { .. }
         | RetireReason::AboveMaximum
         | RetireReason::SpotInterruption { .. } => {
             let node = retire.order.node.as_ref().map(|node| node.name.to_string()).unwrap_or_default();

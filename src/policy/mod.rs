@@ -12,6 +12,7 @@ mod rules;
 mod scale_down;
 pub mod schedule;
 pub mod settings;
+mod stay;
 mod strays;
 mod survey;
 mod topology;
@@ -23,7 +24,8 @@ pub use learn::learn;
 pub use plan::{explain, plan};
 pub use scale_down::forbids;
 pub use settings::{
-    BoundsSchedule, Consolidation, Headroom, MetricGoal, MetricRule, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings,
+    AtOnce, BoundsSchedule, Consolidation, Disruption, Headroom, MetricGoal, MetricRule, OfferRest, PoolSettings, Replacement, ScaleDown,
+    ScaleUp, Settings,
 };
 pub use survey::survey;
 

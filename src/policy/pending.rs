@@ -86,6 +86,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Tells whether every pod has found room.
+    #[must_use]
+    pub fn serves_all(&self) -> bool {
+        self.unserved.is_empty()
+    }
+
     /// Says what a human should look at.
     #[must_use]
     pub fn alert(&self) -> Option<Alert> {

@@ -2,6 +2,7 @@
 
 mod explaining;
 mod giving_back;
+mod replacing;
 
 pub use explaining::explain;
 
@@ -58,6 +59,7 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
     let verdicts = turn.judge(&mut memory);
     turn.buy(&known, &mut memory, &verdicts);
     turn.give_back(&mut memory, &verdicts);
+    turn.replace(&known, &mut memory, &verdicts);
     turn.sum_up();
     turn.plan.alerts.extend(alerts(cluster, &memory, now));
     (turn.plan, memory)
@@ -76,6 +78,7 @@ fn forget(memory: &Memory, now: Timestamp) -> Memory {
     let lately = |rest: &Rest| now.duration_since(rest.until) < day;
     memory.offers.retain(|_, rest| lately(rest));
     memory.markets.retain(|_, rest| lately(rest));
+    memory.successions.retain(|_, succession| !succession.failed || succession.until > now);
     memory.incidents.retain(|_, incident| incident.until > now);
     // The launch template may have changed meanwhile.
     memory.allocatable.retain(|_, allocatable| now.duration_since(allocatable.seen) < day);
@@ -280,6 +283,7 @@ impl<'a> Turn<'a> {
                     RetireReason::SpotInterruption { .. } => true,
                     RetireReason::Underused { .. }
                     | RetireReason::Consolidated { .. }
+                    | RetireReason::Replaced { .. }
                     | RetireReason::AboveMaximum
                     | RetireReason::NeverJoined
                     | RetireReason::Leaked

@@ -20,6 +20,8 @@ pub struct Settings {
     pub scale_down: ScaleDown,
     /// When pods are moved together although the pool is not idle; `None`: never.
     pub consolidation: Option<Consolidation>,
+    /// When a node is replaced by cheaper ones, or by one in a zone that has too few; `None`: never.
+    pub replacement: Option<Replacement>,
     /// How failed offers rest.
     pub rest: OfferRest,
     /// How often a turn is made when nothing urgent happens.
@@ -60,6 +62,10 @@ pub struct PoolSettings {
     pub schedules: Vec<BoundsSchedule>,
     /// Room that is kept free.
     pub headroom: Vec<Headroom>,
+    /// How many nodes may go together for economy, beyond what holds for all pools.
+    pub disruption: Vec<Disruption>,
+    /// Older nodes are replaced; up to a tenth before, so that not all go on one day. `None`: whatever their age.
+    pub max_node_age: Option<Duration>,
     /// Above this many on-demand instances the spot share applies.
     pub on_demand_base: u32,
     /// The share of instances above the base that are to be spot.
@@ -77,6 +83,26 @@ pub struct Headroom {
     pub each: Resources,
     /// When; `None` is always.
     pub schedule: Option<Schedule>,
+}
+
+/// How many of a pool's nodes may go together for economy.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Disruption {
+    /// The most.
+    pub nodes: AtOnce,
+    /// Names of the reasons that it speaks of; `None` is every one.
+    pub reasons: Option<BTreeSet<String>>,
+    /// When; `None` is always.
+    pub schedule: Option<Schedule>,
+}
+
+/// A number of nodes that go together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum AtOnce {
+    /// So many.
+    Nodes(u32),
+    /// This share of the pool, rounded down.
+    Share(f64),
 }
 
 /// Bounds that hold at certain times.
@@ -141,6 +167,17 @@ pub struct Consolidation {
     pub memory_below: f64,
     /// For how long both must have been below.
     pub sustain: Duration,
+}
+
+/// When a node that could stay is replaced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replacement {
+    /// How long a lower price is reckoned to last.
+    pub saving_lasts: Duration,
+    /// What it is worth that a pod is left where it is, in dollars.
+    pub price_of_a_move: f64,
+    /// Zones with two nodes more than another one lose one to it.
+    pub balances_zones: bool,
 }
 
 /// How offers that failed rest: the first pause, doubled with each further failure.

@@ -61,6 +61,7 @@ fn room(operations: &BTreeMap<crate::model::OperationId, Operation>, fleet: &Fle
             RetireReason::Leaked | RetireReason::InstanceGone | RetireReason::Unhealthy { .. } => true,
             RetireReason::Underused { .. }
             | RetireReason::Consolidated { .. }
+            | RetireReason::Replaced { .. }
             | RetireReason::AboveMaximum
             | RetireReason::SpotInterruption { .. }
             | RetireReason::NeverJoined => false,

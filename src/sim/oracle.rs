@@ -393,9 +393,11 @@ impl Truth {
         match operation {
             Operation::Launch(launch) => {
                 let growth = match launch.order.reason {
-                    LaunchReason::PendingPods { .. } | LaunchReason::BelowMinimum | LaunchReason::Headroom | LaunchReason::Rule { .. } => {
-                        true
-                    }
+                    LaunchReason::PendingPods { .. }
+                    | LaunchReason::BelowMinimum
+                    | LaunchReason::Headroom
+                    | LaunchReason::Rule { .. }
+                    | LaunchReason::Successor { .. } => true,
                     LaunchReason::Replacement { .. } => !replaces,
                 };
                 if paused && growth {

@@ -201,10 +201,10 @@ impl<W: World> Controller<W> {
     }
 }
 
-/// Names the turn that tries again what a launch was for: a rule needs Prometheus, pods do not wait for it.
+/// Names the turn that tries again what a launch was for: rules and removals need Prometheus, pods do not wait for it.
 fn retry_of(launch: &Launch) -> &'static str {
     match launch.order.reason {
-        LaunchReason::Rule { .. } => "failure",
+        LaunchReason::Rule { .. } | LaunchReason::Successor { .. } => "failure",
         LaunchReason::PendingPods { .. } | LaunchReason::BelowMinimum | LaunchReason::Headroom | LaunchReason::Replacement { .. } => {
             "notice"
         }

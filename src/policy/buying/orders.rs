@@ -31,6 +31,7 @@ impl<'a> Buyer<'a> {
                 LaunchReason::PendingPods { .. } => LaunchReason::PendingPods { pods: count(pods.len()) },
                 other @ (LaunchReason::BelowMinimum
                 | LaunchReason::Headroom
+                | LaunchReason::Successor { .. }
                 | LaunchReason::Rule { .. }
                 | LaunchReason::Replacement { .. }) => other.clone(),
             };

@@ -10,7 +10,7 @@ use crate::policy::buying::Buyer;
 use crate::policy::fit::Board;
 use crate::policy::headroom;
 use crate::policy::pending::{self, Fate};
-use crate::policy::scale_down::{Chooser, forbids};
+use crate::policy::scale_down::forbids;
 use crate::policy::settings::{PoolSettings, Settings};
 use jiff::Timestamp;
 
@@ -102,9 +102,7 @@ impl<'a> Turn<'a> {
     }
 
     fn why_it_stays(&self, decided: &Plan, pool: &PoolSettings, name: &NodeName, memory: &'a Memory) -> String {
-        let (settings, cluster, prices) = (self.settings, self.cluster, &self.prices);
-        let chooser = Chooser { settings, cluster, fleet: &self.fleet, spare: self.spare, prices, memory, now: self.now };
-        if let Err(why) = chooser.may_go_alone(pool, name) {
+        if let Err(why) = self.chooser(memory).may_go_alone(pool, name, &[]) {
             return format!("it stays: {why}");
         }
         match finding(decided, &pool.name) {
@@ -128,7 +126,7 @@ impl<'a> Turn<'a> {
         (verdict, offers.into_iter().map(|(offer, outcome)| (offer, says(outcome))).collect())
     }
 
-    fn buyer(&self, memory: &'a Memory) -> Buyer<'a> {
+    pub(super) fn buyer(&self, memory: &'a Memory) -> Buyer<'a> {
         Buyer::new(self.settings, self.offers, &self.prices, &self.cluster.daemon_sets, memory, &self.fleet, self.now)
     }
 }

@@ -7,7 +7,7 @@ use crate::model::{Action, Node, OperationId, Resources, RetireOrder, RuleName};
 use crate::policy::buying::Bounds;
 use crate::policy::fleet::{Member, count};
 use crate::policy::rules::{self, NoLoad, PoolLoad, Verdict};
-use crate::policy::scale_down::Chooser;
+use crate::policy::scale_down::{Chooser, whole};
 use crate::policy::settings::PoolSettings;
 use crate::policy::strays;
 use std::time::Duration;
@@ -59,13 +59,7 @@ impl<'a> Turn<'a> {
         if !down.enabled {
             return Err(("scale-down is switched off".into(), None));
         }
-        let coverage = || rules::coverage(self.settings, &self.fleet, &self.snapshot.utilisation);
-        let load = match load.as_ref().map_err(Clone::clone).and_then(|load| coverage().map(|()| load)) {
-            Ok(load) => load,
-            Err(NoLoad::NotAsked) => return Err(("not asked in an urgent turn".into(), None)),
-            Err(NoLoad::NoNodes) => return Err(("no node serves".into(), None)),
-            Err(NoLoad::Doubtful(why)) => return Err(("utilisation is not known".into(), Some(Hold::BadData { why: why.clone() }))),
-        };
+        let load = self.sound(load)?;
         let against = |cpu_below: f64, memory_below: f64, sustain: Duration| {
             let (cpu, memory) = (load.cpu * 100.0, load.memory * 100.0);
             let (cpu_below, memory_below) = (cpu_below * 100.0, memory_below * 100.0);
@@ -91,72 +85,80 @@ impl<'a> Turn<'a> {
             return Err((evidence, Some(Hold::NotSustained { since })));
         };
         let hold = |hold| Err((evidence.clone(), Some(hold)));
-        // Only nodes that take pods are a reason that another may go.
-        let carrying = count(self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).count());
+        if let Some((node, _)) = memory.successions.iter().find(|(_, succession)| succession.pool == pool.name && !succession.failed) {
+            return hold(Hold::Replacing { node: node.clone() });
+        }
+        let carrying = self.carrying(pool);
         if carrying <= bounds.min {
             return hold(Hold::AtMinimum { min: bounds.min });
         }
-        if self.wanting > 0 {
-            return hold(Hold::PodsWaiting { pods: self.wanting });
+        if let Some(why) = self.unrest(pool).or_else(|| vetoed(verdicts)).or_else(|| self.cooling(kept)) {
+            return hold(why);
         }
-        if let Some((unready, total)) = self.too_many_unready() {
-            return hold(Hold::UnreadyNodes { unready, total });
-        }
-        if let Some(verdict) = verdicts.iter().find(|verdict| verdict.vetoes_removal) {
-            return hold(match &verdict.hold {
-                Some(bad @ Hold::BadData { .. }) => bad.clone(),
-                Some(_) | None => Hold::Wanted { rule: verdict.rule.clone() },
-            });
-        }
-        if let Some(operation) = self.underway(pool) {
-            return hold(Hold::Underway { operation });
-        }
-        let doubled = down.cooldown.saturating_mul(1 << kept.regrets.min(16)).min(down.longest_cooldown.max(down.cooldown));
-        let last = [(kept.last_up, down.cooldown), (kept.last_down, down.cooldown), (kept.regretted, doubled)];
-        let until = last.into_iter().filter_map(|(last, cooldown)| cooling_down(last, cooldown, self.now)).max();
-        if let Some(until) = until {
-            return hold(Hold::CoolingDown { until });
+        let allowed = pool.allows(reason.name(), staying, self.now);
+        if allowed == 0 {
+            return hold(Hold::Budget { reason: reason.name().into() });
         }
         let surplus = if above_maximum { staying - bounds.max } else { u32::MAX };
-        let most = self.at_once(pool, staying).min(carrying - bounds.min).min(surplus);
-        let chooser = Chooser {
-            settings: self.settings,
-            cluster: self.cluster,
-            fleet: &self.fleet,
-            // Above the maximum nothing can be kept free.
-            spare: if above_maximum { &[] } else { self.spare },
-            prices: &self.prices,
-            memory,
-            now: self.now,
-        };
+        let most = self.at_once(pool, staying).min(carrying - bounds.min).min(surplus).min(allowed);
+        // Above the maximum nothing can be kept free.
+        let chooser = Chooser { spare: if above_maximum { &[] } else { self.spare }, ..self.chooser(memory) };
         let chosen = chooser.choose(pool, most as usize, |gone| self.is_spared(load, gone));
         let chosen = chosen.map_err(|why| (evidence.clone(), Some(Hold::NoCandidate { why })))?;
-        let order = |(member, node): (Member<'a>, &Node)| RetireOrder {
-            pool: pool.name.clone(),
-            instance: member.id,
-            node: Some(NodeRef { name: node.name.clone(), uid: node.uid.clone() }),
-            zone: member.zone,
-            market: member.market,
-            reason: reason.clone(),
-            on_timeout: pool.on_drain_timeout,
-        };
-        Ok(chosen.into_iter().map(order).collect())
+        Ok(chosen.into_iter().map(|(member, node)| order(pool, member, node, reason.clone())).collect())
+    }
+
+    /// Gives the pool's load where a removal may rest on it.
+    pub(super) fn sound<'l>(&self, load: &'l Result<PoolLoad, NoLoad>) -> Result<&'l PoolLoad, (String, Option<Hold>)> {
+        let coverage = || rules::coverage(self.settings, &self.fleet, &self.snapshot.utilisation);
+        match load.as_ref().map_err(Clone::clone).and_then(|load| coverage().map(|()| load)) {
+            Ok(load) => Ok(load),
+            Err(NoLoad::NotAsked) => Err(("not asked in an urgent turn".into(), None)),
+            Err(NoLoad::NoNodes) => Err(("no node serves".into(), None)),
+            Err(NoLoad::Doubtful(why)) => Err(("utilisation is not known".into(), Some(Hold::BadData { why }))),
+        }
+    }
+
+    /// Counts the pool's nodes that take pods: only they are a reason that another may go.
+    pub(super) fn carrying(&self, pool: &PoolSettings) -> u32 {
+        count(self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).count())
+    }
+
+    /// Says what must be over before a node of the pool goes.
+    pub(super) fn unrest(&self, pool: &PoolSettings) -> Option<Hold> {
+        if self.wanting > 0 {
+            return Some(Hold::PodsWaiting { pods: self.wanting });
+        }
+        if let Some((unready, total)) = self.too_many_unready() {
+            return Some(Hold::UnreadyNodes { unready, total });
+        }
+        self.underway(pool).map(|operation| Hold::Underway { operation })
+    }
+
+    /// Says until when the pool is left alone after what has been done to it.
+    pub(super) fn cooling(&self, kept: &PoolMemory) -> Option<Hold> {
+        let down = &self.settings.scale_down;
+        let doubled = down.cooldown.saturating_mul(1 << kept.regrets.min(16)).min(down.longest_cooldown.max(down.cooldown));
+        let last = [(kept.last_up, down.cooldown), (kept.last_down, down.cooldown), (kept.regretted, doubled)];
+        let until = last.into_iter().filter_map(|(last, cooldown)| cooling_down(last, cooldown, self.now)).max()?;
+        Some(Hold::CoolingDown { until })
+    }
+
+    pub(super) fn chooser<'t>(&'t self, memory: &'t Memory) -> Chooser<'t, 'a> {
+        let (settings, cluster, prices) = (self.settings, self.cluster, &self.prices);
+        Chooser { settings, cluster, fleet: &self.fleet, spare: self.spare, prices, memory, now: self.now }
     }
 
     /// Gives the number of nodes that may leave together, of so many: at least one.
     fn at_once(&self, pool: &PoolSettings, nodes: u32) -> u32 {
-        let share = self.settings.scale_down.share_at_once * f64::from(nodes);
-        // A share of exactly one node must not be lost to rounding.
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of a number of nodes is one itself")]
-        let whole = (share + 1e-9).floor() as u32;
         // A metric's rule says whether the fleet could do without one node, and no more.
         let has_rule = self.settings.metrics.iter().any(|rule| rule.pool == pool.name);
         let most = if has_rule { 1 } else { self.settings.scale_down.most_at_once.max(1) };
-        whole.clamp(1, most)
+        whole(self.settings.scale_down.share_at_once * f64::from(nodes)).clamp(1, most)
     }
 
     /// Tells whether the nodes that stay would be within their targets without so much capacity.
-    fn is_spared(&self, load: &PoolLoad, gone: &Resources) -> Result<(), String> {
+    pub(super) fn is_spared(&self, load: &PoolLoad, gone: &Resources) -> Result<(), String> {
         let busier = load.cpu * load.cores / (load.cores - gone.cpu.cores()).max(0.001);
         let fuller = load.memory * load.bytes / (load.bytes - to_float(gone.memory.0)).max(1.0);
         let up = &self.settings.scale_up;
@@ -182,5 +184,26 @@ impl<'a> Turn<'a> {
         });
         let open = self.snapshot.operations.values().find(|operation| !operation.is_over() && *operation.pool() == pool.name);
         open.map(|operation| operation.id().clone()).or_else(|| bought.then(|| "of this turn".into()))
+    }
+}
+
+/// Says which rule keeps every node.
+fn vetoed(verdicts: &[Verdict]) -> Option<Hold> {
+    let verdict = verdicts.iter().find(|verdict| verdict.vetoes_removal)?;
+    Some(match &verdict.hold {
+        Some(bad @ Hold::BadData { .. }) => bad.clone(),
+        Some(_) | None => Hold::Wanted { rule: verdict.rule.clone() },
+    })
+}
+
+pub(super) fn order(pool: &PoolSettings, member: Member<'_>, node: &Node, reason: RetireReason) -> RetireOrder {
+    RetireOrder {
+        pool: pool.name.clone(),
+        instance: member.id,
+        node: Some(NodeRef { name: node.name.clone(), uid: node.uid.clone() }),
+        zone: member.zone,
+        market: member.market,
+        reason,
+        on_timeout: pool.on_drain_timeout,
     }
 }

@@ -15,6 +15,7 @@ mod judging;
 mod learning;
 mod leaving;
 mod properties;
+mod replacing;
 mod reporting;
 mod scheduling;
 mod strays;
@@ -63,6 +64,8 @@ fn settings() -> Settings {
             max: 10,
             schedules: Vec::new(),
             headroom: Vec::new(),
+            disruption: Vec::new(),
+            max_node_age: None,
             on_demand_base: 1,
             spot_share: 0.7,
             on_drain_timeout: OnDrainTimeout::RollBack,
@@ -89,6 +92,7 @@ fn settings() -> Settings {
             most_at_once: 50,
         },
         consolidation: None,
+        replacement: None,
         rest: OfferRest {
             first: Duration::from_mins(1),
             longest: Duration::from_mins(30),

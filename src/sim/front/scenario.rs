@@ -22,7 +22,7 @@ use crate::model::scheduling::{
 use crate::model::snapshot::DaemonSet;
 use crate::model::{Bytes, Market, MilliCpu, PoolName, Resources, Zone};
 use crate::policy::schedule::Schedule;
-use crate::policy::{BoundsSchedule, Consolidation, OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings as Policy};
+use crate::policy::{BoundsSchedule, Consolidation, OfferRest, PoolSettings, Replacement, ScaleDown, ScaleUp, Settings as Policy};
 use jiff::Timestamp;
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -419,6 +419,8 @@ fn base_pool(name: &str) -> PoolSettings {
         max: 10,
         schedules: Vec::new(),
         headroom: Vec::new(),
+        disruption: Vec::new(),
+        max_node_age: None,
         on_demand_base: 1,
         spot_share: 0.7,
         on_drain_timeout: OnDrainTimeout::RollBack,
@@ -451,6 +453,7 @@ fn base_policy(pools: Vec<PoolSettings>) -> Policy {
             most_at_once: 50,
         },
         consolidation: Some(Consolidation { cpu_below: 0.5, memory_below: 0.6, sustain: minutes(30) }),
+        replacement: Some(Replacement { saving_lasts: Duration::from_hours(12), price_of_a_move: 0.002, balances_zones: true }),
         rest: OfferRest {
             first: minutes(5),
             longest: minutes(60),

@@ -1,0 +1,367 @@
+//! Which nodes are replaced although they could stay: what takes their place is bought first, and they go once it is there.
+
+use super::giving_back::order;
+use super::{Turn, Verdicts};
+use crate::model::memory::{Memory, Succession};
+use crate::model::offer::HourlyPrice;
+use crate::model::plan::{Finding, Hold, LaunchReason, ReplacementCause, RetireReason};
+use crate::model::{Action, InstanceType, LaunchOrder, Node, NodeName, Offer, OfferKey, Operation, OperationId, Resources, RuleName, Zone};
+use crate::policy::fit::Board;
+use crate::policy::fleet::{Member, count};
+use crate::policy::pending::{self, Waiting};
+use crate::policy::rules::{NoLoad, PoolLoad};
+use crate::policy::scale_down::{Chooser, load, pods_by_node};
+use crate::policy::settings::{PoolSettings, Replacement};
+use jiff::SignedDuration;
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::Duration;
+
+/// How many nodes are looked at in a turn.
+const LOOKED_AT: usize = 16;
+/// So long the node and its successors are paid for together.
+const TOGETHER: Duration = Duration::from_mins(10);
+/// Beyond the time in which its successors may join, a node is to go within this time, or stays.
+const TO_GO: SignedDuration = SignedDuration::from_hours(1);
+/// So long a node that could not go stays where it is.
+const GIVEN_UP: SignedDuration = SignedDuration::from_hours(24);
+/// A node in another zone may cost so many times as much.
+const DEARER_FOR_BALANCE: f64 = 1.05;
+/// So much of its greatest age a node may miss, so that not all go on one day.
+const JITTER: f64 = 0.1;
+
+/// Why no node of a pool is replaced now: what was read, and what stands in the way.
+type Refusal = (String, Option<Hold>);
+
+/// A node that may go, and what may speak for it.
+struct Candidate<'t, 'a> {
+    member: &'t Member<'a>,
+    node: &'a Node,
+    causes: Vec<ReplacementCause>,
+}
+
+/// What takes a node's place.
+struct Exchange {
+    cause: ReplacementCause,
+    evidence: String,
+    /// What is to be bought first; nothing when there is room already.
+    orders: Vec<LaunchOrder>,
+}
+
+impl<'a> Turn<'a> {
+    /// Goes on with the replacement of each pool, or begins one.
+    pub(super) fn replace(&mut self, known: &'a Memory, memory: &mut Memory, verdicts: &Verdicts) {
+        for pool in &self.settings.pools {
+            if self.settings.replacement.is_none() && pool.max_node_age.is_none() {
+                continue;
+            }
+            let rule = RuleName::from("replacement");
+            let load = &verdicts[&pool.name].0;
+            let due = memory.successions.iter().find(|(_, succession)| succession.pool == pool.name && !succession.failed);
+            let due = due.map(|(name, succession)| (name.clone(), succession.clone()));
+            let outcome = match &due {
+                Some((name, succession)) => self.go_on(pool, name, succession, load, memory),
+                None => self.begin(pool, load, known, memory),
+            };
+            let finding = match outcome {
+                Ok(actions) => {
+                    let wants = actions.iter().map(|action| match action {
+                        Action::Launch(order) => i64::from(order.count),
+                        Action::Retire(_) => -1,
+                    });
+                    let finding = Finding { rule, evidence: words(&actions), wants: wants.sum(), hold: None };
+                    self.plan.actions.extend(actions);
+                    finding
+                }
+                Err((evidence, hold)) => Finding { rule, evidence, wants: 0, hold },
+            };
+            if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
+                report.findings.push(finding);
+            }
+        }
+    }
+
+    /// Gives a node back whose successors are there.
+    fn go_on(
+        &self,
+        pool: &PoolSettings,
+        name: &NodeName,
+        succession: &Succession,
+        load: &Result<PoolLoad, NoLoad>,
+        memory: &mut Memory,
+    ) -> Result<Vec<Action>, Refusal> {
+        let evidence = format!("node {name}: {}", succession.evidence);
+        let hold = |hold| Err((evidence.clone(), Some(hold)));
+        if !self.fleet.pool(&pool.name).iter().any(|member| member.leaving.is_none() && member.node.is_some_and(|node| node.name == *name))
+        {
+            memory.successions.remove(name);
+            return Err((format!("node {name} has gone"), None));
+        }
+        if let Some(operation) = self.successors_of(name) {
+            return hold(Hold::Underway { operation });
+        }
+        if self.now > succession.until {
+            let given_up = Succession { failed: true, until: self.now + GIVEN_UP, ..succession.clone() };
+            memory.successions.insert(name.clone(), given_up);
+            return Err((format!("node {name} could not go in time, and stays"), None));
+        }
+        let load = self.sound(load)?;
+        if self.snapshot.pause.is_some() {
+            return Err((evidence, None));
+        }
+        let min = pool.bounds(self.now).min;
+        if self.carrying(pool) <= min {
+            return hold(Hold::AtMinimum { min });
+        }
+        if let Some(why) = self.unrest(pool).or_else(|| self.over_budget(pool, succession.cause)) {
+            return hold(why);
+        }
+        let goes = self.chooser(memory).may_go_alone(pool, name, &[]);
+        let goes = goes.and_then(|(member, node)| self.is_spared(load, &node.allocatable).map(|()| (member, node)));
+        let (member, node) = goes.map_err(|why| (evidence, Some(Hold::NoCandidate { why: vec![format!("{name}: {why}")] })))?;
+        memory.successions.remove(name);
+        memory.pools.entry(pool.name.clone()).or_default().last_down = Some(self.now);
+        let reason = RetireReason::Replaced { cause: succession.cause, evidence: succession.evidence.clone() };
+        Ok(vec![Action::Retire(order(pool, member, node, reason))])
+    }
+
+    /// Finds a node that is worth replacing, and buys what takes its place.
+    fn begin(
+        &self,
+        pool: &PoolSettings,
+        load: &Result<PoolLoad, NoLoad>,
+        known: &'a Memory,
+        memory: &mut Memory,
+    ) -> Result<Vec<Action>, Refusal> {
+        if !self.settings.scale_down.enabled {
+            return Err(("scale-down is switched off".into(), None));
+        }
+        let load = self.sound(load)?;
+        let nothing = || "no node is worth replacing".to_owned();
+        if self.snapshot.pause.is_some() {
+            return Err((nothing(), None));
+        }
+        let acts = self.plan.actions.iter().any(|action| match action {
+            Action::Launch(order) => order.pool == pool.name,
+            Action::Retire(order) => order.pool == pool.name,
+        });
+        if acts {
+            return Err(("the pool changes in this turn".into(), None));
+        }
+        let kept = memory.pools.get(&pool.name).cloned().unwrap_or_default();
+        if let Some(why) = self.unrest(pool).or_else(|| self.cooling(&kept)) {
+            return Err((nothing(), Some(why)));
+        }
+        let mut held = None;
+        let mut found = None;
+        let chooser = self.chooser(memory);
+        let candidates = self.worth_a_look(pool, &chooser);
+        for (candidate, cause) in candidates.iter().flat_map(|candidate| candidate.causes.iter().map(move |cause| (candidate, *cause))) {
+            if let Some(why) = self.over_budget(pool, cause) {
+                held = held.or(Some(why));
+            } else if let Some(exchange) = self.exchange(pool, candidate, cause, load, known, &chooser) {
+                found = Some((candidate.member.clone(), candidate.node, exchange));
+                break;
+            }
+        }
+        match found {
+            Some((member, node, exchange)) => self.start(pool, member, node, exchange, memory),
+            None => Err((nothing(), held)),
+        }
+    }
+
+    fn start(
+        &self,
+        pool: &PoolSettings,
+        member: Member<'a>,
+        node: &Node,
+        exchange: Exchange,
+        memory: &mut Memory,
+    ) -> Result<Vec<Action>, Refusal> {
+        let Exchange { cause, evidence, orders } = exchange;
+        if orders.is_empty() {
+            let min = pool.bounds(self.now).min;
+            if self.carrying(pool) <= min {
+                return Err((format!("node {}: {evidence}", node.name), Some(Hold::AtMinimum { min })));
+            }
+            memory.pools.entry(pool.name.clone()).or_default().last_down = Some(self.now);
+            return Ok(vec![Action::Retire(order(pool, member, node, RetireReason::Replaced { cause, evidence }))]);
+        }
+        let joining = SignedDuration::try_from(self.settings.join_timeout).unwrap_or(SignedDuration::MAX);
+        let until = self.now + joining.saturating_add(TO_GO);
+        memory.successions.insert(node.name.clone(), Succession { pool: pool.name.clone(), cause, evidence, failed: false, until });
+        Ok(orders.into_iter().map(Action::Launch).collect())
+    }
+
+    /// Lists nodes that may go with the causes for which they might, the most pressing first.
+    fn worth_a_look<'t>(&'t self, pool: &PoolSettings, chooser: &'t Chooser<'t, 'a>) -> Vec<Candidate<'t, 'a>> {
+        let zones = self.zones(pool);
+        let fewest = zones.values().min().copied().unwrap_or(0);
+        let cheapest = self.offers.iter().filter(|offer| offer.pool == pool.name).map(|offer| offer.price).min();
+        let pods = pods_by_node(self.cluster);
+        let mut candidates = Vec::new();
+        for (member, node) in chooser.replaceable(pool) {
+            let price = self.prices.get(&member.offer()).copied();
+            let overdue = pool.max_node_age.map(|most| self.now.duration_since(node.created) - jittered(most, member));
+            let overdue = overdue.filter(|overdue| overdue.is_positive());
+            let mut causes = Vec::new();
+            if overdue.is_some() {
+                causes.push(ReplacementCause::Expired);
+            }
+            if let Some(replacement) = &self.settings.replacement {
+                if price.zip(cheapest).is_some_and(|(price, cheapest)| cheapest < price) {
+                    causes.push(ReplacementCause::Cheaper);
+                }
+                if replacement.balances_zones && zones.get(&member.zone).is_some_and(|here| *here >= fewest + 2) {
+                    causes.push(ReplacementCause::Rebalanced);
+                }
+            }
+            let used = load(node, pods.get(&node.name).map_or(&[][..], Vec::as_slice));
+            let waste = price.map_or(0.0, HourlyPrice::dollars) * (1.0 - used);
+            if !causes.is_empty() && !chooser.memory.successions.contains_key(&node.name) {
+                candidates.push((overdue, waste, Candidate { member, node, causes }));
+            }
+        }
+        candidates.sort_by(|one, other| {
+            other.0.cmp(&one.0).then_with(|| other.1.total_cmp(&one.1)).then_with(|| one.2.node.name.cmp(&other.2.node.name))
+        });
+        candidates.into_iter().take(LOOKED_AT).map(|(_, _, candidate)| candidate).collect()
+    }
+
+    /// Finds what would take the node's place; `None` when that is not worth it, or not to be had.
+    fn exchange(
+        &self,
+        pool: &PoolSettings,
+        candidate: &Candidate<'_, 'a>,
+        cause: ReplacementCause,
+        load: &PoolLoad,
+        known: &'a Memory,
+        chooser: &Chooser<'_, 'a>,
+    ) -> Option<Exchange> {
+        let Candidate { member, node, .. } = *candidate;
+        let mut board = Board::default();
+        let existing = self.set_up(&mut board);
+        let home = self.cluster.nodes.keys().position(|name| *name == node.name)?;
+        let leave = board.clear(home).into_iter().filter(|pod| !pod.stays_with_node() && pod.terminating_since.is_none());
+        let leave: Vec<Waiting<'a>> = leave.map(|pod| Waiting { pod, leaves: Some(&node.name) }).collect();
+        let moves = leave.len();
+        board.set_open(home, false);
+        let mut buyer = self.buyer(known);
+        buyer.disregard(&pool.name, member);
+        // Nodes that boot are there for their own pods, and are counted with the others once these have come.
+        let promises = Vec::new();
+        let context = pending::Context { settings: self.settings, promises: &promises, existing, now: self.now, asked: None };
+        if !pending::place_cheaply(context, &mut board, &mut buyer, leave).serves_all() {
+            return None;
+        }
+        if buyer.bill().1 == 0 && cause == ReplacementCause::Expired && self.carrying(pool) <= pool.bounds(self.now).min {
+            buyer.open_any(&mut board, pool, &LaunchReason::BelowMinimum).ok()?;
+        }
+        let nodes = buyer.nodes();
+        if nodes.iter().any(|(offer, _)| offer.pool != pool.name) {
+            return None;
+        }
+        let evidence = match (cause, &self.settings.replacement) {
+            (ReplacementCause::Expired, _) => self.expired(pool, member, node),
+            (ReplacementCause::Cheaper, Some(rule)) => self.cheaper(rule, member, moves, &nodes),
+            (ReplacementCause::Rebalanced, Some(_)) => self.rebalanced(pool, member, &nodes),
+            (ReplacementCause::Cheaper | ReplacementCause::Rebalanced, None) => None,
+        }?;
+        let mut gone = node.allocatable.clone();
+        nodes.iter().for_each(|(offer, _)| gone.subtract(&offer.allocatable));
+        self.is_spared(load, &gone).ok()?;
+        chooser.may_go_alone(pool, &node.name, &nodes).ok()?;
+        let reason = LaunchReason::Successor { node: node.name.clone(), cause, evidence: evidence.clone() };
+        let mut orders = buyer.orders(&board);
+        for order in &mut orders {
+            order.reason = reason.clone();
+            order.pods.clear();
+            if cause != ReplacementCause::Expired {
+                self.keep_cheap(order);
+            }
+        }
+        Some(Exchange { cause, evidence, orders })
+    }
+
+    fn expired(&self, pool: &PoolSettings, member: &Member<'_>, node: &Node) -> Option<String> {
+        let most = pool.max_node_age?;
+        let age = self.now.duration_since(node.created);
+        let hours = |duration: SignedDuration| duration.as_hours();
+        (age > jittered(most, member)).then(|| {
+            let most = SignedDuration::try_from(most).unwrap_or(SignedDuration::MAX);
+            format!("it is {} hours old, and may be {}", hours(age), hours(most))
+        })
+    }
+
+    /// The saving, for as long as it may last, must be worth more than the disruption.
+    fn cheaper(&self, rule: &Replacement, member: &Member<'_>, moves: usize, nodes: &[(&Offer, Resources)]) -> Option<String> {
+        let old = self.prices.get(&member.offer())?.dollars();
+        let new: f64 = nodes.iter().map(|(offer, _)| offer.price.dollars()).sum();
+        let hours = |duration: Duration| duration.as_secs_f64() / 3600.0;
+        let costs = f64::from(count(moves)) * rule.price_of_a_move + new * hours(TOGETHER);
+        let saves = (old - new) * hours(rule.saving_lasts);
+        // Where nothing is to be bought it is consolidation's matter.
+        (!nodes.is_empty() && saves > costs).then(|| format!("its {moves} pods have room for ${new:.4} instead of ${old:.4} an hour"))
+    }
+
+    fn rebalanced(&self, pool: &PoolSettings, member: &Member<'_>, nodes: &[(&Offer, Resources)]) -> Option<String> {
+        let old = self.prices.get(&member.offer())?.dollars();
+        let new: f64 = nodes.iter().map(|(offer, _)| offer.price.dollars()).sum();
+        let zones = self.zones(pool);
+        let here = zones.get(&member.zone).copied()?;
+        let [(offer, _)] = nodes else { return None };
+        let there = zones.get(&offer.key.zone).copied()?;
+        let is_better = here >= there + 2 && new <= old * DEARER_FOR_BALANCE;
+        is_better.then(|| format!("zone {} has {here} nodes and zone {} has {there}", member.zone, offer.key.zone))
+    }
+
+    /// Takes types from the order that cost more than the one that was reckoned with.
+    fn keep_cheap(&self, order: &mut LaunchOrder) {
+        let price = |instance_type: &InstanceType| {
+            let key = OfferKey { instance_type: instance_type.clone(), zone: order.zone.clone(), market: order.market };
+            self.prices.get(&key).copied()
+        };
+        let Some(chosen) = order.instance_types.first().and_then(price) else { return };
+        let kept: Vec<InstanceType> =
+            order.instance_types.iter().filter(|name| price(name).is_some_and(|price| price <= chosen)).cloned().collect();
+        (order.instance_types, order.price) = (kept, chosen);
+    }
+
+    /// Counts the pool's nodes that stay in each zone in which it may have some.
+    fn zones(&self, pool: &PoolSettings) -> BTreeMap<&Zone, u32> {
+        let offered = self.offers.iter().filter(|offer| offer.pool == pool.name).map(|offer| (&offer.key.zone, 0));
+        let mut zones: BTreeMap<&Zone, u32> = offered.collect();
+        for member in self.fleet.pool(&pool.name).iter().filter(|member| member.leaving.is_none()) {
+            *zones.entry(&member.zone).or_default() += 1;
+        }
+        zones
+    }
+
+    fn over_budget(&self, pool: &PoolSettings, cause: ReplacementCause) -> Option<Hold> {
+        let allowed = pool.allows(cause.name(), self.fleet.staying(&pool.name), self.now);
+        (allowed == 0).then(|| Hold::Budget { reason: cause.name().into() })
+    }
+
+    /// Names the launch of the node's successors while it is under way.
+    fn successors_of(&self, node: &NodeName) -> Option<OperationId> {
+        self.snapshot.operations.values().find_map(|operation| match operation {
+            Operation::Launch(launch) if !operation.is_over() => match &launch.order.reason {
+                LaunchReason::Successor { node: replaced, .. } if replaced == node => Some(launch.id.clone()),
+                _ => None,
+            },
+            Operation::Launch(_) | Operation::Retire(_) => None,
+        })
+    }
+}
+
+/// Gives the age at which the member is replaced: the greatest, less a part that is the instance's own.
+fn jittered(most: Duration, member: &Member<'_>) -> SignedDuration {
+    let mut hasher = DefaultHasher::new();
+    member.id.hash(&mut hasher);
+    let part = f64::from(u8::try_from(hasher.finish() % 256).unwrap_or(0)) / 256.0;
+    SignedDuration::try_from(most.mul_f64(1.0 - JITTER * part)).unwrap_or(SignedDuration::MAX)
+}
+
+fn words(actions: &[Action]) -> String {
+    actions.first().map(ToString::to_string).unwrap_or_default()
+}

@@ -1,0 +1,261 @@
+//! Nodes that are replaced although they could stay, and the pools' own budgets.
+
+use super::*;
+use crate::model::memory::Succession;
+use crate::model::operation::{LaunchFailure, LaunchedInstance};
+use crate::model::plan::ReplacementCause;
+use crate::model::scheduling::{Constraints, Operator, Requirement, Selector};
+use crate::policy::schedule::Schedule;
+use crate::policy::{AtOnce, Disruption, Replacement, learn};
+
+fn rule() -> Replacement {
+    Replacement { saving_lasts: Duration::from_hours(12), price_of_a_move: 0.002, balances_zones: false }
+}
+
+/// Three nodes, busy enough that none is underused: the first is on-demand although all could be spot.
+fn dear() -> Scene {
+    let pods = [running("a", 1500, "n0"), running("b", 1500, "n1"), running("c", 1500, "n2")];
+    let mut scene = Scene::with_nodes(3).pods(pods).busy(0.55, 0.5);
+    scene.settings.replacement = Some(rule());
+    scene.settings.pools[0].on_demand_base = 0;
+    scene.settings.pools[0].spot_share = 1.0;
+    scene.offers.retain(|offer| offer.key.instance_type.as_str() == "m5.large");
+    scene
+}
+
+fn successor(plan: &Plan) -> Option<(&str, ReplacementCause)> {
+    launches(plan).into_iter().find_map(|order| match &order.reason {
+        LaunchReason::Successor { node, cause, .. } => Some((node.as_str(), *cause)),
+        _ => None,
+    })
+}
+
+/// The launch of a plan as an operation: under way, or over with a node that has joined.
+fn bought(plan: &Plan, joined: bool) -> Operation {
+    let order = launches(plan)[0].clone();
+    let instance = LaunchedInstance { id: "i-n9".into(), instance_type: "m5.large".into(), node: Some("n9".into()) };
+    let state = if joined { LaunchState::Done { joined: vec![instance], never_joined: Vec::new() } } else { LaunchState::Journalled };
+    launch("op", order, state)
+}
+
+/// Its node has joined: an empty one, of the market and zone that were bought.
+fn join(scene: &mut Scene, plan: &Plan) {
+    let order = launches(plan)[0].clone();
+    scene.view.nodes.insert("n9".into(), node("n9", order.zone.as_str()));
+    scene.instances.push(instance("n9", order.zone.as_str(), order.market));
+    *scene = scene.clone().busy(0.4, 0.4);
+}
+
+#[test]
+fn a_dear_node_goes_once_its_cheaper_successor_is_there() {
+    let mut scene = dear();
+    let plan = scene.turn(start());
+    assert_eq!(successor(&plan), Some(("n0", ReplacementCause::Cheaper)), "{plan:?}");
+    assert_eq!((launched(&plan), launches(&plan)[0].market, retirements(&plan).len()), (1, Market::Spot, 0));
+    // While it boots nothing else is begun, and nothing goes.
+    let mut booting = scene.clone().under_way(bought(&plan, false));
+    let next = booting.turn(after(2));
+    assert_eq!(next.actions, []);
+    assert!(matches!(held(&next, "replacement"), Some(Hold::Underway { .. })), "{next:?}");
+    assert_eq!(held(&next, "scale_down").map(|_| ()), Some(()));
+    // Once it has joined the old one goes, and with that it is over.
+    join(&mut scene, &plan);
+    let mut scene = scene.under_way(bought(&plan, true));
+    let next = scene.turn(after(4));
+    let [order] = retirements(&next)[..] else { panic!("{next:?}") };
+    assert_eq!(order.node.as_ref().map(|node| node.name.as_str()), Some("n0"));
+    assert_eq!((order.reason.name(), order.reason.is_voluntary()), ("cheaper", true));
+    assert!(scene.memory.successions.is_empty());
+}
+
+#[test]
+fn a_saving_must_be_worth_the_moves_and_the_double_pay() {
+    // On-demand is 96,000 millionths, spot 33,600: 0.0624 saved an hour. Ten minutes of both cost 0.0056.
+    let replaced = |hours_as_minutes: u64, price_of_a_move: f64| {
+        let mut scene = dear();
+        scene.settings.replacement = Some(Replacement { saving_lasts: Duration::from_mins(hours_as_minutes), price_of_a_move, ..rule() });
+        successor(&scene.turn(start())).is_some()
+    };
+    assert!(replaced(60, 0.05));
+    assert!(!replaced(60, 0.06), "one pod moves");
+    assert!(replaced(6, 0.0));
+    assert!(!replaced(5, 0.0), "what is saved in five minutes is less than the double pay");
+}
+
+#[test]
+fn a_node_is_not_replaced_while_anything_stands_in_the_way() {
+    type Change = fn(&mut Scene);
+    let rows: [(&str, Change); 11] = [
+        ("the rule is off", |scene| scene.settings.replacement = None),
+        ("scale-down is off", |scene| scene.settings.scale_down.enabled = false),
+        ("a pod waits that nothing can hold now", |scene| {
+            scene.settings.pools[0].max = 3;
+            scene.view.pods.push(Arc::new(pending("w", 1800)));
+        }),
+        ("at the maximum", |scene| scene.settings.pools[0].max = 3),
+        ("the share wants it", |scene| scene.settings.pools[0].on_demand_base = 1),
+        ("its pod may not move", |scene| scene.view.pods[0] = Arc::new(Pod { do_not_disrupt: true, ..running("a", 1500, "n0") })),
+        ("its pod is bound to it", |scene| {
+            let constraints = Constraints {
+                node_selector: Selector(vec![Requirement {
+                    key: "kubernetes.io/hostname".into(),
+                    operator: Operator::In(["n0".to_owned()].into()),
+                }]),
+                ..Constraints::default()
+            };
+            scene.view.pods[0] = Arc::new(Pod { constraints: Arc::new(constraints), ..running("a", 1500, "n0") });
+        }),
+        ("it is young", |scene| scene.view.nodes.get_mut("n0").expect("the node").created = start()),
+        ("metrics are missing", |scene| drop(scene.load.remove("n1"))),
+        ("a cooldown runs", |scene| scene.memory.pools.entry("workers".into()).or_default().last_down = Some(start())),
+        ("the budget forbids it", |scene| {
+            let reasons = Some(["cheaper".to_owned()].into());
+            scene.settings.pools[0].disruption = vec![Disruption { nodes: AtOnce::Nodes(0), reasons, schedule: None }];
+        }),
+    ];
+    for (what, change) in rows {
+        let mut scene = dear();
+        change(&mut scene);
+        assert_eq!(successor(&scene.turn(start())), None, "{what}");
+    }
+}
+
+#[test]
+fn a_node_whose_successor_never_came_is_left_alone_for_a_while() {
+    let mut scene = dear();
+    let plan = scene.turn(start());
+    let failed = launch("op", launches(&plan)[0].clone(), LaunchState::Failed { failure: LaunchFailure::InsufficientCapacity });
+    scene.memory = learn(&scene.settings, scene.memory, &failed, &[], after(1));
+    scene.memory.offers.clear();
+    let rest = scene.settings.rest.longest;
+    for (minute, expected) in [
+        (2, false),
+        (i64::try_from(rest.as_secs() / 60).expect("small"), false),
+        (i64::try_from(rest.as_secs() / 60).expect("small") + 2, true),
+    ] {
+        assert_eq!(successor(&scene.turn(after(minute))).is_some(), expected, "{minute}");
+    }
+}
+
+#[test]
+fn what_cannot_go_in_time_stays_for_a_day() {
+    let mut scene = dear();
+    let plan = scene.turn(start());
+    join(&mut scene, &plan);
+    // Somebody else has taken the room.
+    scene.view.pods.push(Arc::new(running("d", 1500, "n9")));
+    let mut scene = scene.under_way(bought(&plan, true));
+    let join_timeout = i64::try_from(scene.settings.join_timeout.as_secs() / 60).expect("small");
+    for minute in [4, 60 + join_timeout] {
+        let next = scene.turn(after(minute));
+        assert!(matches!(held(&next, "replacement"), Some(Hold::NoCandidate { .. })), "{minute}: {next:?}");
+    }
+    scene.turn(after(62 + join_timeout));
+    let known = &scene.memory.successions["n0"];
+    assert_eq!((known.failed, known.until), (true, after(62 + join_timeout + 24 * 60)));
+}
+
+#[test]
+fn a_node_that_has_gone_needs_no_successor() {
+    let mut scene = dear();
+    let succession =
+        Succession { pool: "workers".into(), cause: ReplacementCause::Cheaper, evidence: "x".into(), failed: false, until: after(60) };
+    scene.memory.successions.insert("n7".into(), succession);
+    scene.turn(start());
+    assert!(!scene.memory.successions.contains_key("n7"));
+}
+
+#[test]
+fn an_old_node_is_replaced_at_its_age_or_up_to_a_tenth_before() {
+    let replaced = |hours: i64| {
+        let mut scene = dear();
+        scene.settings.replacement = None;
+        scene.settings.pools[0].max_node_age = Some(Duration::from_hours(100));
+        scene.view.nodes.get_mut("n1").expect("the node").created = start() - SignedDuration::from_hours(hours);
+        successor(&scene.turn(start())).map(|(node, cause)| (node.to_owned(), cause))
+    };
+    assert_eq!(replaced(89), None);
+    assert_eq!(replaced(101), Some(("n1".to_owned(), ReplacementCause::Expired)));
+}
+
+#[test]
+fn an_old_node_at_the_minimum_has_a_successor_even_if_its_pods_need_none() {
+    let mut scene = Scene::with_nodes(2).busy(0.1, 0.1);
+    scene.settings.pools[0].max_node_age = Some(Duration::from_hours(2));
+    scene.view.nodes.get_mut("n1").expect("the node").created = start() - SignedDuration::from_hours(3);
+    let plan = scene.turn(start());
+    assert_eq!((successor(&plan).map(|(node, _)| node), launched(&plan)), (Some("n1"), 1));
+    // Above it, it just goes.
+    let mut scene = Scene::with_nodes(3).busy(0.1, 0.1);
+    scene.settings.pools[0].max_node_age = Some(Duration::from_hours(2));
+    scene.view.nodes.get_mut("n1").expect("the node").created = start() - SignedDuration::from_hours(3);
+    let plan = scene.turn(start());
+    assert_eq!(retirements(&plan).first().map(|order| order.reason.name()), Some("expired"), "{plan:?}");
+    assert_eq!(launched(&plan), 0);
+}
+
+#[test]
+fn a_zone_with_two_nodes_more_loses_one_to_the_other() {
+    let moved = |in_a: usize, dearer: u64| {
+        let mut scene = Scene::with_nodes(0).busy(0.5, 0.5);
+        scene.settings.replacement = Some(Replacement { balances_zones: true, ..rule() });
+        (scene.settings.pools[0].on_demand_base, scene.settings.pools[0].spot_share) = (0, 1.0);
+        for index in 0..in_a + 1 {
+            let (name, zone) = (format!("n{index}"), if index < in_a { "a" } else { "b" });
+            scene.view.nodes.insert(name.as_str().into(), node(&name, zone));
+            scene.instances.push(instance(&name, zone, Market::Spot));
+            scene.view.pods.push(Arc::new(running(&format!("p{index}"), 1500, &name)));
+        }
+        let mut scene = scene.busy(0.5, 0.5);
+        scene.offers = ["a", "b"].map(|zone| offer("m5.large", zone, Market::Spot, 100_000, capacity(1900, 7))).into();
+        scene.offers[1].price.0 += dearer;
+        let plan = scene.turn(start());
+        successor(&plan).map(|(_, cause)| (cause, launches(&plan)[0].zone.to_string()))
+    };
+    let to_b = Some((ReplacementCause::Rebalanced, "b".to_owned()));
+    assert_eq!(moved(2, 0), None);
+    assert_eq!(moved(3, 0), to_b);
+    assert_eq!(moved(3, 5_000), to_b);
+    assert_eq!(moved(3, 5_001), None, "more than a twentieth dearer");
+}
+
+#[test]
+fn the_smallest_budget_that_speaks_of_a_reason_holds() {
+    let working_hours = Schedule::new("0 8 * * *", "0 18 * * *", "UTC").expect("a schedule");
+    let mut pool = settings().pools.remove(0);
+    let budget = |nodes, reasons: Option<&[&str]>, schedule| Disruption {
+        nodes,
+        reasons: reasons.map(|names| names.iter().map(|name| (*name).to_owned()).collect()),
+        schedule,
+    };
+    assert_eq!(pool.allows("underused", 10, start()), u32::MAX);
+    pool.disruption = vec![
+        budget(AtOnce::Nodes(3), None, None),
+        budget(AtOnce::Share(0.1), Some(&["consolidated", "cheaper"]), None),
+        budget(AtOnce::Nodes(0), Some(&["cheaper"]), Some(working_hours)),
+    ];
+    // The scenes begin at noon.
+    let rows = [
+        ("underused", 40, 0, 3),
+        ("consolidated", 40, 0, 3),
+        ("consolidated", 20, 0, 2),
+        ("consolidated", 9, 0, 0),
+        ("cheaper", 40, 0, 0),
+        ("cheaper", 20, 12 * 60, 2),
+    ];
+    for (reason, nodes, minute, expected) in rows {
+        assert_eq!(pool.allows(reason, nodes, after(minute)), expected, "{reason} of {nodes} after {minute} minutes");
+    }
+}
+
+#[test]
+fn a_budget_of_none_holds_an_idle_node() {
+    let gone = |nodes| {
+        let mut scene = Scene::with_nodes(3).busy(0.1, 0.1);
+        scene.settings.pools[0].disruption = vec![Disruption { nodes, reasons: None, schedule: None }];
+        let plan = scene.turns(0, 10);
+        (retirements(&plan).len(), held(&plan, "scale_down"))
+    };
+    assert_eq!(gone(AtOnce::Nodes(1)), (1, None));
+    assert_eq!(gone(AtOnce::Nodes(0)), (0, Some(Hold::Budget { reason: "underused".into() })));
+}
