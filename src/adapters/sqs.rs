@@ -216,13 +216,7 @@ fn scheduled_change(detail: serde_json::Value) -> Result<Notice, String> {
 
 /// Accepts `i-` with 8 or 17 lower-case hexadecimal digits, or any number between.
 fn instance_id(text: &str) -> Result<InstanceId, String> {
-    let digits = text.strip_prefix("i-").unwrap_or_default();
-    let hexadecimal = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if (8..=17).contains(&digits.len()) && hexadecimal {
-        Ok(InstanceId::from(text))
-    } else {
-        Err(quoted(&format!("`{text}` is no instance id")))
-    }
+    InstanceId::read(text).ok_or_else(|| quoted(&format!("`{text}` is no instance id")))
 }
 
 #[cfg(test)]

@@ -79,5 +79,9 @@ fn summary(path: &Path, config: &Config) -> String {
         )
     });
     let turn = format!("  a turn every {:?}, lease {:?}, table {}\n", config.policy.interval, config.ledger.lease, config.ledger.table);
-    std::iter::once(head).chain(pools).chain([turn]).collect()
+    let prices = &config.prices;
+    let listed = prices.on_demand.len();
+    let share = prices.spot_ratio * 100.0;
+    let prices = format!("  prices of {} for {listed} types, spot at {share:.0} % of them\n", prices.as_of);
+    std::iter::once(head).chain(pools).chain([turn, prices]).collect()
 }

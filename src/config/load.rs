@@ -290,6 +290,8 @@ mod tests {
             ("unhealthy_after = \"15m\"", "unhealthy_after = 15", "evaluation.unhealthy_after = 15", "unit"),
             ("\"node.cilium.io/agent-not-ready\"", "\"a=b:NoSchedule\"", "evaluation.startup_taints", "key"),
             ("wait = \"20s\"", "wait = \"0s\"", "notices.wait = \"0s\"", "1s"),
+            ("interval = \"2m\"", "interval = \"1500ms\"", "evaluation.interval = \"1500ms\"", "whole seconds"),
+            ("rate_window = \"5m\"", "rate_window = \"1500ms\"", "prometheus.rate_window = \"1500ms\"", "whole seconds"),
             ("wait = \"20s\"", "wait = \"1500ms\"", "notices.wait = \"1500ms\"", "whole seconds"),
             ("\"http://127.0.0.1:9090\"", "\"ftp://127.0.0.1\"", "prometheus.endpoints", "http or https"),
             ("id = \"example\"", "", "cluster.id", "missing"),

@@ -172,6 +172,13 @@ impl<'a> Section<'a> {
         self.number(key, ("must be a share from 0 to 1, like 0.75", |share| (0.0..=1.0).contains(&share)))
     }
 
+    /// Refuses a duration of which a part of a second would be lost.
+    pub(super) fn whole_seconds(&self, key: &'static str, duration: Duration) {
+        if duration.subsec_nanos() > 0 {
+            self.contradiction(key, &[], "must be whole seconds".into());
+        }
+    }
+
     /// Reads `true` or `false`.
     pub(super) fn flag(&self, key: &'static str) -> bool {
         self.required(key, "must be true or false", |value| match &value.kind {

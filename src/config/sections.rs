@@ -75,6 +75,7 @@ pub(super) fn prometheus(root: &Section<'_>) -> PrometheusConfig {
         cpu_query: section.has("cpu_query").then(|| section.text("cpu_query", QUERY)),
         memory_query: section.has("memory_query").then(|| section.text("memory_query", QUERY)),
     };
+    section.whole_seconds("rate_window", config.rate_window);
     section.finish();
     config
 }
@@ -113,9 +114,7 @@ pub(super) fn notices(root: &Section<'_>) -> NoticesConfig {
         queue_url: section.has("queue_url").then(|| section.text("queue_url", URL)),
         wait: section.duration("wait", Duration::from_secs(1)..=Duration::from_secs(20)),
     };
-    if config.wait.subsec_nanos() > 0 {
-        section.contradiction("wait", &[], "must be whole seconds".into());
-    }
+    section.whole_seconds("wait", config.wait);
     section.finish();
     config
 }
@@ -126,7 +125,8 @@ pub(super) fn operations(root: &Section<'_>) -> OperationsConfig {
         request_timeout: section.duration("request_timeout", REQUEST),
         join_timeout: section.duration("join_timeout", SPAN),
         drain_timeout: section.duration("drain_timeout", SPAN),
-        retry: section.duration("retry", Duration::from_millis(100)..=Duration::from_mins(1)),
+        // A spot instance has two minutes.
+        retry: section.duration("retry", Duration::from_millis(100)..=Duration::from_secs(5)),
         interruption_margin: section.duration("interruption_margin", Duration::ZERO..=Duration::from_secs(110)),
     };
     section.finish();
@@ -192,6 +192,7 @@ pub(super) fn evaluation(root: &Section<'_>) -> Evaluation {
         critical_priority: priority("critical_priority"),
         expendable_below: priority("expendable_below"),
     };
+    section.whole_seconds("interval", config.interval);
     section.finish();
     config
 }

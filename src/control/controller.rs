@@ -30,6 +30,7 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
+use turns::LookingAround;
 
 /// What reaches the loop from outside.
 pub struct Inputs {
@@ -58,6 +59,7 @@ enum Event {
     Stepped(Epoch, Box<Stepped>),
     Paused(Result<(), LedgerError>),
     Remembered(Result<(), LedgerError>),
+    Forgotten(Result<(), LedgerError>),
     /// What EC2 shows, for notices about instances that were not known.
     Looked(Vec<Unknown>, Result<Vec<Instance>, CloudError>),
     Nothing,
@@ -105,16 +107,25 @@ pub struct Controller<W: World> {
     /// Counts what operators said and what the ledger answered to it.
     heard: u64,
     operations: BTreeMap<OperationId, Operation>,
-    /// New reasons for retirements that are being driven.
+    /// New reasons for retirements that are being driven, and who wakes their steps.
     amended: BTreeMap<OperationId, RetireReason>,
+    amendments: watch::Sender<u64>,
     /// Messages to delete once their operation's effect is recorded.
     receipts: BTreeMap<OperationId, Vec<(String, crate::ports::Monotonic)>>,
     instances: Vec<Instance>,
     /// Notices about instances that nobody knows, until EC2 is asked about them all at once.
     unknown: Vec<Unknown>,
     looking: bool,
-    observing: bool,
-    again: Option<&'static str>,
+    /// The turns for those who do not wait for Prometheus.
+    urgent_look: LookingAround,
+    /// The others.
+    full_look: LookingAround,
+    /// The memory is being written down.
+    remembering: bool,
+    /// It has changed meanwhile.
+    remember_again: bool,
+    /// Workers that exist or are on their way, as the latest turn that was not blind counted them.
+    node_count: Option<u32>,
     /// When a turn is made in place of one that was urgent and blind.
     wake_at: Option<Instant>,
     /// Operators who want a decision of a turn that has not begun.
@@ -135,7 +146,9 @@ impl<W: World> Controller<W> {
     /// Builds a controller. `beat` counts the turns of its loop, for a watchdog.
     pub fn new(world: Arc<W>, settings: Settings, inputs: Inputs, status: watch::Sender<Arc<Status>>, beat: watch::Sender<u64>) -> Self {
         let shown = (**status.borrow()).clone();
-        let context = Context { world, fence: Fence::new(inputs.leadership.clone()), settings: Arc::new(settings) };
+        let (amendments, amended) = watch::channel(0);
+        let fence = Fence::new(inputs.leadership.clone());
+        let context = Context { world, fence, settings: Arc::new(settings), amended };
         Self {
             context,
             inputs,
@@ -150,12 +163,16 @@ impl<W: World> Controller<W> {
             heard: 0,
             operations: BTreeMap::new(),
             amended: BTreeMap::new(),
+            amendments,
             receipts: BTreeMap::new(),
             instances: Vec::new(),
             unknown: Vec::new(),
             looking: false,
-            observing: false,
-            again: None,
+            urgent_look: LookingAround::default(),
+            full_look: LookingAround::default(),
+            remembering: false,
+            remember_again: false,
+            node_count: None,
             wake_at: None,
             evaluations: Vec::new(),
             answering: Vec::new(),
@@ -229,12 +246,23 @@ impl<W: World> Controller<W> {
             Event::Observed(trigger, heard, observation) => self.observed(trigger, heard, *observation),
             Event::Stepped(epoch, stepped) => self.stepped(epoch, *stepped),
             Event::Paused(outcome) => self.paused(outcome),
-            Event::Remembered(Ok(())) | Event::Nothing => {}
-            Event::Remembered(Err(error)) => {
-                warn!(%error, "the ledger could not be written");
-                self.source("dynamodb", Err(error.to_string()));
+            Event::Remembered(answer) => {
+                self.remembering = false;
+                self.written(answer);
+                if self.remember_again {
+                    self.remember();
+                }
             }
+            Event::Forgotten(answer) => self.written(answer),
+            Event::Nothing => {}
             Event::Looked(asked, answer) => self.looked(asked, answer),
+        }
+    }
+
+    fn written(&mut self, answer: Result<(), LedgerError>) {
+        if let Err(error) = answer {
+            warn!(%error, "the ledger could not be written");
+            self.source("dynamodb", Err(error.to_string()));
         }
     }
 

@@ -6,12 +6,14 @@ use super::lease::{Fence, Fenced};
 use super::settings::Settings;
 use super::{launch, retire};
 use crate::model::operation::RetireState;
-use crate::model::{InstanceId, InstanceState, OfferKey, Operation, OperationId};
+use crate::model::plan::RetireReason;
+use crate::model::{InstanceId, InstanceState, OfferKey, Operation, OperationId, Retire, RetireOrder};
 use crate::ports::{
     Clock, Cloud, CloudError, Cluster, ClusterError, Entropy, Grant, Ledger, LedgerError, Measurement, Monotonic, Telemetry, World,
 };
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 /// What a step needs.
@@ -22,11 +24,14 @@ pub struct Context<W: World> {
     pub fence: Fence,
     /// Deadlines.
     pub settings: Arc<Settings>,
+    /// Changes when an operation that is being driven gets another reason.
+    pub amended: watch::Receiver<u64>,
 }
 
 impl<W: World> Clone for Context<W> {
     fn clone(&self) -> Self {
-        Self { world: Arc::clone(&self.world), fence: self.fence.clone(), settings: Arc::clone(&self.settings) }
+        let Self { world, fence, settings, amended } = self;
+        Self { world: Arc::clone(world), fence: fence.clone(), settings: Arc::clone(settings), amended: amended.clone() }
     }
 }
 
@@ -51,6 +56,13 @@ pub enum StepError {
 }
 
 impl StepError {
+    /// Counts the failure of the port that it is about.
+    pub fn count<W: World>(&self, context: &Context<W>) {
+        if let Some(measurement) = self.measurement() {
+            context.world.telemetry().record(measurement);
+        }
+    }
+
     fn measurement(&self) -> Option<Measurement> {
         let (port, class) = match self {
             Self::Fenced(_) | Self::Blind(_) => return None,
@@ -92,6 +104,8 @@ pub struct Drive {
     pub fresh: bool,
     /// Steps in a row that failed.
     pub failures: u32,
+    /// Offers that EC2 has named as empty, until the journal has the answer.
+    pub without_capacity: Vec<OfferKey>,
     /// When this process first saw the operation in its state, a drain with its end being one. Deadlines
     /// count from here: neither a clock that is set nor a time without a leader uses them up.
     pub entered: Monotonic,
@@ -100,7 +114,7 @@ pub struct Drive {
 impl Drive {
     /// Begins to drive an operation. `fresh` says that the journal does not have it yet.
     pub fn new(operation: Operation, fresh: bool, now: Monotonic) -> Self {
-        Self { operation, fresh, failures: 0, entered: now }
+        Self { operation, fresh, failures: 0, without_capacity: Vec::new(), entered: now }
     }
 
     fn enter(&mut self, operation: Operation, now: Monotonic) {
@@ -145,28 +159,54 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Runs the operation's next step, after a pause where the last one failed or waits.
 pub async fn step<W: World>(context: Context<W>, mut drive: Drive) -> Stepped {
-    let mut without_capacity = Vec::new();
-    let lost = match attempt(&context, &mut drive, &mut without_capacity).await {
+    let mut amended = context.amended.clone();
+    amended.mark_unchanged();
+    let lost = match attempt(&context, &mut drive, &mut amended).await {
         Ok(()) => {
             drive.failures = 0;
             false
         }
         Err(StepError::Ledger(LedgerError::LeaseLost)) => true,
         Err(error) => {
-            if let Some(measurement) = error.measurement() {
-                context.world.telemetry().record(measurement);
-            }
+            error.count(&context);
             drive.failures = drive.failures.saturating_add(1);
             warn!(operation = %drive.operation.id(), state = drive.operation.state_name(), failures = drive.failures, %error, "the step failed and is tried again");
-            tokio::time::sleep(pause(&context, drive.failures)).await;
+            let pause = pause(&context, drive.failures).min(time_left(&context, &drive.operation));
+            sleep_unless(&mut amended, pause).await;
             false
         }
     };
+    let without_capacity = if drive.fresh { Vec::new() } else { std::mem::take(&mut drive.without_capacity) };
     Stepped { drive, without_capacity, lost }
 }
 
-async fn attempt<W: World>(context: &Context<W>, drive: &mut Drive, without_capacity: &mut Vec<OfferKey>) -> Result<(), StepError> {
+/// Sleeps, but not over an order's new reason.
+async fn sleep_unless(amended: &mut watch::Receiver<u64>, pause: Duration) {
+    tokio::select! {
+        biased;
+        Ok(()) = amended.changed() => {}
+        () = tokio::time::sleep(pause) => {}
+    }
+}
+
+/// Gives half the time that is left until EC2 takes the operation's instance back: a pause is not longer.
+fn time_left<W: World>(context: &Context<W>, operation: &Operation) -> Duration {
+    match operation {
+        Operation::Retire(Retire { order: RetireOrder { reason: RetireReason::SpotInterruption { deadline }, .. }, .. }) => {
+            let left = Duration::try_from(deadline.duration_since(context.world.clock().now())).unwrap_or_default() / 2;
+            left.max(context.settings.operations.retry)
+        }
+        Operation::Retire(_) | Operation::Launch(_) => Duration::MAX,
+    }
+}
+
+async fn attempt<W: World>(context: &Context<W>, drive: &mut Drive, amended: &mut watch::Receiver<u64>) -> Result<(), StepError> {
     if drive.fresh {
+        if let Operation::Launch(operation) = &drive.operation
+            && let Some(outdated) = launch::outdated(context, operation)
+        {
+            drive.operation = outdated;
+        }
         journal(context, &drive.operation).await?;
         drive.fresh = false;
     }
@@ -177,7 +217,7 @@ async fn attempt<W: World>(context: &Context<W>, drive: &mut Drive, without_capa
     };
     match next {
         Next::State(operation, empty) => {
-            *without_capacity = empty;
+            drive.without_capacity = empty;
             drive.enter(*operation, context.world.clock().monotonic());
             // Should the write fail, the effect is repeated from the state that the journal knows:
             // effects are idempotent, and this copy carries on with the write alone.
@@ -185,7 +225,7 @@ async fn attempt<W: World>(context: &Context<W>, drive: &mut Drive, without_capa
             journal(context, &drive.operation).await?;
             drive.fresh = false;
         }
-        Next::Pause => tokio::time::sleep(context.settings.operations.retry * SELDOM).await,
+        Next::Pause => sleep_unless(amended, context.settings.operations.retry * SELDOM).await,
         Next::Wait => {
             tokio::select! {
                 biased;

@@ -6,8 +6,8 @@ use crate::model::operation::{LaunchFailure, LaunchState, LaunchedInstance};
 use crate::model::plan::NodeRef;
 use crate::model::snapshot::Observed;
 use crate::model::{ClusterView, InstanceId, Launch, NodeName, OfferKey, Operation};
-use crate::ports::{Clock, Cloud, Cluster, ClusterError, LaunchError, Launched, Measurement, Telemetry, World};
-use jiff::Timestamp;
+use crate::ports::{Clock, Cloud, CloudError, Cluster, ClusterError, LaunchError, Launched, Measurement, Telemetry, World};
+use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -22,6 +22,18 @@ pub async fn advance<W: World>(context: &Context<W>, launch: &Launch, spent: Dur
         LaunchState::Joining { instances, since } => join(context, launch, instances, *since, spent).await,
         LaunchState::Done { .. } | LaunchState::Failed { .. } => Ok(Next::Wait),
     }
+}
+
+/// Ends a launch that the journal could not be told of before its decision was too old to be still true. Nothing
+/// has been sent for it.
+pub fn outdated<W: World>(context: &Context<W>, launch: &Launch) -> Option<Operation> {
+    let good_for = context.settings.policy.interval.saturating_mul(2);
+    let age = context.world.clock().now().duration_since(launch.created);
+    let too_old = launch.state == LaunchState::Journalled && age > SignedDuration::try_from(good_for).unwrap_or(SignedDuration::MAX);
+    let failure = LaunchFailure::Busy { message: format!("the journal could not be written for {good_for:?}") };
+    too_old.then(|| {
+        Operation::Launch(Launch { state: LaunchState::Failed { failure }, updated: context.world.clock().now(), ..launch.clone() })
+    })
 }
 
 /// Sends the request. Whoever sends it again, with the same token, changes nothing.
@@ -124,7 +136,7 @@ async fn join<W: World>(
         }
     }
     if joined.iter().all(|instance| instance.node.is_some()) {
-        return Ok(state(context, launch, LaunchState::Done { joined, never_joined: Vec::new() }, Vec::new()));
+        return Ok(state(context, launch, LaunchState::Done { joined, never_joined: Vec::new(), left: Vec::new() }, Vec::new()));
     }
     if spent > context.settings.operations.join_timeout {
         return give_back(context, launch, joined).await;
@@ -142,11 +154,14 @@ async fn give_back<W: World>(context: &Context<W>, launch: &Launch, instances: V
         Observed::Known { value, .. } => value,
         Observed::Unknown(why) => return Err(StepError::Blind(format!("Kubernetes does not say whether the nodes have joined: {why}"))),
     };
+    let (mut joined, mut late, mut left) = (Vec::new(), Vec::new(), Vec::new());
     if view.unidentified().next().is_some() {
         // One of those nodes, at work perhaps, may be an instance that seems to be late.
-        return Err(StepError::Blind("a node without a provider id of EC2 may be the instance that is late".into()));
+        warn!(operation = %launch.id, "a node without a provider id of EC2 may be the instance that is late: nothing is given back");
+        let (there, missing): (Vec<_>, Vec<_>) = instances.into_iter().partition(|instance| instance.node.is_some());
+        left.extend(missing);
+        return Ok(state(context, launch, LaunchState::Done { joined: there, never_joined: Vec::new(), left }, Vec::new()));
     }
-    let (mut joined, mut late) = (Vec::new(), Vec::new());
     for mut instance in instances {
         let known = instance.node.is_some();
         let node = if known { None } else { live_node(context, &instance.id).await? };
@@ -161,20 +176,27 @@ async fn give_back<W: World>(context: &Context<W>, launch: &Launch, instances: V
             None => late.push((instance, None)),
         }
     }
-    let mut left = None;
-    for (instance, node) in &late {
+    let (mut never_joined, mut again) = (Vec::new(), None);
+    for (instance, node) in late {
         warn!(operation = %launch.id, instance = %instance.id, "the instance never became a Ready node and is given back");
-        // One that cannot be given back does not keep the others.
-        if let Err(error) = give_back_one(context, launch, instance, node.as_ref()).await {
-            warn!(operation = %launch.id, instance = %instance.id, %error, "not given back");
-            left.get_or_insert(error);
+        match give_back_one(context, launch, &instance, node.as_ref()).await {
+            Ok(()) => never_joined.push(instance.id),
+            // Termination protection, say. It is not forgotten: it is a stray from here on.
+            Err(StepError::Cloud(error @ (CloudError::Denied { .. } | CloudError::Invalid { .. }))) => {
+                warn!(operation = %launch.id, instance = %instance.id, %error, "EC2 refuses to end the instance");
+                left.push(instance);
+            }
+            // One that cannot be given back now does not keep the others.
+            Err(error) => {
+                warn!(operation = %launch.id, instance = %instance.id, %error, "not given back");
+                again.get_or_insert(error);
+            }
         }
     }
-    if let Some(error) = left {
-        return Err(error);
+    match again {
+        Some(error) => Err(error),
+        None => Ok(state(context, launch, LaunchState::Done { joined, never_joined, left }, Vec::new())),
     }
-    let never_joined = late.into_iter().map(|(instance, _)| instance.id).collect();
-    Ok(state(context, launch, LaunchState::Done { joined, never_joined }, Vec::new()))
 }
 
 /// Reads past the cache which node an instance is: its name, and the node itself where it is not Ready.

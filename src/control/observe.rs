@@ -49,6 +49,14 @@ pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: b
     let ((), instances, catalogue, utilisation, metrics, pause) =
         futures::join!(batch, world.cloud().instances(), world.cloud().catalogue(), utilisation, metrics, world.ledger().pause(),);
     let cluster = world.cluster().view().await;
+    failed(&*world, "kubernetes", &cluster);
+    failed(&*world, "prometheus", &utilisation);
+    let metrics: BTreeMap<RuleName, Reading> = metrics;
+    for reading in metrics.values() {
+        if let Reading::Missing(why) = reading {
+            count(&*world, "prometheus", why);
+        }
+    }
     if let Err(error) = &pause {
         world.telemetry().record(Measurement::PortFailed { port: "dynamodb", class: super::lease::class(error) });
     }
@@ -57,6 +65,24 @@ pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: b
     let read_at = catalogue.as_ref().ok().and_then(|catalogue| catalogue.read_at);
     let catalogue = asked(&*world, catalogue, read_at.unwrap_or(listed_at));
     Observation { cluster, instances, catalogue, utilisation, metrics, pause }
+}
+
+fn failed<W: World, T>(world: &W, port: &'static str, answer: &Observed<T>) {
+    if let Observed::Unknown(why) = answer {
+        count(world, port, why);
+    }
+}
+
+fn count<W: World>(world: &W, port: &'static str, why: &Missing) {
+    let class = match why {
+        Missing::NotAsked => return,
+        Missing::Unreachable { .. } => "unavailable",
+        Missing::Empty => "empty",
+        Missing::Nonsense { .. } => "invalid",
+        Missing::Stale { .. } => "stale",
+        Missing::Future { .. } => "future",
+    };
+    world.telemetry().record(Measurement::PortFailed { port, class });
 }
 
 fn asked<W: World, T>(world: &W, answer: Result<T, CloudError>, at: jiff::Timestamp) -> Observed<T> {

@@ -210,8 +210,15 @@ async fn lost_tags<W: World>(context: &Context<W>, retire: &Retire) -> Result<bo
 async fn evict<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, pods: Vec<&Pod>) -> Result<Next, StepError> {
     let asked: Vec<_> = pods.into_iter().map(|pod| evict_one(context, retire, node, pod.key.clone(), pod.uid.clone())).collect();
     let answers: Vec<Result<Eviction, StepError>> = stream::iter(asked).buffered(EVICTIONS_AT_ONCE).collect().await;
-    let answers: Vec<Eviction> = answers.into_iter().collect::<Result<_, _>>()?;
-    Ok(if answers.iter().all(|answer| *answer == Eviction::Blocked) { Next::Pause } else { Next::Wait })
+    // One pod that cannot be evicted, for a webhook's sake say, does not hold up the others.
+    if answers.iter().all(Result::is_err) {
+        return answers.into_iter().find_map(Result::err).map_or(Ok(Next::Wait), Err);
+    }
+    answers.iter().filter_map(|answer| answer.as_ref().err()).for_each(|error| error.count(context));
+    let blocked = answers.iter().all(|answer| !matches!(answer, Ok(Eviction::Accepted | Eviction::Gone)));
+    // What EC2 takes back has no time for a long pause.
+    let hurries = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
+    Ok(if blocked && !hurries { Next::Pause } else { Next::Wait })
 }
 
 async fn evict_one<W: World>(
@@ -228,7 +235,6 @@ async fn evict_one<W: World>(
             }
             Ok(answer)
         }
-        // One pod that cannot be evicted, for a webhook's sake say, does not keep the others.
         Err(error) => {
             warn!(operation = %retire.id, node = %node.name, %pod, %error, "not evicted");
             Err(error.into())
@@ -278,7 +284,14 @@ fn end<W: World>(context: &Context<W>, retire: &Retire, left: &[&Pod]) -> Next {
 /// Terminates the instance. A voluntary removal looks once more whether the node is really empty.
 async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32, spent: Duration) -> Result<Next, StepError> {
     if let Some(node) = retire.order.node.as_ref().filter(|_| retire.order.reason.is_voluntary() && forced == 0) {
-        let found = match context.world.cluster().read_node(&node.name).await? {
+        let found = match context.world.cluster().read_node(&node.name).await {
+            Err(error) if spent > context.settings.operations.drain_timeout => {
+                let reason = format!("the node could not be read until the drain's time was up: {error}");
+                return Ok(state(context, retire, RetireState::RollingBack { reason }));
+            }
+            answer => answer?,
+        };
+        let found = match found {
             Some(found) if found.node.uid == node.uid => found,
             _ if already_ending(context, retire).await? => return Ok(state(context, retire, RetireState::Terminated)),
             _ => return Ok(rolled_back(context, retire, LOST_SIGHT)),
@@ -314,8 +327,18 @@ async fn already_ending<W: World>(context: &Context<W>, retire: &Retire) -> Resu
     Ok(context.world.cloud().look(instance).await?.is_none_or(|sight| sight.state == InstanceState::Ending))
 }
 
+/// Removes the node's object. While the instance still runs down, the pods on it may still write: what
+/// Kubernetes starts elsewhere when the node is gone must not find them alive.
 async fn remove<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, StepError> {
     if let Some(node) = &retire.order.node {
+        if let Some(instance) = &retire.order.instance
+            && let Some(found) = context.world.cluster().read_node(&node.name).await?
+            && found.node.uid == node.uid
+            && found.pods.iter().any(|pod| pod.holds_resources() && !pod.stays_with_node())
+            && context.world.cloud().look(instance).await?.is_some()
+        {
+            return Ok(Next::Pause);
+        }
         match fenced(context, &retire.id, "delete nodes", context.world.cluster().delete_node(node)).await? {
             Ok(()) | Err(ClusterError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),

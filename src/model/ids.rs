@@ -51,6 +51,17 @@ name_type!(
     /// Identifies an EC2 instance (`i-…`).
     InstanceId
 );
+
+impl InstanceId {
+    /// Reads an id as EC2 writes it: `i-` and 8 to 17 hexadecimal digits.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("i-")?;
+        let hexadecimal = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        ((8..=17).contains(&digits.len()) && hexadecimal).then(|| Self::from(text))
+    }
+}
+
 name_type!(
     /// Names an EC2 instance type (`m5.large`).
     InstanceType

@@ -76,8 +76,7 @@ impl Node {
 /// Reads the instance id from a provider id (`aws:///eu-central-1a/i-0abc`).
 #[must_use]
 pub fn instance_of_provider_id(provider_id: &str) -> Option<InstanceId> {
-    let id = provider_id.strip_prefix("aws://")?.rsplit('/').next()?;
-    id.starts_with("i-").then(|| InstanceId::from(id))
+    InstanceId::read(provider_id.strip_prefix("aws://")?.rsplit('/').next()?)
 }
 
 #[cfg(test)]
@@ -86,8 +85,10 @@ mod tests {
 
     #[test]
     fn only_an_ec2_provider_id_names_an_instance() {
-        assert_eq!(instance_of_provider_id("aws:///us-east-1a/i-0abc"), Some("i-0abc".into()));
-        for other in ["", "k3s://worker-1", "aws:///us-east-1a/", "i-0abc", "aws:///us-east-1a/fargate-ip-10-0-0-1"] {
+        assert_eq!(instance_of_provider_id("aws:///us-east-1a/i-0abc1234"), Some("i-0abc1234".into()));
+        for other in
+            ["", "aws:///us-east-1a/i-foo", "k3s://worker-1", "aws:///us-east-1a/", "i-0abc", "aws:///us-east-1a/fargate-ip-10-0-0-1"]
+        {
             assert_eq!(instance_of_provider_id(other), None, "{other}");
         }
     }

@@ -58,7 +58,7 @@ pub enum LaunchState {
     Joining {
         /// What was launched; may be fewer than asked for.
         instances: Vec<LaunchedInstance>,
-        /// When the answer came; the join deadline counts from here.
+        /// When the answer came. The deadline for joining counts from when the instance that leads saw it.
         since: Timestamp,
     },
     /// Over.
@@ -67,6 +67,9 @@ pub enum LaunchState {
         joined: Vec<LaunchedInstance>,
         /// The instances that did not and were given back, but for those that had lost the tags that make them ours.
         never_joined: Vec<InstanceId>,
+        /// The instances that did not and live on, since EC2 refuses to end them or nobody can tell which node they are.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        left: Vec<LaunchedInstance>,
     },
     /// Over without an instance.
     Failed {

@@ -256,6 +256,10 @@ fn unseen<'a>(
             starts: node.is_some_and(|node| eyes.starts(node)),
         }
     };
+    let left = match &launch.state {
+        LaunchState::Done { left, .. } => left.as_slice(),
+        LaunchState::Journalled | LaunchState::Joining { .. } | LaunchState::Failed { .. } => &[],
+    };
     match &launch.state {
         LaunchState::Journalled => {
             let expected = launch.request.instance_types.first().cloned().unwrap_or_default();
@@ -263,6 +267,7 @@ fn unseen<'a>(
         }
         LaunchState::Joining { instances: launched, .. } | LaunchState::Done { joined: launched, .. } => launched
             .iter()
+            .chain(left)
             .filter(|launched| !listed.contains(&launched.id) && !journal.gone.contains(&launched.id))
             .map(|launched| member(Some(&launched.id), launched.instance_type.clone()))
             .collect(),

@@ -41,7 +41,7 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
             no_successor(settings, memory, launch, now);
             learn_failure(settings, memory, launch, failure, without_capacity, now);
         }
-        LaunchState::Done { joined, never_joined } => {
+        LaunchState::Done { joined, never_joined, left } => {
             let key = |instance_type| OfferKey { instance_type, zone: launch.order.zone.clone(), market: launch.request.market };
             for instance in joined {
                 let offer = key(instance.instance_type.clone());
@@ -53,7 +53,7 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
             if joined.is_empty() {
                 no_successor(settings, memory, launch, now);
             }
-            if !never_joined.is_empty() && joined.is_empty() {
+            if joined.is_empty() && !(never_joined.is_empty() && left.is_empty()) {
                 for offer in launch.offers() {
                     never_joined_again(&settings.rest, memory, &offer, now);
                 }

@@ -124,8 +124,8 @@ pub struct LedgerState {
 /// What the state record shows besides the policy's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateSummary {
-    /// Workers that exist or are on their way.
-    pub node_count: u32,
+    /// Workers that exist or are on their way; `None` where that is not known, and what is written stays.
+    pub node_count: Option<u32>,
     /// An operation is under way.
     pub scaling_in_progress: bool,
     /// The last time capacity was added or given back.

@@ -87,11 +87,11 @@ impl DynamoDb {
         let mut set = vec![
             ("memory", text(json(memory, STATE)?)),
             ("record_version", number(RECORD_VERSION)),
-            ("node_count", number(summary.node_count)),
             ("scaling_in_progress", AttributeValue::Bool(summary.scaling_in_progress)),
             ("writer_epoch", number(grant.epoch)),
             ("writer_number", number(self.next_write())),
         ];
+        set.extend(summary.node_count.map(|nodes| ("node_count", number(nodes))));
         let mut named: Vec<&str> = set.iter().map(|(name, _)| *name).collect();
         let remove = match summary.last_scale {
             Some(last) => {

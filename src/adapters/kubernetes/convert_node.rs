@@ -84,13 +84,13 @@ mod tests {
                 "labels": {"topology.kubernetes.io/zone": "eu-central-1a", "node-fleet.io/pool": "general"},
                 "annotations": {CORDONED_BY: "op-1", "cluster-autoscaler.kubernetes.io/scale-down-disabled": "true"},
             },
-            "spec": {"providerID": "aws:///eu-central-1a/i-0abc", "unschedulable": true},
+            "spec": {"providerID": "aws:///eu-central-1a/i-0abc1234", "unschedulable": true},
             "status": {
                 "allocatable": {"cpu": "3920m", "memory": "7Gi", "pods": "110", "ephemeral-storage": "50Gi", "hugepages-1Gi": "0"},
                 "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:01:00Z"}],
             },
         }));
-        assert_eq!(node.instance, Some("i-0abc".into()));
+        assert_eq!(node.instance, Some("i-0abc1234".into()));
         assert_eq!(node.zone(), Some("eu-central-1a".into()));
         assert_eq!((node.cordoned, node.cordoned_by.as_deref(), node.control_plane), (true, Some("op-1"), false));
         assert_eq!(node.keep.as_deref(), Some("cluster-autoscaler.kubernetes.io/scale-down-disabled"));

@@ -553,7 +553,7 @@ mod tests {
     #[tokio::test]
     async fn a_list_without_end_is_given_up() {
         let server = ApiServer::new(|_| (200, json!({"metadata": {"resourceVersion": "1", "continue": "more"}, "items": []})));
-        let outcome = requests(&server).node_of(&"i-w1".into()).await;
+        let outcome = requests(&server).node_of(&"i-00000001".into()).await;
         assert!(matches!(outcome, Err(ClusterError::Invalid { .. })), "{outcome:?}");
         assert_eq!(server.asked().len(), PAGES);
     }
@@ -564,7 +564,7 @@ mod tests {
         let server = ApiServer::new(move |_| (200, page.clone())).after(Duration::from_secs(2));
         let start = tokio::time::Instant::now();
         let late = ClusterError::Unavailable { call: "list nodes", why: "no answer within 5s".into() };
-        assert_eq!(requests(&server).node_of(&"i-w1".into()).await, Err(late));
+        assert_eq!(requests(&server).node_of(&"i-00000001".into()).await, Err(late));
         assert_eq!(start.elapsed(), Duration::from_secs(5));
         let server = ApiServer::new(|request| match request.method.as_str() {
             "PATCH" => (409, status(409, "Conflict", "changed")),
@@ -601,15 +601,15 @@ mod tests {
             let name = if more { "w2" } else { "w1" };
             let node = json!({
                 "metadata": {"name": name},
-                "spec": {"providerID": format!("aws:///a/i-{name}")},
+                "spec": {"providerID": format!("aws:///a/i-0000000{}", &name[1..])},
                 "status": {"allocatable": {"cpu": "?"}},
             });
             (200, json!({"metadata": {"resourceVersion": "1", "continue": next}, "items": [node]}))
         });
         let requests = requests(&server);
-        assert_eq!(requests.node_of(&"i-w1".into()).await, Ok(Some("w1".into())));
-        assert_eq!(requests.node_of(&"i-w2".into()).await, Ok(Some("w2".into())));
-        assert_eq!(requests.node_of(&"i-w3".into()).await, Ok(None));
+        assert_eq!(requests.node_of(&"i-00000001".into()).await, Ok(Some("w1".into())));
+        assert_eq!(requests.node_of(&"i-00000002".into()).await, Ok(Some("w2".into())));
+        assert_eq!(requests.node_of(&"i-00000003".into()).await, Ok(None));
         assert!(server.asked().iter().all(|request| !request.query.contains("resourceVersion")), "past every cache");
     }
 

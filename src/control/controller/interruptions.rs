@@ -118,6 +118,7 @@ impl<W: World> Controller<W> {
         if let Some(retire) = open {
             if retire.order.reason.is_voluntary() {
                 self.amended.insert(retire.id.clone(), reason);
+                self.amendments.send_modify(|number| *number = number.wrapping_add(1));
             }
             self.receipts.entry(retire.id.clone()).or_default().push(receipt);
             let operation = self.operations[&retire.id.clone()].clone();

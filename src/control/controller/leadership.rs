@@ -2,6 +2,7 @@
 
 use super::super::lease::Leadership;
 use super::super::status::Role;
+use super::turns::LookingAround;
 use super::{Controller, Event};
 use crate::ports::{Grant, Ledger, LedgerError, LedgerState, World};
 use std::sync::Arc;
@@ -45,7 +46,8 @@ impl<W: World> Controller<W> {
         self.wake_at = None;
         self.write_word();
         self.loading = false;
-        self.observing = false;
+        (self.urgent_look, self.full_look) = (LookingAround::default(), LookingAround::default());
+        (self.remembering, self.remember_again, self.node_count) = (false, false, None);
         self.looking = false;
         self.unknown.clear();
         self.operations.clear();

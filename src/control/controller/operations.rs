@@ -6,7 +6,7 @@ use crate::model::ids::Epoch;
 use crate::model::instance::tags;
 use crate::model::operation::{LaunchState, RetireState};
 use crate::model::plan::{LaunchReason, OnDrainTimeout};
-use crate::model::{Action, Launch, LaunchOrder, LaunchRequest, Operation, OperationId, Plan, Retire, RetireOrder};
+use crate::model::{Action, Launch, LaunchOrder, LaunchRequest, Operation, OperationId, Retire, RetireOrder};
 use crate::policy;
 use crate::ports::ledger::StateSummary;
 use crate::ports::{Clock, Entropy, Grant, Ledger, Measurement, Telemetry, World};
@@ -115,14 +115,26 @@ impl<W: World> Controller<W> {
             }
             if over && moved {
                 self.ended(&drive.operation);
+                self.remember();
                 self.publish();
                 return;
             }
             if moved {
+                self.partly_filled(&drive.operation);
                 self.publish();
             }
         }
         self.drive(drive);
+    }
+
+    /// Where EC2 has given less than was asked for, the need is still there.
+    fn partly_filled(&mut self, operation: &Operation) {
+        if let Operation::Launch(launch) = operation
+            && let LaunchState::Joining { instances, .. } = &launch.state
+            && instances.len() < launch.request.count as usize
+        {
+            self.turn(retry_of(launch));
+        }
     }
 
     /// Gives a retirement its new reason; the journal hears of it with the next step.
@@ -138,6 +150,7 @@ impl<W: World> Controller<W> {
                 RetireState::Journalled | RetireState::Drained { .. } | RetireState::Terminated | RetireState::Done => {}
             }
             drive.fresh = true;
+            self.turn("notice");
         }
     }
 
@@ -152,7 +165,7 @@ impl<W: World> Controller<W> {
                     // The need is still there, and other offers may serve it.
                     self.turn(retry_of(launch));
                 }
-                LaunchState::Done { never_joined, .. } if !never_joined.is_empty() => {
+                LaunchState::Done { never_joined, left, .. } if !(never_joined.is_empty() && left.is_empty()) => {
                     telemetry.record(Measurement::OperationFailed { kind: "launch", failure: "never_joined" });
                     self.turn(retry_of(launch));
                 }
@@ -173,14 +186,20 @@ impl<W: World> Controller<W> {
         }
     }
 
-    /// Writes the memory down, beside the loop.
-    pub(super) fn remember(&self, grant: &Grant, plan: &Plan) {
+    /// Writes the memory down, beside the loop. One write follows the other, so that the last one holds.
+    pub(super) fn remember(&mut self) {
+        let Some(grant) = self.grant.clone() else { return };
+        if self.remembering {
+            self.remember_again = true;
+            return;
+        }
+        (self.remembering, self.remember_again) = (true, false);
         let summary = StateSummary {
-            node_count: plan.pools.iter().map(|pool| pool.owned + pool.in_flight).sum(),
+            node_count: self.node_count,
             scaling_in_progress: self.operations.values().any(|operation| !operation.is_over()),
             last_scale: self.memory.pools.values().flat_map(|pool| [pool.last_up, pool.last_down]).flatten().max(),
         };
-        let (world, grant, memory) = (Arc::clone(&self.context.world), grant.clone(), self.memory.clone());
+        let (world, memory) = (Arc::clone(&self.context.world), self.memory.clone());
         self.spawn(async move { Event::Remembered(world.ledger().remember(&grant, &memory, summary).await) });
     }
 
@@ -196,7 +215,7 @@ impl<W: World> Controller<W> {
         for id in old {
             self.operations.remove(&id);
             let (world, grant) = (Arc::clone(&self.context.world), grant.clone());
-            self.spawn(async move { Event::Remembered(world.ledger().forget(&grant, &id).await) });
+            self.spawn(async move { Event::Forgotten(world.ledger().forget(&grant, &id).await) });
         }
     }
 }

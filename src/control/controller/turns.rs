@@ -17,22 +17,27 @@ use tracing::{error, warn};
 /// After a failed turn, how soon an urgent one is tried again.
 const URGENT_AGAIN: Duration = Duration::from_secs(5);
 
+/// Whether a turn's observation is under way, and what wants another one after it.
+#[derive(Debug, Default)]
+pub(super) struct LookingAround {
+    now: bool,
+    again: Option<&'static str>,
+}
+
 impl<W: World> Controller<W> {
     pub(super) fn turn(&mut self, trigger: &'static str) {
         if self.grant.is_none() {
             return;
         }
-        if self.observing {
-            // A turn that asks every source also serves those who wait for less.
-            self.again = Some(match self.again {
-                Some(waiting) if !is_urgent(waiting) => waiting,
-                Some(_) | None => trigger,
-            });
+        let urgent = is_urgent(trigger);
+        // One of each kind at a time: who is in a hurry does not wait for Prometheus, which the other may be waiting for.
+        let looking = self.looking_around(urgent);
+        if looking.now {
+            looking.again = Some(trigger);
             return;
         }
-        self.observing = true;
+        looking.now = true;
         let (world, settings) = (Arc::clone(&self.context.world), Arc::clone(&self.context.settings));
-        let urgent = is_urgent(trigger);
         if !urgent {
             self.answering.append(&mut self.evaluations);
         }
@@ -46,7 +51,7 @@ impl<W: World> Controller<W> {
     }
 
     pub(super) fn observed(&mut self, trigger: &'static str, heard: u64, observation: Observation) {
-        self.observing = false;
+        self.looking_around(is_urgent(trigger)).now = false;
         let Some(grant) = self.grant.clone() else { return };
         self.note_sources(&observation);
         match &observation.pause {
@@ -78,7 +83,11 @@ impl<W: World> Controller<W> {
                 self.context.world.telemetry().record(Measurement::AuditRefused { invariant: violation.invariant.name() });
             }
         }
-        self.remember(&grant, &plan);
+        // Where Kubernetes or EC2 does not answer, nobody knows how many there are.
+        if !plan.pools.is_empty() {
+            self.node_count = Some(plan.pools.iter().map(|pool| pool.owned + pool.in_flight).sum());
+        }
+        self.remember();
         self.forget_old(&grant);
         self.see(snapshot);
         let decision = Arc::new(Decision { at: now, trigger, plan, refused, operations: begun });
@@ -105,18 +114,25 @@ impl<W: World> Controller<W> {
             }
             Err(why) => warn!(%why, "no plan was made"),
         }
-        for waiting in self.answering.drain(..) {
-            let _ = waiting.send(decision.clone());
+        let urgent = is_urgent(trigger);
+        if !urgent {
+            for waiting in self.answering.drain(..) {
+                let _ = waiting.send(decision.clone());
+            }
         }
         let blind = decision.as_ref().is_ok_and(|decision| decision.plan.pools.is_empty()) || decision.is_err();
         if blind && trigger != "tick" {
             // What made the turn urgent is still there when the sources answer again.
             self.wake_at.get_or_insert_with(|| Instant::now() + URGENT_AGAIN);
         }
-        if let Some(again) = self.again.take() {
+        if let Some(again) = self.looking_around(urgent).again.take() {
             self.turn(again);
         }
         self.publish();
+    }
+
+    fn looking_around(&mut self, urgent: bool) -> &mut LookingAround {
+        if urgent { &mut self.urgent_look } else { &mut self.full_look }
     }
 
     pub(super) fn snapshot(&self, observation: Observation, prices: Arc<BTreeMap<OfferKey, HourlyPrice>>) -> Snapshot {

@@ -444,7 +444,7 @@ fn an_offer_rests_longer_each_time_and_recovers_with_a_success() {
     assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
     let joined =
         vec![crate::model::operation::LaunchedInstance { id: "i-1".into(), instance_type: "m5.large".into(), node: Some("n".into()) }];
-    memory = learn(&settings, memory, &ended(LaunchState::Done { joined, never_joined: Vec::new() }), &[], start());
+    memory = learn(&settings, memory, &ended(LaunchState::Done { joined, never_joined: Vec::new(), left: Vec::new() }), &[], start());
     assert!(memory.offers.is_empty());
 }
 
@@ -453,7 +453,7 @@ fn three_launches_in_a_row_that_never_join_stop_the_offer() {
     let (settings, mut memory) = (settings(), Memory::default());
     let key = OfferKey { instance_type: "m5.large".into(), zone: "a".into(), market: Market::Spot };
     for failures in 1..=3 {
-        let never = LaunchState::Done { joined: Vec::new(), never_joined: vec!["i-1".into()] };
+        let never = LaunchState::Done { joined: Vec::new(), never_joined: vec!["i-1".into()], left: Vec::new() };
         memory = learn(&settings, memory, &ended(never), &[], start());
         assert_eq!(memory.offers[&key].stopped, failures == 3);
     }

@@ -20,7 +20,17 @@ fn failed(failure: LaunchFailure) -> Operation {
 
 fn done(joined: &[&str], never_joined: &[&str]) -> Operation {
     let joined = joined.iter().map(|kind| LaunchedInstance { id: "i-x".into(), instance_type: (*kind).into(), node: Some("n".into()) });
-    of_two_types(LaunchState::Done { joined: joined.collect(), never_joined: never_joined.iter().map(|id| (*id).into()).collect() })
+    of_two_types(LaunchState::Done {
+        joined: joined.collect(),
+        never_joined: never_joined.iter().map(|id| (*id).into()).collect(),
+        left: Vec::new(),
+    })
+}
+
+/// An instance never joined and lives on.
+fn left() -> Operation {
+    let instance = LaunchedInstance { id: "i-left".into(), instance_type: "m5.large".into(), node: None };
+    of_two_types(LaunchState::Done { joined: Vec::new(), never_joined: Vec::new(), left: vec![instance] })
 }
 
 fn never_joined() -> Operation {
@@ -99,6 +109,7 @@ fn what_ec2_named_as_empty_rests_once_and_the_other_types_with_it() {
 fn only_a_launch_of_which_nothing_joined_counts_as_one_that_never_joined() {
     let rows = [
         ("nothing joined", never_joined(), vec![1, 1]),
+        ("nothing joined, and EC2 does not end it", left(), vec![1, 1]),
         ("one of two joined", done(&["m5.large"], &["i-y"]), vec![]),
         ("all joined", done(&["m5.large"], &[]), vec![]),
         ("nothing came and nothing failed to join", done(&[], &[]), vec![]),
@@ -158,7 +169,7 @@ fn growth_that_a_rule_wanted_and_did_not_get_is_no_reason_to_wait() {
         ("more than a minute after it", rule(), busy(), -61, true),
         ("for pods", LaunchReason::PendingPods { pods: 1 }, busy(), 0, true),
         ("for the minimum", LaunchReason::BelowMinimum, busy(), 0, true),
-        ("it came", rule(), LaunchState::Done { joined: Vec::new(), never_joined: Vec::new() }, 0, true),
+        ("it came", rule(), LaunchState::Done { joined: Vec::new(), never_joined: Vec::new(), left: Vec::new() }, 0, true),
     ];
     for (what, reason, state, second, stays) in rows {
         let mut memory = Memory::default();

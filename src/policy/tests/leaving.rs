@@ -348,7 +348,7 @@ fn so_many_nodes_leave_together_as_every_bound_allows() {
 #[test]
 fn an_operation_of_the_pool_must_end_first() {
     let of_other = LaunchOrder { pool: "other".into(), ..order(1) };
-    let over = LaunchState::Done { joined: Vec::new(), never_joined: Vec::new() };
+    let over = LaunchState::Done { joined: Vec::new(), never_joined: Vec::new(), left: Vec::new() };
     let underway = |id: &str| Some(Hold::Underway { operation: id.into() });
     let rows = [
         ("none", None, None),

@@ -34,7 +34,11 @@ fn successor(plan: &Plan) -> Option<(&str, ReplacementCause)> {
 fn bought(plan: &Plan, joined: bool) -> Operation {
     let order = launches(plan)[0].clone();
     let instance = LaunchedInstance { id: "i-n9".into(), instance_type: "m5.large".into(), node: Some("n9".into()) };
-    let state = if joined { LaunchState::Done { joined: vec![instance], never_joined: Vec::new() } } else { LaunchState::Journalled };
+    let state = if joined {
+        LaunchState::Done { joined: vec![instance], never_joined: Vec::new(), left: Vec::new() }
+    } else {
+        LaunchState::Journalled
+    };
     launch("op", order, state)
 }
 
