@@ -61,7 +61,10 @@ impl AtOnce {
     fn of(self, nodes: u32) -> u32 {
         match self {
             Self::Nodes(most) => most,
-            Self::Share(share) => whole(share * f64::from(nodes)),
+            Self::Share(share) => {
+                let (share, nodes) = (share * f64::from(nodes), f64::from(nodes));
+                whole((share - 1e-9).ceil().clamp(0.0, nodes))
+            }
         }
     }
 }

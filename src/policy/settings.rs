@@ -101,7 +101,7 @@ pub struct Disruption {
 pub enum AtOnce {
     /// So many.
     Nodes(u32),
-    /// This share of the pool, rounded down.
+    /// This share of the pool, rounded up.
     Share(f64),
 }
 

@@ -78,7 +78,7 @@ impl<T: Telemetry> Sim<T> {
             client.process = Process::Running;
             client.ice.thaw();
             client.stale_view = None;
-            client.last_utilisation = None;
+            (client.last_utilisation, client.last_view, client.last_instances) = (None, None, None);
             client.owner = format!("server-{number}/{}", client.incarnation);
             // It looks at everything anew, and so does its watch.
             client.seen_marks = 0;
@@ -127,7 +127,8 @@ impl<T: Telemetry> Sim<T> {
     /// Tells whether the controller is killed at this call, and kills it.
     fn crashes(&self, truth: &mut Truth, call: &'static str, with_effect: bool) -> bool {
         let crashes = &mut truth.clients[self.number].crashes;
-        let meant = |crash: &Crash| crash.with_effect == with_effect && crash.call.is_none_or(|wanted| wanted == call);
+        let now = truth.now;
+        let meant = |crash: &Crash| now >= crash.from && crash.with_effect == with_effect && crash.call.is_none_or(|wanted| wanted == call);
         let due = crashes.iter().position(|crash| meant(crash) && crash.after == 0);
         crashes.iter_mut().filter(|crash| meant(crash)).for_each(|crash| crash.after = crash.after.saturating_sub(1));
         let Some(due) = due else { return false };

@@ -275,9 +275,10 @@ impl Faults {
         self.active.contains_key(&fault)
     }
 
-    /// Gives the latest planned fault of a kind that is wrong just now.
-    pub fn current(&self, fault: Fault) -> Option<Planned> {
-        self.plan.iter().rfind(|planned| planned.fault == fault && self.is_on(fault)).copied()
+    /// Gives the latest planned fault of a kind that is wrong at this moment.
+    pub fn current(&self, fault: Fault, now: Duration) -> Option<Planned> {
+        let is_on = |planned: &&Planned| planned.fault == fault && planned.at <= now && now < planned.at + planned.lasts;
+        self.plan.iter().rfind(is_on).copied()
     }
 
     /// Tells whether anything is wrong just now.

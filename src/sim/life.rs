@@ -368,6 +368,8 @@ impl Truth {
                 phase: PodPhase::Pending,
                 requests: workload.requests.clone(),
                 priority: workload.priority,
+                safe_to_evict: workload.safe_to_evict,
+                do_not_disrupt: workload.do_not_disrupt,
                 labels: Arc::clone(&workload.labels),
                 constraints: Arc::clone(&workload.constraints),
                 ..Pod::default()

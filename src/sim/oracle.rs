@@ -8,8 +8,8 @@ use super::kubernetes::moves_in_a_drain;
 use super::universe::Truth;
 use crate::model::instance::OPERATION_TAG;
 use crate::model::operation::{LaunchRequest, Operation};
-use crate::model::plan::{LaunchReason, OnDrainTimeout};
-use crate::model::{InstanceId, Node, NodeName, OperationId, PoolName};
+use crate::model::plan::{LaunchReason, OnDrainTimeout, RetireReason};
+use crate::model::{InstanceId, Node, NodeName, OperationId, Pod, PoolName};
 use crate::policy::Settings;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -23,7 +23,11 @@ const PAUSE_SPREADS: Duration = Duration::from_secs(20);
 const STRAYS_STAY: Duration = Duration::from_mins(75);
 /// How far a list of EC2 may be behind what is true.
 const LISTS_LAG: Duration = Duration::from_mins(3);
-/// How old the utilisation may be that a removal is decided on.
+/// How long the pods on a machine may still work after its end has begun.
+const RUNS_DOWN: Duration = Duration::from_secs(20);
+/// By how much prices may have moved since a launch was decided on.
+const PRICES_MOVE: f64 = 1.02;
+/// How old what a removal is decided on may be.
 const EVIDENCE_LASTS: Duration = Duration::from_mins(1);
 
 /// An invariant of the catalogue, by its number.
@@ -89,7 +93,7 @@ pub struct Oracle {
     violations: Vec<Violation>,
     protected: BTreeSet<InstanceId>,
     cordoned: BTreeMap<String, Duration>,
-    lost: VecDeque<(Duration, PoolName)>,
+    lost: VecDeque<(Duration, PoolName, InstanceId)>,
     strays: BTreeMap<String, Duration>,
     calls: Vec<Calls>,
     paused_since: Option<Duration>,
@@ -232,7 +236,7 @@ impl Truth {
             self.violated(2, format!("pool {pool} has {have} of at most {max}"));
         }
         if let Some(ceiling) = self.oracle.promises.policy.price_ceiling
-            && self.ec2.hourly().dollars() > ceiling.dollars() * 1.1
+            && self.ec2.hourly().dollars() > ceiling.dollars() * PRICES_MOVE
         {
             let cost = self.ec2.hourly();
             self.violated(2, format!("the fleet costs {cost} of at most {ceiling}"));
@@ -278,15 +282,22 @@ impl Truth {
     }
 
     /// A pod is being evicted.
-    pub fn check_evict(&mut self, node: &NodeName) {
+    pub fn check_evict(&mut self, pod: &Pod) {
+        let Some(node) = &pod.node else { return };
         if let Some(why) = self.untouchable(node) {
             self.violated(4, format!("a pod of node {node} is evicted, {why}"));
+        }
+        let critical = pod.priority >= self.oracle.promises.policy.critical_priority;
+        let keeps = critical || pod.do_not_disrupt || pod.safe_to_evict == Some(false);
+        let instance = self.kubernetes.nodes().get(node).and_then(|node| node.instance.clone());
+        if keeps && instance.is_some_and(|id| self.is_for_economy(&id)) {
+            self.violated(4, format!("pod {} is evicted for economy although it keeps its node", pod.key));
         }
     }
 
     /// A node's object is being removed.
     pub fn check_delete_node(&mut self, name: &NodeName) {
-        let Some(node) = self.kubernetes.nodes().get(name) else { return };
+        let Some(node) = self.kubernetes.nodes().get(name).cloned() else { return };
         let lives = node.instance.as_ref().and_then(|id| self.ec2.machines.get(id)).is_some_and(super::ec2::Machine::lives);
         // What is left of an instance that is gone may go, whoever has touched its tags.
         if let Some(why) = self.untouchable(name).filter(|_| lives || node.pool().is_none() || node.control_plane) {
@@ -295,6 +306,12 @@ impl Truth {
         }
         if lives && node.is_ready() {
             self.violated(4, format!("the object of node {name} is removed although its instance runs and it is Ready"));
+        }
+        let machine = node.instance.as_ref().and_then(|id| self.ec2.machines.get(id));
+        let runs = machine.is_some_and(|machine| machine.ended.is_none_or(|ended| self.now < ended + RUNS_DOWN));
+        let pods = self.kubernetes.on(name).filter(|pod| moves_in_a_drain(pod)).count();
+        if runs && pods > 0 {
+            self.violated(7, format!("the object of node {name} is removed while {pods} pods may run on it"));
         }
     }
 
@@ -365,7 +382,8 @@ impl Truth {
                 && !(notices && machine.reclaimed_at.is_some())
         });
         let since = cordoned.saturating_sub(LISTS_LAG);
-        let lost = self.oracle.lost.iter().filter(|(at, of)| *at >= since && of == pool).count();
+        let lives = |id: &InstanceId| self.ec2.machines.get(id).is_some_and(super::ec2::Machine::lives);
+        let lost = self.oracle.lost.iter().filter(|(at, of, id)| *at >= since && of == pool && !lives(id)).count();
         let (left, (min, _)) = (staying.count() + lost, self.in_force(pool));
         if left < min as usize {
             self.violated(3, format!("without {} pool {pool} has {left} of at least {min}", node.name));
@@ -376,8 +394,8 @@ impl Truth {
     pub fn note_loss(&mut self, id: &InstanceId) {
         let Some(pool) = self.ec2.machines.get(id).and_then(super::ec2::Machine::pool).map(PoolName::from) else { return };
         let now = self.now;
-        self.oracle.lost.push_back((now, pool));
-        while self.oracle.lost.front().is_some_and(|(at, _)| *at + Duration::from_hours(1) < now) {
+        self.oracle.lost.push_back((now, pool, id.clone()));
+        while self.oracle.lost.front().is_some_and(|(at, ..)| *at + Duration::from_hours(1) < now) {
             self.oracle.lost.pop_front();
         }
     }
@@ -408,13 +426,24 @@ impl Truth {
                 if paused {
                     self.violated(11, format!("the removal {id} is begun although the fleet is paused"));
                 }
-                let seen = self.clients[client].last_utilisation;
-                let sound = seen.is_some_and(|(at, good)| good && self.now.saturating_sub(at) <= EVIDENCE_LASTS);
-                if !sound {
-                    self.violated(6, format!("the removal {id} is begun on utilisation that is missing or doubtful"));
+                let controller = &self.clients[client];
+                let seen = [
+                    ("utilisation", controller.last_utilisation),
+                    ("a view of Kubernetes", controller.last_view),
+                    ("a list of instances", controller.last_instances),
+                ];
+                let sound =
+                    |seen: Option<(Duration, bool)>| seen.is_some_and(|(at, good)| good && self.now.saturating_sub(at) <= EVIDENCE_LASTS);
+                if let Some((what, _)) = seen.into_iter().find(|(_, seen)| !sound(*seen)) {
+                    self.violated(6, format!("the removal {id} is begun on {what} that is missing or doubtful"));
                 }
             }
-            Operation::Retire(_) => {}
+            Operation::Retire(retire) => {
+                let interrupted = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
+                if paused && !interrupted {
+                    self.violated(11, format!("the removal {id} is begun although the fleet is paused"));
+                }
+            }
         }
     }
 

@@ -8,6 +8,8 @@ use rand_chacha::ChaCha8Rng;
 pub enum Purpose {
     /// What the cluster consists of.
     Scenario,
+    /// What its settings and pods ask for beyond the usual.
+    Extras,
     /// Which faults come, and when.
     Faults,
     /// How long calls take.
@@ -42,6 +44,7 @@ pub fn open(seed: u64, purpose: Purpose) -> ChaCha8Rng {
         Purpose::Workload => 6,
         Purpose::Strikes => 7,
         Purpose::Messages => 8,
+        Purpose::Extras => 9,
         Purpose::Controller { number, incarnation } => (1 << 32) + (u64::from(number) << 24) + u64::from(incarnation),
     };
     let mut random = ChaCha8Rng::seed_from_u64(seed);

@@ -136,6 +136,10 @@ pub struct Client {
     pub plant: Option<Plant>,
     /// The latest utilisation that it was given: when, and whether it was complete and fresh.
     pub last_utilisation: Option<(Duration, bool)>,
+    /// The latest answer of Kubernetes: when, and whether there was one.
+    pub last_view: Option<(Duration, bool)>,
+    /// The latest list of instances: when, and whether there was one.
+    pub last_instances: Option<(Duration, bool)>,
 }
 
 impl Client {
@@ -163,6 +167,8 @@ impl Client {
             mishaps: Vec::new(),
             plant: None,
             last_utilisation: None,
+            last_view: None,
+            last_instances: None,
         }
     }
 }
@@ -172,6 +178,8 @@ impl Client {
 pub struct Crash {
     /// The call it makes then; `None` is any.
     pub call: Option<&'static str>,
+    /// Calls before this moment do not count.
+    pub from: Duration,
     /// So many calls that would do are let through.
     pub after: u64,
     /// It is killed when the call has had its effect, and not before.

@@ -122,6 +122,10 @@ pub struct Workload {
     pub grace: Duration,
     /// How many of its pods may be missing; `None` is without a budget.
     pub max_unavailable: Option<u32>,
+    /// What its pods' annotation `safe-to-evict` says.
+    pub safe_to_evict: Option<bool>,
+    /// Its pods are annotated `do-not-disrupt`.
+    pub do_not_disrupt: bool,
     /// How much of its requested memory a pod uses.
     pub memory_share: f64,
     /// The pods that it has, those that end left out.
@@ -148,6 +152,8 @@ impl Workload {
             most: 1000,
             grace: Duration::from_secs(10),
             max_unavailable: Some(1),
+            safe_to_evict: None,
+            do_not_disrupt: false,
             memory_share: 0.6,
             pods: BTreeSet::new(),
             wanted_pods: 0,

@@ -243,7 +243,8 @@ fn the_smallest_budget_that_speaks_of_a_reason_holds() {
         ("underused", 40, 0, 3),
         ("consolidated", 40, 0, 3),
         ("consolidated", 20, 0, 2),
-        ("consolidated", 9, 0, 0),
+        ("consolidated", 11, 0, 2),
+        ("consolidated", 9, 0, 1),
         ("cheaper", 40, 0, 0),
         ("cheaper", 20, 12 * 60, 2),
     ];

@@ -17,7 +17,7 @@ use std::sync::Arc;
 pub(super) fn aws_fate(truth: &mut Truth) -> Option<Fate> {
     if truth.faults.is_on(Fault::MetadataDown) {
         // For half of the time the cached credentials last.
-        let planned = truth.faults.current(Fault::MetadataDown);
+        let planned = truth.faults.current(Fault::MetadataDown, truth.now);
         if planned.is_some_and(|planned| truth.now > planned.at + planned.lasts / 2) {
             truth.faults.hit(Fault::MetadataDown);
             return Some(Fate::Fails(Trouble::NoAnswer));
@@ -61,6 +61,7 @@ impl<T: Telemetry> Cloud for Sim<T> {
         };
         let secret = self.universe.with(|truth| self.has(truth, Plant::TellsSecrets));
         let answer = self.ask(call, ec2_fate, read).await;
+        self.universe.with(|truth| truth.clients[self.number].last_instances = Some((truth.now, answer.is_ok())));
         answer.map_err(|trouble| match secret {
             true => CloudError::Unavailable { call, why: format!("with the password {CANARY}") },
             false => cloud_error(call, trouble),

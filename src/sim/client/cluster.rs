@@ -65,12 +65,11 @@ impl<T: Telemetry> Cluster for Sim<T> {
             if stale {
                 truth.faults.hit(Fault::StaleList);
             }
-            if truth.faults.is_on(Fault::BudgetNever) {
-                truth.faults.hit(Fault::BudgetNever);
-            }
             Ok((self.seen(truth), truth.wall()))
         });
-        match asked.await {
+        let answer = asked.await;
+        self.universe.with(|truth| truth.clients[self.number].last_view = Some((truth.now, matches!(answer, Ok(Ok(_))))));
+        match answer {
             Ok(Ok((value, at))) => Observed::Known { value, at },
             Ok(Err(why)) => Observed::Unknown(Missing::Unreachable { why }),
             Err(trouble) => Observed::Unknown(Missing::Unreachable { why: error("get /readyz", trouble).to_string() }),
@@ -170,15 +169,16 @@ impl<T: Telemetry> Cluster for Sim<T> {
                 return Err(ClusterError::Denied { call: "create pods/eviction", why: "a webhook says no".into() });
             }
             if !truth.kubernetes.may_evict(&pod) {
+                if truth.faults.is_on(Fault::BudgetNever) {
+                    truth.faults.hit(Fault::BudgetNever);
+                }
                 if truth.kept.insert(uid.clone()) {
                     truth.note(format_args!("a budget keeps {key} where it is"));
                 }
                 return Ok(Eviction::Blocked);
             }
             truth.check_lease(number, call);
-            if let Some(node) = &pod.node {
-                truth.check_evict(node);
-            }
+            truth.check_evict(&pod);
             let grace = truth.deployed.get(&key).map_or(Duration::from_secs(10), |workload| truth.workloads[*workload].grace);
             truth.ends_pod(&key, Some(grace));
             Ok(Eviction::Accepted)

@@ -69,15 +69,17 @@ impl Truth {
             }
             Fault::ZoneFailover => {
                 let zone = self.ec2.zones.first().cloned()?;
-                return Some(self.exhaust(fault, |key| key.zone == zone));
+                return Some(self.exhaust(|key| key.zone == zone));
             }
             Fault::CapacityInOneOffer => {
-                let offers = self.ec2.offers();
-                let at = self.random.strikes.random_range(0..offers.len().max(1));
-                let chosen = offers.get(at)?.key.clone();
-                return Some(self.exhaust(fault, |key| *key == chosen));
+                // The one that was bought last: it will be asked for again.
+                let ours = self.ec2.machines.values().filter(|machine| machine.pool().is_some());
+                let newest = ours.max_by_key(|machine| (machine.launched, &machine.id))?;
+                let (name, zone, market) = (newest.kind.name, newest.zone.clone(), newest.market);
+                let chosen = OfferKey { instance_type: name.into(), zone, market };
+                return Some(self.exhaust(|key| *key == chosen));
             }
-            Fault::NoSpotAnywhere => return Some(self.exhaust(fault, |key| key.market == Market::Spot)),
+            Fault::NoSpotAnywhere => return Some(self.exhaust(|key| key.market == Market::Spot)),
             Fault::DescribeLag => {
                 self.ec2.lag = Duration::from_secs(self.random.strikes.random_range(15..50));
                 return Some(Undo::Lag);
@@ -154,7 +156,13 @@ impl Truth {
             Fault::RestartWhilePaused => {
                 self.ask(fault, Request::Pause);
                 if let Some(leader) = self.leader() {
-                    self.clients[leader].crashes.push(Crash { call: None, after: 40, with_effect: false, fault: None });
+                    self.clients[leader].crashes.push(Crash {
+                        call: None,
+                        from: Duration::ZERO,
+                        after: 40,
+                        with_effect: false,
+                        fault: None,
+                    });
                 }
                 return Some(Undo::Resume);
             }
@@ -241,7 +249,7 @@ impl Truth {
 
     fn arm(&mut self, fault: Fault, call: &'static str, with_effect: bool) -> Undo {
         for client in &mut self.clients {
-            client.crashes.push(Crash { call: Some(call), after: 0, with_effect, fault: Some(fault) });
+            client.crashes.push(Crash { call: Some(call), from: Duration::ZERO, after: 0, with_effect, fault: Some(fault) });
         }
         Undo::Crashes(fault)
     }
@@ -252,12 +260,11 @@ impl Truth {
         self.tell_thaw();
     }
 
-    fn exhaust(&mut self, fault: Fault, hits: impl Fn(&OfferKey) -> bool) -> Undo {
+    fn exhaust(&mut self, hits: impl Fn(&OfferKey) -> bool) -> Undo {
         let keys: Vec<OfferKey> = self.ec2.offers().iter().map(|offer| offer.key.clone()).filter(|key| hits(key)).collect();
         for key in &keys {
             self.ec2.capacity.insert(key.clone(), 0);
         }
-        self.faults.hit(fault);
         Undo::Capacity(keys)
     }
 
@@ -403,7 +410,7 @@ impl Truth {
             self.clients[client].build = TODAY + 1;
             self.kill(client);
             if let Some(leader) = leader.filter(|leader| *leader != client) {
-                self.clients[leader].crashes.push(Crash { call: None, after: 200, with_effect: false, fault: None });
+                self.clients[leader].crashes.push(Crash { call: None, from: Duration::ZERO, after: 200, with_effect: false, fault: None });
             }
         }
     }

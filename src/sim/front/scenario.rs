@@ -22,7 +22,10 @@ use crate::model::scheduling::{
 use crate::model::snapshot::DaemonSet;
 use crate::model::{Bytes, Market, MilliCpu, PoolName, Resources, Zone};
 use crate::policy::schedule::Schedule;
-use crate::policy::{BoundsSchedule, Consolidation, OfferRest, PoolSettings, Replacement, ScaleDown, ScaleUp, Settings as Policy};
+use crate::policy::{
+    AtOnce, BoundsSchedule, Consolidation, Disruption, Headroom, OfferRest, PoolSettings, Replacement, ScaleDown, ScaleUp,
+    Settings as Policy,
+};
 use jiff::Timestamp;
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -62,6 +65,8 @@ pub struct Scenario {
     pub workers: u32,
     /// The server takes pods too, and a machine of somebody else is a node.
     pub company: bool,
+    /// The first of the workers is annotated so that it must not be removed.
+    pub keeps_a_worker: bool,
     /// How long machines boot.
     pub boot: (Duration, Duration),
     /// How often the market takes a spot machine back, per machine and hour.
@@ -135,6 +140,7 @@ impl Scenario {
             workloads,
             daemon_sets: daemon_sets(&mut random),
             workers,
+            keeps_a_worker: false,
             company: true,
             boot: (Duration::from_secs(random.random_range(25..50)), Duration::from_secs(random.random_range(50..110))),
             reclaims_per_hour: if random.random_bool(0.5) { random.random_range(0.0..0.05) } else { 0.0 },
@@ -148,7 +154,35 @@ impl Scenario {
         scenario.team(&mut random);
         scenario.settings.policy.scale_down.share_at_once = *[0.1, 0.3, 1.0].choose(&mut random).unwrap_or(&0.1);
         scenario.faults = plan::faults(seed, hours, span(hours * PEACE), allowed);
+        scenario.extras(&mut streams::open(seed, Purpose::Extras));
         scenario
+    }
+
+    /// Adds what some clusters have: pods that keep their nodes, important ones, headroom, budgets, an age for nodes.
+    fn extras(&mut self, random: &mut ChaCha8Rng) {
+        let keeps = random.random_range(0..6);
+        let important = random.random_bool(0.2);
+        if let Some(workload) = self.workloads.last_mut() {
+            workload.do_not_disrupt = keeps == 0;
+            workload.safe_to_evict = (keeps == 1).then_some(false);
+            workload.priority = if important { 1000 } else { 0 };
+        }
+        self.keeps_a_worker = random.random_bool(0.15);
+        let pool = &mut self.settings.policy.pools[0];
+        if random.random_bool(0.2) {
+            let each = Resources { cpu: MilliCpu(500), memory: Bytes(512 * MIB), pods: 1, ..Resources::default() };
+            pool.headroom.push(Headroom { pods: random.random_range(1..=3), each, schedule: None });
+        }
+        if random.random_bool(0.2) {
+            pool.max_node_age = Some(Duration::from_hours(random.random_range(3..=12)));
+        }
+        if random.random_bool(0.2) {
+            let nodes = if random.random_bool(0.5) { AtOnce::Nodes(1) } else { AtOnce::Share(0.2) };
+            pool.disruption.push(Disruption { nodes, reasons: None, schedule: None });
+        }
+        if random.random_bool(0.2) {
+            self.settings.policy.replacement = None;
+        }
     }
 
     /// Keeps a second pool, if there is one, for some of the workloads: it is tainted, and they tolerate and want it.
@@ -187,6 +221,7 @@ impl Scenario {
             workloads: vec![workload],
             daemon_sets: Vec::new(),
             workers,
+            keeps_a_worker: false,
             company: true,
             boot: (Duration::from_secs(40), Duration::from_mins(1)),
             reclaims_per_hour: 0.0,
@@ -378,7 +413,8 @@ impl Scenario {
             }
             let name = super::super::life::name_of(&id);
             let labels = node_labels(pool, kind, &zone, Market::OnDemand, Some(name.as_str()));
-            let node = truth.new_node(name, Some(id), kind, labels, pool.taints.clone());
+            let mut node = truth.new_node(name, Some(id), kind, labels, pool.taints.clone());
+            node.keep = (self.keeps_a_worker && index == 0).then(|| "node-fleet.io/do-not-remove".into());
             truth.adds_node(node);
         }
     }

@@ -5,7 +5,8 @@ use super::super::kubernetes::moves_in_a_drain;
 use super::super::scheduler;
 use super::super::universe::Truth;
 use crate::model::operation::LaunchRequest;
-use crate::model::{Node, NodeName, OperationId, PoolName};
+use crate::model::plan::{LaunchReason, ReplacementCause};
+use crate::model::{Node, NodeName, Operation, OperationId, PoolName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ const IDLE_STAYS: Duration = Duration::from_hours(7);
 const CLEARLY: f64 = 0.9;
 /// How often a node may be cordoned once nothing happens: a drain may be taken back.
 const MOST_CORDONS: u32 = 3;
+/// How often each node of a pool may be replaced by a better one once nothing happens.
+const MOST_SUCCESSORS: u32 = 2;
 /// What is under way, or waits, for longer does not come to its end.
 const OPERATIONS_LAST: Duration = Duration::from_mins(30);
 
@@ -26,6 +29,8 @@ pub(super) struct Settled {
     bounds: BTreeMap<PoolName, (u32, u32)>,
     /// How often each node has been cordoned since, by unique id.
     cordons: BTreeMap<String, u32>,
+    /// How many nodes that could have stayed were replaced since.
+    successors: u32,
 }
 
 impl Truth {
@@ -35,10 +40,34 @@ impl Truth {
         let (at, before) = (settled.at, settled.bounds.get(pool).copied());
         let bounds = self.oracle.promises.policy.pools.iter().find(|it| it.name == *pool).map(|it| it.bounds(self.wall()));
         let changed = bounds.map(|bounds| (bounds.min, bounds.max)) != before;
+        if let Some(cause) = self.succeeds(&request.token) {
+            // Age has no end; what is better can only come about so often.
+            let settled = self.oracle.settled.as_mut().map(|settled| &mut settled.successors);
+            let number = settled.map_or(0, |number| {
+                *number += u32::from(cause != ReplacementCause::Expired);
+                *number
+            });
+            let most = MOST_SUCCESSORS * u32::try_from(self.ec2.count(pool)).unwrap_or(u32::MAX);
+            if number > most {
+                self.violated(10, format!("nothing happens, and {number} nodes have been replaced"));
+            }
+            return;
+        }
         // A price that falls lets the fleet have what a ceiling has kept from it.
         if !changed && self.oracle.promises.policy.price_ceiling.is_none() {
             let since = self.now.saturating_sub(at);
             self.violated(10, format!("nothing happens and, {since:?} after it had settled, the fleet buys: {}", request.token));
+        }
+    }
+
+    /// Says why the operation buys a successor, if it does.
+    fn succeeds(&self, operation: &OperationId) -> Option<ReplacementCause> {
+        match &self.table.journal.get(operation)?.operation {
+            Operation::Launch(launch) => match launch.order.reason {
+                LaunchReason::Successor { cause, .. } => Some(cause),
+                _ => None,
+            },
+            Operation::Retire(_) => None,
         }
     }
 
@@ -60,7 +89,7 @@ impl Truth {
             (pool.name.clone(), (bounds.min, bounds.max))
         };
         let bounds = self.oracle.promises.policy.pools.iter().map(bounds).collect();
-        self.oracle.settled = Some(Settled { at: self.now, bounds, cordons: BTreeMap::new() });
+        self.oracle.settled = Some(Settled { at: self.now, bounds, cordons: BTreeMap::new(), successors: 0 });
     }
 
     /// Looks at the end, once the fleet had settled, whether it still is as it should be, and for workers that should

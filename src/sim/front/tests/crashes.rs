@@ -3,21 +3,42 @@
 use super::story::exercise;
 use crate::sim::front::{Run, Scenario};
 use crate::sim::universe::Crash;
+use crate::sim::{Fault, Planned};
 use std::time::Duration;
 
 /// The calls that change something: killed before and after their effect.
-const CHANGES: [&str; 9] =
-    ["CreateFleet", "TerminateInstances", "patch nodes", "evict", "delete nodes", "record", "remember", "acquire", "heartbeat"];
+const CHANGES: [&str; 12] = [
+    "CreateFleet",
+    "TerminateInstances",
+    "patch nodes",
+    "evict",
+    "delete nodes",
+    "record",
+    "forget",
+    "remember",
+    "acquire",
+    "heartbeat",
+    "set_pause",
+    "delete",
+];
 /// The calls on which decisions rest.
-const READS: [&str; 8] = ["load", "DescribeInstances", "view", "query", "get nodes", "lock", "pause", "catalogue"];
+const READS: [&str; 9] = ["receive", "load", "DescribeInstances", "view", "query", "get nodes", "lock", "pause", "catalogue"];
 /// How often each call is let through before it is the last, at most.
 const DEEPEST: u64 = 8;
+/// Calls with which a controller begins count from the beginning, all others from when the load rises.
+const BEGINNING: [&str; 3] = ["load", "acquire", "catalogue"];
+const RISES: Duration = Duration::from_mins(31);
 
 fn scenario(controllers: usize) -> Scenario {
     let mut scenario = exercise(5);
     scenario.controllers = controllers;
     scenario.hours = 3.5;
     scenario.peace_from = Some(Duration::from_mins(75));
+    // Something to hear of, and to be told: messages, and a pause that is lifted again.
+    scenario.faults = vec![
+        Planned { fault: Fault::SpotStorm, at: Duration::from_mins(50), lasts: Duration::from_mins(5) },
+        Planned { fault: Fault::PauseInOperation, at: Duration::from_mins(56), lasts: Duration::from_mins(5) },
+    ];
     scenario
 }
 
@@ -29,7 +50,8 @@ fn a_kill_at_any_call_before_or_after_its_effect_is_survived() {
         let mut of_this = 0;
         for controllers in [1, 2] {
             for after in 0..DEEPEST {
-                let crash = Crash { call: Some(call), after, with_effect, fault: None };
+                let from = if BEGINNING.contains(&call) { Duration::ZERO } else { RISES };
+                let crash = Crash { call: Some(call), from, after, with_effect, fault: None };
                 of_this += u32::from(dies_and_goes_on(&scenario(controllers), crash));
             }
         }

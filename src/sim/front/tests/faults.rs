@@ -114,7 +114,7 @@ const ROWS: [Row; 59] = [
         story.during("uncordons") == 1 && story.during("a budget keeps") <= 4
     }),
     row(Fault::StuckTerminating, "nodes are back in service after the deadline", |story| story.during("uncordons") > 0),
-    row(Fault::CrashInDrain, "the drain is taken up or taken back", |story| story.ever("dies after evict") > 0 && one_leads_on(story)),
+    changed(Fault::CrashInDrain, in_a_drain, "the drain is taken up or taken back", |story| story.ever("dies after evict") > 0 && one_leads_on(story)),
     changed(Fault::InstanceGone, briefly, "the node's object is removed", |story| story.after("removes the object") > 0),
     changed(Fault::NodeObjectGone, briefly, "the instance is reaped", |story| {
         let orphan = story.ever("deletes the object of");
