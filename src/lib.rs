@@ -66,6 +66,10 @@
 //! orders, since nobody knows in which one they will be evicted. They share the disruption budgets
 //! of their pods, and no workload without a budget loses all its replicas at once.
 //!
+//! A node is replaced, by cheaper ones, at its greatest age or for balance over zones, in two turns:
+//! what takes its place is bought first, rehearsed like a removal with the new nodes on the board, and
+//! it goes once they are there. The memory holds what is between the two.
+//!
 //! [`policy::explain()`] asks the same model once more, for people.
 //!
 //! # Exactly once, whatever breaks

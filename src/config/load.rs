@@ -173,6 +173,7 @@ fn agree_on_deadlines(report: &Report, config: &Config) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::AtOnce;
     use proptest::prelude::*;
 
     const EXAMPLE: &str = super::layers::EXAMPLE;
@@ -196,6 +197,16 @@ mod tests {
         memory = "1Gi"
         start = "0 7 * * 1-5"
         end = "0 19 * * 1-5"
+        timezone = "Europe/Paris"
+
+        [[pool.disruption]]
+        nodes = 1
+
+        [[pool.disruption]]
+        share = 0.1
+        reasons = ["cheaper", "consolidated"]
+        start = "0 8 * * 1-5"
+        end = "0 18 * * 1-5"
         timezone = "Europe/Paris"
 
         [[metric]]
@@ -241,6 +252,10 @@ mod tests {
         let [always, by_day] = &config.policy.pools[0].headroom[..] else { panic!("two of them") };
         assert_eq!((always.pods, always.each.cpu.0, always.each.memory.0, always.schedule.is_none()), (2, 500, 512 << 20, true));
         assert_eq!((by_day.pods, by_day.each.cpu.0, by_day.schedule.is_some()), (4, 1000, true));
+        let [always, by_day] = &config.policy.pools[0].disruption[..] else { panic!("two of them") };
+        assert_eq!((always.nodes, &always.reasons, always.schedule.is_none()), (AtOnce::Nodes(1), &None, true));
+        let reasons = Some(["cheaper", "consolidated"].map(ToOwned::to_owned).into());
+        assert_eq!((by_day.nodes, &by_day.reasons, by_day.schedule.is_some()), (AtOnce::Share(0.1), &reasons, true));
     }
 
     #[test]
@@ -289,6 +304,13 @@ mod tests {
             ("expendable_below = -10", "expendable_below = 2000000000", "evaluation.expendable_below", "evaluation.critical_priority"),
             ("unhealthy_after = \"15m\"", "unhealthy_after = 15", "evaluation.unhealthy_after = 15", "unit"),
             ("\"node.cilium.io/agent-not-ready\"", "\"a=b:NoSchedule\"", "evaluation.startup_taints", "key"),
+            ("nodes = 1\n", "nodes = -1\n", "pool.workers.disruption", "whole number"),
+            ("nodes = 1\n", "nodes = 1\n        share = 0.5\n", "disruption", "exactly one of nodes and share"),
+            ("share = 0.1", "share = 10", "disruption", "share"),
+            ("[\"cheaper\", \"consolidated\"]", "[\"cheap\"]", "disruption", "above_maximum, cheaper, consolidated"),
+            ("saving_lasts = \"12h\"", "saving_lasts = 12", "replacement.saving_lasts = 12", "unit"),
+            ("price_of_a_move = 0.002", "price_of_a_move = -1", "replacement.price_of_a_move = -1", "dollars"),
+            ("retry = \"1s\"", "retry = \"1m\"", "operations.retry = \"1m\"", "5s"),
             ("wait = \"20s\"", "wait = \"0s\"", "notices.wait = \"0s\"", "1s"),
             ("interval = \"2m\"", "interval = \"1500ms\"", "evaluation.interval = \"1500ms\"", "whole seconds"),
             ("rate_window = \"5m\"", "rate_window = \"1500ms\"", "prometheus.rate_window = \"1500ms\"", "whole seconds"),

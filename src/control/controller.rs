@@ -84,6 +84,18 @@ const UNKNOWN_WAITING: usize = 64;
 /// How long steps in hand may take once the daemon is to end; what follows must fit into ten seconds with it.
 const LONGEST_FINISH: Duration = Duration::from_secs(6);
 
+/// How it stands with the memory that is to be written down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Remembering {
+    /// Nothing is being written.
+    #[default]
+    Idle,
+    /// It is being written.
+    Busy,
+    /// It is being written and has changed meanwhile.
+    Again,
+}
+
 /// An operator who waits for a decision.
 type Evaluation = oneshot::Sender<Result<Arc<Decision>, String>>;
 
@@ -120,10 +132,7 @@ pub struct Controller<W: World> {
     urgent_look: LookingAround,
     /// The others.
     full_look: LookingAround,
-    /// The memory is being written down.
-    remembering: bool,
-    /// It has changed meanwhile.
-    remember_again: bool,
+    remembering: Remembering,
     /// Workers that exist or are on their way, as the latest turn that was not blind counted them.
     node_count: Option<u32>,
     /// When a turn is made in place of one that was urgent and blind.
@@ -170,8 +179,7 @@ impl<W: World> Controller<W> {
             looking: false,
             urgent_look: LookingAround::default(),
             full_look: LookingAround::default(),
-            remembering: false,
-            remember_again: false,
+            remembering: Remembering::Idle,
             node_count: None,
             wake_at: None,
             evaluations: Vec::new(),
@@ -247,9 +255,8 @@ impl<W: World> Controller<W> {
             Event::Stepped(epoch, stepped) => self.stepped(epoch, *stepped),
             Event::Paused(outcome) => self.paused(outcome),
             Event::Remembered(answer) => {
-                self.remembering = false;
                 self.written(answer);
-                if self.remember_again {
+                if std::mem::take(&mut self.remembering) == Remembering::Again {
                     self.remember();
                 }
             }

@@ -219,6 +219,7 @@ pub struct Retire {
 /// A launch or a retirement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "kind")]
+#[expect(clippy::large_enum_variant, reason = "there are few at a time, and most of what is said of them is of launches")]
 pub enum Operation {
     /// Instances are bought.
     Launch(Launch),

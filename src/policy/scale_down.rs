@@ -166,7 +166,9 @@ impl<'a> Chooser<'_, 'a> {
         let shared = Shared::of(self.cluster, self.fleet, &pods);
         shared.allow(&shared.needs(on_it))?;
         let mut stay = Stay::new(self.cluster, self.fleet, self.spare, &pods)?;
-        more.iter().for_each(|(offer, room)| stay.add(offer, room));
+        for (offer, room) in more {
+            stay.add(offer, room);
+        }
         stay.lose(&[name])?;
         Ok((member.clone(), node))
     }

@@ -3,7 +3,7 @@
 use super::super::lease::Leadership;
 use super::super::status::Role;
 use super::turns::LookingAround;
-use super::{Controller, Event};
+use super::{Controller, Event, Remembering};
 use crate::ports::{Grant, Ledger, LedgerError, LedgerState, World};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl<W: World> Controller<W> {
         self.write_word();
         self.loading = false;
         (self.urgent_look, self.full_look) = (LookingAround::default(), LookingAround::default());
-        (self.remembering, self.remember_again, self.node_count) = (false, false, None);
+        (self.remembering, self.node_count) = (Remembering::Idle, None);
         self.looking = false;
         self.unknown.clear();
         self.operations.clear();

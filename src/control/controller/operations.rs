@@ -1,7 +1,7 @@
 //! The table of operations: begun, driven step by step, and learnt from when they are over.
 
 use super::super::driver::{Drive, Stepped, step};
-use super::{Controller, Event};
+use super::{Controller, Event, Remembering};
 use crate::model::ids::Epoch;
 use crate::model::instance::tags;
 use crate::model::operation::{LaunchState, RetireState};
@@ -189,11 +189,11 @@ impl<W: World> Controller<W> {
     /// Writes the memory down, beside the loop. One write follows the other, so that the last one holds.
     pub(super) fn remember(&mut self) {
         let Some(grant) = self.grant.clone() else { return };
-        if self.remembering {
-            self.remember_again = true;
+        if self.remembering != Remembering::Idle {
+            self.remembering = Remembering::Again;
             return;
         }
-        (self.remembering, self.remember_again) = (true, false);
+        self.remembering = Remembering::Busy;
         let summary = StateSummary {
             node_count: self.node_count,
             scaling_in_progress: self.operations.values().any(|operation| !operation.is_over()),

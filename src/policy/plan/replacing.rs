@@ -203,7 +203,7 @@ impl<'a> Turn<'a> {
         for (member, node) in chooser.replaceable(pool) {
             let price = self.prices.get(&member.offer()).copied();
             let overdue = pool.max_node_age.map(|most| self.now.duration_since(node.created) - jittered(most, member));
-            let overdue = overdue.filter(|overdue| overdue.is_positive());
+            let overdue = overdue.filter(SignedDuration::is_positive);
             let mut causes = Vec::new();
             if overdue.is_some() {
                 causes.push(ReplacementCause::Expired);
@@ -268,7 +268,9 @@ impl<'a> Turn<'a> {
             (ReplacementCause::Cheaper | ReplacementCause::Rebalanced, None) => None,
         }?;
         let mut gone = node.allocatable.clone();
-        nodes.iter().for_each(|(offer, _)| gone.subtract(&offer.allocatable));
+        for (offer, _) in &nodes {
+            gone.subtract(&offer.allocatable);
+        }
         self.is_spared(load, &gone).ok()?;
         chooser.may_go_alone(pool, &node.name, &nodes).ok()?;
         let reason = LaunchReason::Successor { node: node.name.clone(), cause, evidence: evidence.clone() };

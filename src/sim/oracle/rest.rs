@@ -132,7 +132,9 @@ impl Truth {
     /// Notes which workers nothing lies on that would move, while their pool could clearly do without one.
     pub(super) fn note_idle(&mut self) {
         let mut idle: BTreeMap<String, NodeName> = BTreeMap::new();
-        for pool in self.oracle.promises.policy.pools.iter().filter(|_| self.kubernetes.waits() == 0) {
+        // An empty one may be the headroom.
+        let pools = self.oracle.promises.policy.pools.iter().filter(|pool| pool.headroom.is_empty());
+        for pool in pools.filter(|_| self.kubernetes.waits() == 0) {
             let ours = |node: &&Node| {
                 let protected = node.instance.as_ref().is_some_and(|id| self.oracle.protected.contains(id));
                 node.pool().as_ref() == Some(&pool.name) && !node.control_plane && node.is_ready() && !protected

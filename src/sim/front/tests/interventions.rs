@@ -413,3 +413,50 @@ async fn a_pause_that_is_in_the_ledger_holds_from_the_first_turn_on() {
     assert_eq!(world.count(" buys "), 0);
     world.is_sound();
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_ec2_could_not_give_is_bought_elsewhere_at_once() {
+    let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
+    pass(MINUTE).await;
+    world.with(|truth| {
+        let offers = truth.ec2.offers();
+        let in_a = offers.iter().filter(|offer| offer.key.zone.as_str() == "eu-central-1a");
+        truth.ec2.capacity.extend(in_a.map(|offer| (offer.key.clone(), 1)));
+    });
+    world.load(8.0);
+    world.until("a launch", MINUTE * 3, |truth| truth.log.lines().any(|line| line.contains(" buys "))).await;
+    // The next tick is far, and no pod is newly unschedulable.
+    pass(Duration::from_secs(1)).await;
+    assert_eq!(world.count(" in subnet-eu-central-1a for "), 1, "{}", world.log());
+    assert_eq!(world.count(" in subnet-eu-central-1b for "), 2, "one order, and another for what did not come: {}", world.log());
+    world.until("room for all", MINUTE * 2, |truth| truth.kubernetes.waits() == 0).await;
+    world.is_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_do_not_wait_for_a_prometheus_that_keeps_a_turn_waiting() {
+    let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
+    world.with(|truth| truth.clients[0].slow = Some(("query", Duration::from_secs(115))));
+    pass(MINUTE * 5).await;
+    world.load(8.0);
+    world.until("pods that find no node", MINUTE * 2, |truth| truth.marks > 0).await;
+    pass(Duration::from_secs(1)).await;
+    assert!(world.count(" buys ") > 0, "{}", world.log());
+    world.is_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_object_stays_until_the_machine_of_its_last_pods_is_off() {
+    let mut scenario = idle();
+    scenario.workloads[0].cores_per_pod = 0.08;
+    scenario.settings.policy.pools[0].on_drain_timeout = OnDrainTimeout::Force;
+    scenario.faults = vec![Planned { fault: Fault::StuckTerminating, at: MINUTE, lasts: Duration::from_hours(10) }];
+    let world = Stage::begin(scenario);
+    world.until("an end", MINUTE * 60, |truth| truth.log.lines().any(|line| line.contains(" terminates "))).await;
+    assert!(world.with(|truth| truth.kubernetes.nodes().values().any(|node| node.cordoned)), "{}", world.log());
+    pass(Duration::from_secs(20)).await;
+    assert_eq!(world.count("removes the object"), 0, "{}", world.log());
+    pass(Duration::from_secs(30)).await;
+    assert_eq!(world.count("removes the object"), 1, "{}", world.log());
+    world.is_sound();
+}
