@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The nouns of the policy: its settings, and what its audit finds. Its decisions are not among them.
-const POLICY_NOUNS: [&str; 14] = [
+const POLICY_NOUNS: [&str; 18] = [
     "policy::audit",
     "policy::Invariant",
     "policy::Violation",
@@ -16,7 +16,11 @@ const POLICY_NOUNS: [&str; 14] = [
     "policy::BoundsSchedule",
     "policy::ScaleUp",
     "policy::ScaleDown",
+    "policy::AtOnce",
     "policy::Consolidation",
+    "policy::Disruption",
+    "policy::Headroom",
+    "policy::Replacement",
     "policy::OfferRest",
     "policy::MetricRule",
     "policy::MetricGoal",

@@ -204,7 +204,7 @@ fn a_zone_with_two_nodes_more_loses_one_to_the_other() {
         let mut scene = Scene::with_nodes(0).busy(0.5, 0.5);
         scene.settings.replacement = Some(Replacement { balances_zones: true, ..rule() });
         (scene.settings.pools[0].on_demand_base, scene.settings.pools[0].spot_share) = (0, 1.0);
-        for index in 0..in_a + 1 {
+        for index in 0..=in_a {
             let (name, zone) = (format!("n{index}"), if index < in_a { "a" } else { "b" });
             scene.view.nodes.insert(name.as_str().into(), node(&name, zone));
             scene.instances.push(instance(&name, zone, Market::Spot));
