@@ -59,9 +59,10 @@ fn policy_part(section: &Section<'_>, name: PoolName) -> PoolSettings {
 }
 
 fn disruption(section: &Section<'_>) -> Disruption {
-    const REASON: Rule = ("must be one of above_maximum, cheaper, consolidated, expired, rebalanced, underused", |text| {
-        RetireReason::VOLUNTARY.contains(&text)
-    });
+    const REASON: Rule =
+        ("must be one of above_maximum, cheaper, consolidated, drifted, expired, rebalanced, recommended, underused", |text| {
+            RetireReason::VOLUNTARY.contains(&text)
+        });
     let nodes = match (section.has("nodes"), section.has("share")) {
         (true, false) => AtOnce::Nodes(section.count("nodes", 0..=MOST_WORKERS)),
         (false, true) => AtOnce::Share(section.share_or_none("share")),

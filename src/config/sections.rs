@@ -249,6 +249,8 @@ pub(super) fn replacement(root: &Section<'_>) -> Option<Replacement> {
         saving_lasts: section.duration("saving_lasts", Duration::from_mins(1)..=Duration::from_hours(24 * 365)),
         price_of_a_move: section.number("price_of_a_move", PRICE),
         balances_zones: section.flag("balances_zones"),
+        drifted: section.flag("drifted"),
+        recommended: section.flag("recommended"),
     };
     section.finish();
     enabled.then_some(config)

@@ -1,6 +1,7 @@
 //! Deadlines and intervals of the control loop.
 
 use crate::model::PoolName;
+use crate::model::instance::template_tag;
 use crate::policy::Settings as Policy;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -55,7 +56,25 @@ pub struct Template {
     pub version: Option<String>,
 }
 
+impl Template {
+    /// Gives the version that a launch takes now; `defaults` are the default versions, by pool.
+    #[must_use]
+    pub fn version_of(&self, pool: &PoolName, defaults: &BTreeMap<PoolName, String>) -> Option<String> {
+        self.version.clone().or_else(|| defaults.get(pool).cloned())
+    }
+}
+
 impl Settings {
+    /// Names the launch template and version that a launch would take now, by pool, as far as they are known.
+    #[must_use]
+    pub fn templates_now(&self, defaults: &BTreeMap<PoolName, String>) -> BTreeMap<PoolName, String> {
+        let named = self
+            .templates
+            .iter()
+            .filter_map(|(pool, template)| Some((pool.clone(), template_tag(&template.template, &template.version_of(pool, defaults)?))));
+        named.collect()
+    }
+
     /// Lists the queries of `[[metric]]` rules.
     pub fn queries(&self) -> impl Iterator<Item = (&crate::model::RuleName, &str)> {
         self.policy.metrics.iter().map(|rule| (&rule.name, rule.query.as_str()))

@@ -13,6 +13,8 @@ pub const CLUSTER_TAG: &str = "node-fleet.io/cluster";
 pub const OPERATION_TAG: &str = "node-fleet.io/operation";
 /// The tag that names the epoch in which an instance was launched.
 pub const EPOCH_TAG: &str = "node-fleet.io/epoch";
+/// The tag that names the launch template that an instance was launched from, and its version (`lt-0abc:7`).
+pub const TEMPLATE_TAG: &str = "node-fleet.io/launch-template";
 /// Tags that every instance of ours carries, with their values.
 pub const FIXED_TAGS: [(&str, &str); 3] = [("Project", "node-fleet"), ("ManagedBy", "node-fleet"), ("Role", "k3s-worker")];
 
@@ -73,6 +75,8 @@ pub struct Instance {
     pub operation: Option<OperationId>,
     /// The epoch that its tag names.
     pub epoch: Option<Epoch>,
+    /// The launch template and version that its tag names.
+    pub template: Option<String>,
 }
 
 impl Instance {
@@ -86,14 +90,21 @@ impl Instance {
     }
 }
 
+/// Names a launch template in one of its versions, as [`TEMPLATE_TAG`] does.
+#[must_use]
+pub fn template_tag(template: &str, version: &str) -> String {
+    format!("{template}:{version}")
+}
+
 /// Makes the tags that an instance of ours gets at its creation: all that tells it from others'.
 #[must_use]
-pub fn tags(cluster: &str, pool: &PoolName, operation: &OperationId, epoch: Epoch) -> BTreeMap<String, String> {
+pub fn tags(cluster: &str, pool: &PoolName, operation: &OperationId, epoch: Epoch, template: &str) -> BTreeMap<String, String> {
     let own = [
         (CLUSTER_TAG, cluster.to_owned()),
         (POOL_LABEL, pool.to_string()),
         (OPERATION_TAG, operation.to_string()),
         (EPOCH_TAG, epoch.to_string()),
+        (TEMPLATE_TAG, template.to_owned()),
     ];
     let fixed = FIXED_TAGS.iter().map(|(key, value)| (*key, (*value).to_owned()));
     fixed.chain(own).map(|(key, value)| (key.to_owned(), value)).collect()

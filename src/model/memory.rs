@@ -1,7 +1,7 @@
 //! What the policy remembers from turn to turn. The ledger keeps it, so a standby
 //! carries on where the leader stopped.
 
-use super::ids::{InstanceType, NodeName, PoolName, RuleName};
+use super::ids::{InstanceId, InstanceType, NodeName, PoolName, RuleName};
 use super::instance::Market;
 use super::offer::OfferKey;
 use super::plan::ReplacementCause;
@@ -106,6 +106,8 @@ pub struct Memory {
     pub incidents: BTreeMap<String, Incident>,
     /// Nodes whose drain failed, and until when they are left alone.
     pub resting_nodes: BTreeMap<NodeName, Timestamp>,
+    /// Instances that EC2 recommends to replace, and since when.
+    pub at_risk: BTreeMap<InstanceId, Timestamp>,
     /// Nodes for which successors were bought.
     pub successions: BTreeMap<NodeName, Succession>,
     /// What nodes of a type in a pool really have for pods.

@@ -89,8 +89,12 @@ pub enum LaunchReason {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ReplacementCause {
+    /// EC2 recommends it: the market may soon want the instance back.
+    Recommended,
     /// It has reached its greatest age.
     Expired,
+    /// A launch would take another version of the launch template, or another template.
+    Drifted,
     /// Its pods have room on nodes that cost less.
     Cheaper,
     /// Its zone has too many nodes, and another one too few.
@@ -102,7 +106,9 @@ impl ReplacementCause {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Recommended => "recommended",
             Self::Expired => "expired",
+            Self::Drifted => "drifted",
             Self::Cheaper => "cheaper",
             Self::Rebalanced => "rebalanced",
         }
@@ -203,7 +209,8 @@ pub enum RetireReason {
 
 impl RetireReason {
     /// The names of the reasons that are our wish.
-    pub const VOLUNTARY: [&'static str; 6] = ["above_maximum", "cheaper", "consolidated", "expired", "rebalanced", "underused"];
+    pub const VOLUNTARY: [&'static str; 8] =
+        ["above_maximum", "cheaper", "consolidated", "drifted", "expired", "rebalanced", "recommended", "underused"];
 
     /// Tells whether it is our wish, and so may be refused, delayed and rolled back.
     #[must_use]

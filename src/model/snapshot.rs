@@ -1,6 +1,6 @@
 //! All that is known of the world at the start of a turn, with the age of each part.
 
-use super::ids::{NodeName, OperationId, RuleName};
+use super::ids::{NodeName, OperationId, PoolName, RuleName};
 use super::instance::Instance;
 use super::node::Node;
 use super::offer::{HourlyPrice, Offer, OfferKey};
@@ -133,6 +133,8 @@ pub struct Snapshot {
     pub metrics: BTreeMap<RuleName, Reading>,
     /// The journal: operations that are under way.
     pub operations: BTreeMap<OperationId, Operation>,
+    /// The launch template and version that a launch would take now, by pool, as instances' tags name it.
+    pub templates: BTreeMap<PoolName, String>,
     /// The switch that stops everything.
     pub pause: Option<Pause>,
 }

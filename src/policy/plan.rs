@@ -79,6 +79,8 @@ fn forget(memory: &Memory, now: Timestamp) -> Memory {
     memory.offers.retain(|_, rest| lately(rest));
     memory.markets.retain(|_, rest| lately(rest));
     memory.successions.retain(|_, succession| !succession.failed || succession.until > now);
+    // By then the market has taken it, or does not want it any more.
+    memory.at_risk.retain(|_, since| now.duration_since(*since) < day);
     memory.incidents.retain(|_, incident| incident.until > now);
     // The launch template may have changed meanwhile.
     memory.allocatable.retain(|_, allocatable| now.duration_since(allocatable.seen) < day);

@@ -178,6 +178,10 @@ pub struct Replacement {
     pub price_of_a_move: f64,
     /// Zones with two nodes more than another one lose one to it.
     pub balances_zones: bool,
+    /// Nodes whose launch template is no longer the one of their pool go.
+    pub drifted: bool,
+    /// Nodes go for which EC2 recommends it.
+    pub recommended: bool,
 }
 
 /// How offers that failed rest: the first pause, doubled with each further failure.

@@ -1,6 +1,6 @@
 //! EC2: machines, what they cost, client tokens, capacity and the spot market.
 
-use crate::model::instance::{CLUSTER_TAG, EPOCH_TAG, FIXED_TAGS, InstanceState, OPERATION_TAG};
+use crate::model::instance::{CLUSTER_TAG, EPOCH_TAG, FIXED_TAGS, InstanceState, OPERATION_TAG, TEMPLATE_TAG};
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::{LaunchRequest, LaunchedInstance};
 use crate::model::scheduling::{
@@ -166,6 +166,10 @@ pub struct Ec2 {
     pub halves_requests: bool,
     /// How long lists lag behind launches.
     pub lag: Duration,
+    /// When the launch templates get a second version.
+    pub new_template_at: Option<Duration>,
+    /// EC2 recommends to replace a machine before the market takes it back.
+    pub recommends: bool,
     sold: BTreeMap<OperationId, Sold>,
     numbered: u64,
     offers: Option<Arc<Vec<Offer>>>,
@@ -188,6 +192,8 @@ impl Ec2 {
             spot_ratio: BTreeMap::new(),
             capacity: BTreeMap::new(),
             quota: None,
+            new_template_at: None,
+            recommends: false,
             halves_requests: false,
             lag: Duration::ZERO,
             sold: BTreeMap::new(),
@@ -418,6 +424,7 @@ fn describe(machine: &Machine, start: Timestamp) -> Instance {
         pool: machine.pool().map(PoolName::from),
         operation: machine.tags.get(OPERATION_TAG).map(|id| OperationId::from(id.as_str())),
         epoch: machine.tags.get(EPOCH_TAG).and_then(|epoch| epoch.parse().ok()).map(crate::model::ids::Epoch),
+        template: machine.tags.get(TEMPLATE_TAG).cloned(),
     }
 }
 
@@ -458,7 +465,7 @@ mod tests {
             market: Market::Spot,
             instance_types: vec!["m5.large".into(), "m6i.large".into()],
             count,
-            tags: tags("c", &"workers".into(), &token.into(), crate::model::ids::Epoch(1)),
+            tags: tags("c", &"workers".into(), &token.into(), crate::model::ids::Epoch(1), "lt:1"),
         }
     }
 

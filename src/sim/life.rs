@@ -24,6 +24,8 @@ const UNTIL_NOT_READY: Duration = Duration::from_secs(40);
 const USUAL_GRACE: Duration = Duration::from_secs(30);
 /// The pods of a node that is `NotReady` for so long are given up.
 const UNTIL_GIVEN_UP: Duration = Duration::from_mins(5);
+/// So long before the market's own notice EC2 recommends to replace a machine.
+const FORESIGHT: Duration = Duration::from_mins(10);
 /// The market gives this much notice.
 const NOTICE: Duration = Duration::from_mins(2);
 /// Spot prices move this often.
@@ -55,6 +57,7 @@ impl Truth {
             Event::Schedules => self.schedules(),
             Event::Minute => self.minute(),
             Event::MarketMoves => self.market_moves(),
+            Event::Wants(id) => self.reclaim(&id),
             Event::Reclaims(id) => self.reclaimed(&id),
             Event::RollsOut(workload) => self.begin_rollout(workload),
             Event::Rolls(workload, left) => self.rolls(workload, left),
@@ -518,7 +521,12 @@ impl Truth {
             .collect();
         for id in spot {
             if hazard > 0.0 && self.random.market.random_bool(hazard.min(1.0)) {
-                self.reclaim(&id);
+                if self.ec2.recommends {
+                    self.announce(&Notice::RebalanceRecommendation { instance: id.clone() });
+                    self.after(FORESIGHT, Event::Wants(id));
+                } else {
+                    self.reclaim(&id);
+                }
             }
         }
         self.after(MARKET_PERIOD, Event::MarketMoves);

@@ -57,6 +57,8 @@ pub enum Event {
     MarketMoves,
     /// EC2 takes a spot machine back.
     Reclaims(InstanceId),
+    /// The market announces that it takes a machine back, as EC2 has foreseen.
+    Wants(InstanceId),
     /// A workload begins to replace all its pods.
     RollsOut(usize),
     /// One more pod of a workload is replaced by its successor.

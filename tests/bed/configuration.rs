@@ -32,6 +32,8 @@ pub struct Configuration {
     /// Another address of Prometheus than the bed's own.
     pub prometheus: Option<String>,
     pub scale_down: bool,
+    /// Nodes are replaced by cheaper ones: only where a scenario is about it.
+    pub replacement: bool,
     /// How long an offer that failed rests first.
     pub offer_rest: String,
     /// How long a node whose drain failed is left alone.
@@ -64,6 +66,7 @@ impl Default for Configuration {
             rate_window: text("10s"),
             prometheus: None,
             scale_down: true,
+            replacement: false,
             offer_rest: text("10s"),
             node_rest: text("15s"),
             more: String::new(),
@@ -148,7 +151,7 @@ impl Configuration {
             "[evaluation]\ninterval = \"{}\"\nstray_grace = \"5s\"\n\
              [scale_up]\ncpu_sustain = \"{}\"\nmemory_sustain = \"{}\"\ncooldown = \"{}\"\n\
              [scale_down]\nenabled = {}\nsustain = \"{}\"\ncooldown = \"{}\"\nlongest_cooldown = \"{}\"\nmin_node_age = \"{}\"\n\
-             [rest]\nfirst = \"{}\"\nlongest = \"1m\"\nnode = \"{}\"\n",
+             [replacement]\nenabled = {}\n[rest]\nfirst = \"{}\"\nlongest = \"1m\"\nnode = \"{}\"\n",
             self.interval,
             self.up_sustain,
             self.up_sustain,
@@ -158,6 +161,7 @@ impl Configuration {
             self.down_cooldown,
             self.down_cooldown,
             self.min_node_age,
+            self.replacement,
             self.offer_rest,
             self.node_rest,
         )

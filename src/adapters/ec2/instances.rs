@@ -4,7 +4,7 @@ use super::super::aws::Failure;
 use super::super::retry::retried;
 use super::cloud_error;
 use crate::model::ids::Epoch;
-use crate::model::instance::{CLUSTER_TAG, EPOCH_TAG, FIXED_TAGS, OPERATION_TAG};
+use crate::model::instance::{CLUSTER_TAG, EPOCH_TAG, FIXED_TAGS, OPERATION_TAG, TEMPLATE_TAG};
 use crate::model::scheduling::POOL_LABEL;
 use crate::model::{Instance, InstanceId, InstanceState, InstanceType, Market, OperationId, PoolName, SubnetId, Zone};
 use crate::ports::{CloudError, Sight};
@@ -81,6 +81,7 @@ fn read(instance: &ec2::Instance, cluster: &str) -> Result<Instance, &'static st
         pool: tag(POOL_LABEL).map(PoolName::from),
         operation: tag(OPERATION_TAG).map(OperationId::from),
         epoch: tag(EPOCH_TAG).and_then(|epoch| epoch.parse().ok()).map(Epoch),
+        template: tag(TEMPLATE_TAG).map(ToOwned::to_owned),
     })
 }
 
@@ -121,7 +122,13 @@ mod tests {
 
     fn ours() -> Vec<ec2::Tag> {
         let mut all = tags(&FIXED_TAGS);
-        all.extend(tags(&[(CLUSTER_TAG, "prod"), (POOL_LABEL, "general"), (OPERATION_TAG, "op-1"), (EPOCH_TAG, "7")]));
+        all.extend(tags(&[
+            (CLUSTER_TAG, "prod"),
+            (POOL_LABEL, "general"),
+            (OPERATION_TAG, "op-1"),
+            (EPOCH_TAG, "7"),
+            (TEMPLATE_TAG, "lt-1:3"),
+        ]));
         all
     }
 
@@ -142,6 +149,7 @@ mod tests {
         let read = read(&instance(InstanceStateName::Running, ours()), "prod").expect("sound");
         assert_eq!((read.market, read.state, read.epoch), (Market::Spot, InstanceState::Running, Some(Epoch(7))));
         assert_eq!((read.pool, read.operation), (Some("general".into()), Some("op-1".into())));
+        assert_eq!(read.template.as_deref(), Some("lt-1:3"));
         assert_eq!(read.launched.as_second(), 1_700_000_000);
     }
 

@@ -138,15 +138,17 @@ async fn dry_run(config: &Config, ec2: &Ec2, catalogue: &Catalogue, offers: &[&O
     let Some(offer) = offers.first() else { return Ok(()) };
     let Some(pool) = config.pools.iter().find(|pool| pool.pool == offer.pool) else { return Ok(()) };
     let version = pool.launch_template_version.clone().or_else(|| catalogue.template_versions.get(&offer.pool).cloned());
+    let version = version.ok_or("the launch template has no default version")?;
+    let template = instance::template_tag(&pool.launch_template, &version);
     let token = SystemEntropy.operation_id();
     let request = LaunchRequest {
         launch_template: pool.launch_template.clone(),
-        launch_template_version: version.ok_or("the launch template has no default version")?,
+        launch_template_version: version,
         subnet: offer.subnet.clone(),
         market: offer.key.market,
         instance_types: vec![offer.key.instance_type.clone()],
         count: 1,
-        tags: instance::tags(&config.cluster.id, &offer.pool, &token, Epoch(0)),
+        tags: instance::tags(&config.cluster.id, &offer.pool, &token, Epoch(0), &template),
         token,
     };
     ec2.dry_run(&request).await.map_err(|error| error.to_string())

@@ -29,8 +29,13 @@ impl<W: World> Controller<W> {
             }
             Ok(Notice::RebalanceRecommendation { instance }) => {
                 received("rebalance_recommendation");
-                info!(%instance, "EC2 recommends to rebalance");
+                let ours = self.instances.iter().any(|known| known.id == instance);
+                info!(%instance, ours, "EC2 recommends to rebalance");
                 self.acknowledge(delivery.handle);
+                if ours && self.context.settings.policy.replacement.as_ref().is_some_and(|rule| rule.recommended) {
+                    self.memory.at_risk.insert(instance, self.now());
+                    self.turn("recommendation");
+                }
             }
             Ok(Notice::StateChange { instance, state }) => {
                 received("state_change");

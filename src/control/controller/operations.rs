@@ -3,7 +3,7 @@
 use super::super::driver::{Drive, Stepped, step};
 use super::{Controller, Event, Remembering};
 use crate::model::ids::Epoch;
-use crate::model::instance::tags;
+use crate::model::instance::{tags, template_tag};
 use crate::model::operation::{LaunchState, RetireState};
 use crate::model::plan::{LaunchReason, OnDrainTimeout};
 use crate::model::{Action, Launch, LaunchOrder, LaunchRequest, Operation, OperationId, Retire, RetireOrder};
@@ -36,7 +36,7 @@ impl<W: World> Controller<W> {
         versions: &BTreeMap<crate::model::PoolName, String>,
     ) -> Option<Operation> {
         let template = self.context.settings.templates.get(&order.pool)?;
-        let Some(version) = template.version.clone().or_else(|| versions.get(&order.pool).cloned()) else {
+        let Some(version) = template.version_of(&order.pool, versions) else {
             error!(pool = %order.pool, "the launch template's version is not known, so nothing is launched");
             return None;
         };
@@ -44,12 +44,12 @@ impl<W: World> Controller<W> {
         let request = LaunchRequest {
             token: id.clone(),
             launch_template: template.template.clone(),
-            launch_template_version: version,
             subnet: order.subnet.clone(),
             market: order.market,
             instance_types: order.instance_types.clone(),
             count: order.count,
-            tags: tags(&self.context.settings.cluster, &order.pool, &id, grant.epoch),
+            tags: tags(&self.context.settings.cluster, &order.pool, &id, grant.epoch, &template_tag(&template.template, &version)),
+            launch_template_version: version,
         };
         info!(operation = %id, pool = %order.pool, zone = %order.zone, market = %order.market, count = order.count, reason = %order.reason, "scaling up");
         let now = self.now();

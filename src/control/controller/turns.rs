@@ -64,7 +64,8 @@ impl<W: World> Controller<W> {
         }
         let versions = observation.catalogue.known().map(|catalogue| catalogue.template_versions.clone()).unwrap_or_default();
         let prices = observation.catalogue.known().map(|catalogue| Arc::clone(&catalogue.prices)).unwrap_or_default();
-        let snapshot = self.snapshot(observation, prices);
+        let templates = self.context.settings.templates_now(&versions);
+        let snapshot = Snapshot { templates, ..self.snapshot(observation, prices) };
         let now = self.now();
         let before = self.context.world.clock().monotonic();
         let (plan, memory) = policy::plan(&self.context.settings.policy, &snapshot, &self.memory, now);
@@ -147,6 +148,7 @@ impl<W: World> Controller<W> {
             utilisation: observation.utilisation,
             metrics: observation.metrics,
             operations: self.operations.clone(),
+            templates: BTreeMap::new(),
             pause: self.pause.clone(),
         }
     }

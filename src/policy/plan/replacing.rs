@@ -13,6 +13,7 @@ use crate::policy::rules::{NoLoad, PoolLoad};
 use crate::policy::scale_down::{Chooser, load, pods_by_node};
 use crate::policy::settings::{PoolSettings, Replacement};
 use jiff::SignedDuration;
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
@@ -52,7 +53,7 @@ impl<'a> Turn<'a> {
     /// Goes on with the replacement of each pool, or begins one.
     pub(super) fn replace(&mut self, known: &'a Memory, memory: &mut Memory, verdicts: &Verdicts) {
         for pool in &self.settings.pools {
-            if self.settings.replacement.is_none() && pool.max_node_age.is_none() {
+            if self.settings.replacement.is_none() && pool.max_node_age.is_none() && memory.successions.is_empty() {
                 continue;
             }
             let rule = RuleName::from("replacement");
@@ -205,10 +206,18 @@ impl<'a> Turn<'a> {
             let overdue = pool.max_node_age.map(|most| self.now.duration_since(node.created) - jittered(most, member));
             let overdue = overdue.filter(SignedDuration::is_positive);
             let mut causes = Vec::new();
+            let rule = self.settings.replacement.as_ref();
+            let at_risk = member.id.as_ref().is_some_and(|id| chooser.memory.at_risk.contains_key(id));
+            if at_risk && rule.is_some_and(|rule| rule.recommended) {
+                causes.push(ReplacementCause::Recommended);
+            }
             if overdue.is_some() {
                 causes.push(ReplacementCause::Expired);
             }
-            if let Some(replacement) = &self.settings.replacement {
+            if rule.is_some_and(|rule| rule.drifted) && self.drift(pool, member).is_some() {
+                causes.push(ReplacementCause::Drifted);
+            }
+            if let Some(replacement) = rule {
                 if price.zip(cheapest).is_some_and(|(price, cheapest)| cheapest < price) {
                     causes.push(ReplacementCause::Cheaper);
                 }
@@ -219,7 +228,9 @@ impl<'a> Turn<'a> {
             let used = load(node, pods.get(&node.name).map_or(&[][..], Vec::as_slice));
             let waste = price.map_or(0.0, HourlyPrice::dollars) * (1.0 - used);
             if !causes.is_empty() && !chooser.memory.successions.contains_key(&node.name) {
-                candidates.push((overdue, waste, Candidate { member, node, causes }));
+                // The most pressing cause first, then the oldest.
+                let rank = (Reverse(causes[0]), overdue);
+                candidates.push((rank, waste, Candidate { member, node, causes }));
             }
         }
         candidates.sort_by(|one, other| {
@@ -254,7 +265,8 @@ impl<'a> Turn<'a> {
         if !pending::place_cheaply(context, &mut board, &mut buyer, leave).serves_all() {
             return None;
         }
-        if buyer.bill().1 == 0 && cause == ReplacementCause::Expired && self.carrying(pool) <= pool.bounds(self.now).min {
+        let for_itself = matches!(cause, ReplacementCause::Cheaper | ReplacementCause::Rebalanced);
+        if buyer.bill().1 == 0 && !for_itself && self.carrying(pool) <= pool.bounds(self.now).min {
             buyer.open_any(&mut board, pool, &LaunchReason::BelowMinimum).ok()?;
         }
         let nodes = buyer.nodes();
@@ -262,7 +274,9 @@ impl<'a> Turn<'a> {
             return None;
         }
         let evidence = match (cause, &self.settings.replacement) {
+            (ReplacementCause::Recommended, _) => Some("EC2 recommends it".to_owned()),
             (ReplacementCause::Expired, _) => self.expired(pool, member, node),
+            (ReplacementCause::Drifted, _) => self.drift(pool, member),
             (ReplacementCause::Cheaper, Some(rule)) => self.cheaper(rule, member, moves, &nodes),
             (ReplacementCause::Rebalanced, Some(_)) => self.rebalanced(pool, member, &nodes),
             (ReplacementCause::Cheaper | ReplacementCause::Rebalanced, None) => None,
@@ -278,7 +292,7 @@ impl<'a> Turn<'a> {
         for order in &mut orders {
             order.reason = reason.clone();
             order.pods.clear();
-            if cause != ReplacementCause::Expired {
+            if for_itself {
                 self.keep_cheap(order);
             }
         }
@@ -293,6 +307,12 @@ impl<'a> Turn<'a> {
             let most = SignedDuration::try_from(most).unwrap_or(SignedDuration::MAX);
             format!("it is {} hours old, and may be {}", hours(age), hours(most))
         })
+    }
+
+    /// Says from what the member was launched, if a launch would take something else now.
+    fn drift(&self, pool: &PoolSettings, member: &Member<'_>) -> Option<String> {
+        let (has, now) = (member.instance?.template.as_ref()?, self.snapshot.templates.get(&pool.name)?);
+        (has != now).then(|| format!("it comes from the launch template {has}, and the pool has {now}"))
     }
 
     /// The saving, for as long as it may last, must be worth more than the disruption.

@@ -185,6 +185,7 @@ fn instance(name: &str, zone: &str, market: Market) -> Instance {
         pool: Some("workers".into()),
         operation: None,
         epoch: None,
+        template: None,
     }
 }
 
@@ -231,6 +232,7 @@ impl Scene {
             utilisation: unknown(),
             metrics: BTreeMap::new(),
             operations: BTreeMap::new(),
+            templates: BTreeMap::new(),
             pause: None,
         };
         let mut scene = Self {

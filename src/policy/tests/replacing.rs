@@ -9,7 +9,13 @@ use crate::policy::schedule::Schedule;
 use crate::policy::{AtOnce, Disruption, Replacement, learn};
 
 fn rule() -> Replacement {
-    Replacement { saving_lasts: Duration::from_hours(12), price_of_a_move: 0.002, balances_zones: false }
+    Replacement {
+        saving_lasts: Duration::from_hours(12),
+        price_of_a_move: 0.002,
+        balances_zones: false,
+        drifted: false,
+        recommended: false,
+    }
 }
 
 /// Three nodes, busy enough that none is underused: the first is on-demand although all could be spot.
@@ -196,6 +202,41 @@ fn an_old_node_at_the_minimum_has_a_successor_even_if_its_pods_need_none() {
     let plan = scene.turn(start());
     assert_eq!(retirements(&plan).first().map(|order| order.reason.name()), Some("expired"), "{plan:?}");
     assert_eq!(launched(&plan), 0);
+}
+
+#[test]
+fn a_node_from_an_old_launch_template_is_replaced_unless_nothing_is_known_of_it() {
+    let replaced = |drifted: bool, has: Option<&str>, now: Option<&str>| {
+        let mut scene = dear();
+        scene.settings.replacement = Some(Replacement { drifted, saving_lasts: Duration::ZERO, ..rule() });
+        scene.instances[1].template = has.map(ToOwned::to_owned);
+        scene.snapshot.templates = now.map(|now| ("workers".into(), now.to_owned())).into_iter().collect();
+        successor(&scene.turn(start())).map(|(node, cause)| (node.to_owned(), cause))
+    };
+    assert_eq!(replaced(true, Some("lt-1:1"), Some("lt-1:2")), Some(("n1".to_owned(), ReplacementCause::Drifted)));
+    assert_eq!(replaced(false, Some("lt-1:1"), Some("lt-1:2")), None);
+    assert_eq!(replaced(true, Some("lt-1:2"), Some("lt-1:2")), None);
+    assert_eq!(replaced(true, None, Some("lt-1:2")), None);
+    assert_eq!(replaced(true, Some("lt-1:1"), None), None);
+}
+
+#[test]
+fn what_ec2_recommends_comes_first_if_it_is_followed_at_all() {
+    let replaced = |recommended: bool| {
+        let mut scene = dear();
+        scene.settings.replacement = Some(Replacement { recommended, ..rule() });
+        scene.memory.at_risk.insert("i-n2".into(), start());
+        let plan = scene.turn(start());
+        successor(&plan).map(|(node, cause)| (node.to_owned(), cause))
+    };
+    assert_eq!(replaced(true), Some(("n2".to_owned(), ReplacementCause::Recommended)));
+    assert_eq!(replaced(false), Some(("n0".to_owned(), ReplacementCause::Cheaper)));
+    let mut scene = dear();
+    scene.memory.at_risk.insert("i-n2".into(), start());
+    scene.turn(after(24 * 60 - 1));
+    assert_eq!(scene.memory.at_risk.len(), 1);
+    scene.turn(after(24 * 60));
+    assert_eq!(scene.memory.at_risk.len(), 0);
 }
 
 #[test]

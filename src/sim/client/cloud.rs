@@ -85,7 +85,8 @@ impl<T: Telemetry> Cloud for Sim<T> {
             truth.clients[self.number].has_catalogue = true;
             let offers = truth.ec2.offers();
             let prices = Arc::new(offers.iter().map(|offer| (offer.key.clone(), offer.price)).collect::<BTreeMap<_, _>>());
-            let template_versions = truth.ec2.pools.iter().map(|pool| (pool.name.clone(), "1".to_owned())).collect();
+            let version = if truth.ec2.new_template_at.is_some_and(|at| truth.now >= at) { "2" } else { "1" };
+            let template_versions = truth.ec2.pools.iter().map(|pool| (pool.name.clone(), version.to_owned())).collect();
             Arc::new(Catalogue { offers, template_versions, prices, read_at: Some(truth.wall()) })
         };
         // Cached inside, as the live adapter does: it is there once EC2 has answered.

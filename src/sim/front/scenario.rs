@@ -67,6 +67,10 @@ pub struct Scenario {
     pub company: bool,
     /// The first of the workers is annotated so that it must not be removed.
     pub keeps_a_worker: bool,
+    /// When the launch templates get a second version.
+    pub new_template_at: Option<Duration>,
+    /// EC2 recommends to replace a machine before the market takes it back.
+    pub recommends: bool,
     /// How long machines boot.
     pub boot: (Duration, Duration),
     /// How often the market takes a spot machine back, per machine and hour.
@@ -141,6 +145,8 @@ impl Scenario {
             daemon_sets: daemon_sets(&mut random),
             workers,
             keeps_a_worker: false,
+            new_template_at: None,
+            recommends: false,
             company: true,
             boot: (Duration::from_secs(random.random_range(25..50)), Duration::from_secs(random.random_range(50..110))),
             reclaims_per_hour: if random.random_bool(0.5) { random.random_range(0.0..0.05) } else { 0.0 },
@@ -183,6 +189,10 @@ impl Scenario {
         if random.random_bool(0.2) {
             self.settings.policy.replacement = None;
         }
+        if random.random_bool(0.15) {
+            self.new_template_at = Some(span(self.hours * random.random_range(0.1..0.4)));
+        }
+        self.recommends = random.random_bool(0.3);
     }
 
     /// Keeps a second pool, if there is one, for some of the workloads: it is tainted, and they tolerate and want it.
@@ -222,6 +232,8 @@ impl Scenario {
             daemon_sets: Vec::new(),
             workers,
             keeps_a_worker: false,
+            new_template_at: None,
+            recommends: false,
             company: true,
             boot: (Duration::from_secs(40), Duration::from_mins(1)),
             reclaims_per_hour: 0.0,
@@ -362,6 +374,7 @@ impl Scenario {
                 }
             }
         }
+        (ec2.new_template_at, ec2.recommends) = (self.new_template_at, self.recommends);
         let promises = Promises {
             policy: self.settings.policy.clone(),
             drain_timeout: self.settings.operations.drain_timeout,
@@ -405,7 +418,7 @@ impl Scenario {
             let zone = self.zones[index as usize % self.zones.len()].clone();
             let Some(kind) = pool.types.iter().find_map(|name| Kind::named(name)) else { continue };
             let operation = format!("op-begin-{index}").as_str().into();
-            let tags = tags(&self.settings.cluster, &pool.name, &operation, Epoch(0));
+            let tags = tags(&self.settings.cluster, &pool.name, &operation, Epoch(0), &format!("lt-{}:1", pool.name));
             let id = truth.ec2.add(kind, zone.clone(), Market::OnDemand, kind.price, tags, Duration::ZERO);
             if let Some(machine) = truth.ec2.machines.get_mut(&id) {
                 machine.state = InstanceState::Running;
@@ -489,7 +502,13 @@ fn base_policy(pools: Vec<PoolSettings>) -> Policy {
             most_at_once: 50,
         },
         consolidation: Some(Consolidation { cpu_below: 0.5, memory_below: 0.6, sustain: minutes(30) }),
-        replacement: Some(Replacement { saving_lasts: Duration::from_hours(12), price_of_a_move: 0.002, balances_zones: true }),
+        replacement: Some(Replacement {
+            saving_lasts: Duration::from_hours(12),
+            price_of_a_move: 0.002,
+            balances_zones: true,
+            drifted: true,
+            recommended: true,
+        }),
         rest: OfferRest {
             first: minutes(5),
             longest: minutes(60),

@@ -41,7 +41,7 @@ impl Truth {
         let bounds = self.oracle.promises.policy.pools.iter().find(|it| it.name == *pool).map(|it| it.bounds(self.wall()));
         let changed = bounds.map(|bounds| (bounds.min, bounds.max)) != before;
         if let Some(cause) = self.succeeds(&request.token) {
-            // Age has no end; what is better can only come about so often.
+            // Age has no end; everything else can only come about so often.
             let settled = self.oracle.settled.as_mut().map(|settled| &mut settled.successors);
             let number = settled.map_or(0, |number| {
                 *number += u32::from(cause != ReplacementCause::Expired);

@@ -67,6 +67,7 @@ scenarios! {
     notices::strangers_live,
     packing::mixed_pods,
     packing::three_half_empty_nodes_become_two,
+    packing::a_dear_node_is_replaced,
     reality::pods_get_nodes,
     reality::the_maximum_holds,
     reality::empty_nodes_go,

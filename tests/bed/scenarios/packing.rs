@@ -116,6 +116,45 @@ pub async fn three_half_empty_nodes_become_two(bed: &mut Bed) -> Result<()> {
     .await
 }
 
+/// The pool's only on-demand node may be spot after all: its successor comes first, then its pod moves, and it goes.
+pub async fn a_dear_node_is_replaced(bed: &mut Bed) -> Result<()> {
+    let configuration = Configuration { min: 1, max: 4, spot_share: 1.0, ..Configuration::default().hasty() };
+    let mut daemon = fleet(bed, &Configuration { scale_down: false, ..configuration.clone() }).await?;
+    bed.cluster.apply(&Workload::new("web", 2, "1000m", "64Mi").ending_in("2s")).await?;
+    bed.cluster.wait_for_running("web", 2, SOON).await?;
+    quiet(&daemon).await?;
+    let dear = bed.cluster.workers().await?;
+    ensure!(dear.len() == 2, "not one node for each pod: {:?}", dear.keys());
+    daemon.terminate(SOON).await?;
+
+    bed.exporter.set_load_of_all(Load::Fixed { cpu: 0.52, memory: 0.2 });
+    let toml = Configuration { on_demand_base: 0, replacement: true, ..configuration }.toml(bed);
+    let mark = bed.proxy.mark();
+    let mut daemon = bed.start_daemon("beta", &toml)?;
+    daemon.ready(SOON).await?;
+    let mut most = 0;
+    until("the on-demand node's end", LATER, async || {
+        most = most.max(bed.cluster.workers().await?.len());
+        Ok(if terminated_since(bed, mark).len() == 1 { Seen::Done(()) } else { Seen::NotYet(format!("{most} nodes")) })
+    })
+    .await?;
+    ensure!(most == 3, "the successor did not come before the end: {most} nodes at most");
+    bed.cluster.wait_for_running("web", 2, SOON).await?;
+    let ledger = settled(bed, &daemon).await?;
+    let (bought, retired) = (ledger.of("launch", "done"), ledger.of("retire", "done"));
+    let successors: Vec<_> = bought.iter().filter(|launch| launch.body["order"]["reason"]["why"] == "successor").collect();
+    ensure!(successors.len() == 1 && successors[0].body["order"]["market"] == "spot", "{:?}", ledger.operations);
+    ensure!(retired.len() == 1 && retired[0].body["order"]["market"] == "on-demand", "{:?}", ledger.operations);
+    ensure!(retired[0].body["order"]["reason"]["cause"] == "cheaper", "{}", retired[0].body);
+    let status = daemon.get_json("/api/v1/status").await?;
+    println!("  the on-demand node is spot now: {} micro-dollars an hour", status["plan"]["pools"][0]["price"]);
+    holds("the fleet rests", Duration::from_secs(8), async || {
+        let left = bed.cluster.workers().await?.len();
+        Ok(if left == 2 && launched_since(bed, mark) == 1 { Seen::Done(()) } else { Seen::NotYet(format!("{left} nodes")) })
+    })
+    .await
+}
+
 fn node(pod: &Pod) -> &str {
     pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
 }
