@@ -141,6 +141,7 @@ pub fn snapshot(nodes: usize, pods: Vec<Pod>, load: f64) -> Snapshot {
         prices: Arc::default(),
         metrics: BTreeMap::new(),
         operations: BTreeMap::new(),
+        templates: BTreeMap::new(),
         pause: None,
     }
 }
