@@ -82,6 +82,7 @@ fn summary(path: &Path, config: &Config) -> String {
     let prices = &config.prices;
     let listed = prices.on_demand.len();
     let share = prices.spot_ratio * 100.0;
-    let prices = format!("  prices of {} for {listed} types, spot at {share:.0} % of them\n", prices.as_of);
+    let spot = if prices.read_spot { "as EC2 says, or else at" } else { "at" };
+    let prices = format!("  prices of {} for {listed} types, spot {spot} {share:.0} % of them\n", prices.as_of);
     std::iter::once(head).chain(pools).chain([turn, prices]).collect()
 }

@@ -20,6 +20,7 @@ pub fn settings(config: &Config, owner: &str) -> Settings {
             drain_timeout: operations.drain_timeout,
             retry: operations.retry,
             interruption_margin: operations.interruption_margin,
+            batch: operations.batch,
         },
         templates: config.pools.iter().map(|pool| (pool.pool.clone(), template(pool))).collect(),
     }

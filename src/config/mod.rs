@@ -147,6 +147,8 @@ pub struct OperationsConfig {
     pub retry: Duration,
     /// How long before a spot instance's end the drain stops waiting.
     pub interruption_margin: Duration,
+    /// How long a purchase for pods that cannot be scheduled waits for more of them.
+    pub batch: Duration,
 }
 
 /// `[http]`: where the daemon answers.
@@ -214,6 +216,8 @@ pub struct PricesConfig {
     pub as_of: String,
     /// On-demand price by instance type.
     pub on_demand: BTreeMap<InstanceType, HourlyPrice>,
-    /// The expected spot price as a share of the on-demand price.
+    /// EC2 is asked for the spot prices of the zones.
+    pub read_spot: bool,
+    /// The expected spot price as a share of the on-demand price, where EC2 does not tell.
     pub spot_ratio: f64,
 }

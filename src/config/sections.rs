@@ -128,6 +128,7 @@ pub(super) fn operations(root: &Section<'_>) -> OperationsConfig {
         // A spot instance has two minutes.
         retry: section.duration("retry", Duration::from_millis(100)..=Duration::from_secs(5)),
         interruption_margin: section.duration("interruption_margin", Duration::ZERO..=Duration::from_secs(110)),
+        batch: section.duration("batch", Duration::ZERO..=Duration::from_secs(1)),
     };
     section.finish();
     config
@@ -273,7 +274,7 @@ pub(super) fn prices(root: &Section<'_>) -> PricesConfig {
     const EXPECTED: &str = "must be dollars per hour above 0";
     let section = root.table("prices");
     let as_of = section.day("as_of");
-    let spot_ratio = section.share("spot_ratio");
+    let (read_spot, spot_ratio) = (section.flag("read_spot"), section.share("spot_ratio"));
     let mut on_demand = BTreeMap::new();
     for (name, value) in section.free("on_demand") {
         match as_number(value).filter(|price| *price > 0.0 && *price < 10_000.0) {
@@ -284,7 +285,7 @@ pub(super) fn prices(root: &Section<'_>) -> PricesConfig {
         }
     }
     section.finish();
-    PricesConfig { as_of, on_demand, spot_ratio }
+    PricesConfig { as_of, on_demand, read_spot, spot_ratio }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "prices are above 0 and below a million dollars")]

@@ -8,7 +8,6 @@ use crate::ports::{Clock, Cloud, CloudError, Cluster, Ledger, LedgerError, Measu
 use futures::future::join_all;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What the sources said. The journal is added when the plan is made, so that it is the newest.
 pub struct Observation {
@@ -26,9 +25,6 @@ pub struct Observation {
     pub pause: Result<Option<Pause>, LedgerError>,
 }
 
-/// Pods that become unschedulable together are served together: so long a turn waits for more of them.
-const BATCH_IDLE: Duration = Duration::from_millis(100);
-
 /// Asks every source, Kubernetes last, so that what it shows is the newest. An urgent turn does not
 /// wait for Prometheus, which it does not need.
 pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: bool) -> Observation {
@@ -43,7 +39,7 @@ pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: b
     let listed_at = world.clock().now();
     let batch = async {
         if urgent {
-            tokio::time::sleep(BATCH_IDLE).await;
+            tokio::time::sleep(settings.operations.batch).await;
         }
     };
     let ((), instances, catalogue, utilisation, metrics, pause) =

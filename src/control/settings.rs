@@ -45,6 +45,8 @@ pub struct Operations {
     pub retry: Duration,
     /// How long before a spot instance's end the drain stops waiting.
     pub interruption_margin: Duration,
+    /// Pods that become unschedulable together are served together: so long an urgent turn waits for more of them.
+    pub batch: Duration,
 }
 
 /// A launch template and its version.

@@ -398,6 +398,9 @@ pub struct Finding {
     pub wants: i64,
     /// Why it was not, or not wholly, followed.
     pub hold: Option<Hold>,
+    /// Nodes that were looked at and do not go although others do, each with its reason (bounded).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<String>,
 }
 
 /// A pod that no node of ours could ever take.

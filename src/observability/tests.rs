@@ -26,7 +26,7 @@ fn plan() -> Plan {
             price_after: HourlyPrice(0),
             cpu: Some(0.71),
             memory: Some(0.5),
-            findings: vec![Finding { rule: "cpu".into(), evidence: String::new(), wants: 1, hold }],
+            findings: vec![Finding { rule: "cpu".into(), evidence: String::new(), wants: 1, hold, passed_over: Vec::new() }],
         }],
         holds: vec![Hold::Paused { reason: "x".into() }],
         pending: 5,

@@ -109,6 +109,7 @@ impl Outcome {
             evidence: format!("{} pods covered by nodes that exist or boot, {} buy nodes, {waiting} held", self.covered, self.served),
             wants: i64::from(bought),
             hold,
+            passed_over: Vec::new(),
         }
     }
 }

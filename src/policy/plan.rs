@@ -117,6 +117,9 @@ fn alerts(cluster: &ClusterView, memory: &Memory, now: Timestamp) -> Vec<Alert> 
     stopped.chain(markets).chain(refused).chain(incidents).chain(unidentified).collect()
 }
 
+/// Why no node of a pool goes now: what was read, and what stands in the way.
+type Refusal = (String, Option<Hold>);
+
 /// What the rules of each pool said.
 type Verdicts = BTreeMap<PoolName, (Result<PoolLoad, NoLoad>, Vec<Verdict>)>;
 
@@ -314,12 +317,18 @@ impl<'a> Turn<'a> {
             }
         }
         let evidence = format!("{have} workers stay or come, {} to {} allowed", bounds.min, bounds.max);
-        Finding { rule: RuleName::from("bounds"), evidence, wants: i64::from(missing), hold }
+        Finding { rule: RuleName::from("bounds"), evidence, wants: i64::from(missing), hold, passed_over: Vec::new() }
     }
 
     /// Buys what a rule wants beyond what boots already.
     fn follow(&self, board: &mut Board<'a>, buyer: &mut Buyer<'a>, pool: &PoolSettings, verdict: &Verdict, memory: &PoolMemory) -> Finding {
-        let mut finding = Finding { rule: verdict.rule.clone(), evidence: verdict.evidence.clone(), wants: 0, hold: verdict.hold.clone() };
+        let mut finding = Finding {
+            rule: verdict.rule.clone(),
+            evidence: verdict.evidence.clone(),
+            wants: 0,
+            hold: verdict.hold.clone(),
+            passed_over: Vec::new(),
+        };
         let Some(demand) = &verdict.demand else { return finding };
         let mut open = self.open_demand(demand, pool, buyer);
         let noise = NOISE * demand.amount();
@@ -449,7 +458,13 @@ fn headroom_finding(pool: &PoolSettings, outcome: &Outcome, buyer: &Buyer<'_>) -
     }
     let (short, hold) = outcome.short.get(&pool.name).map_or((0, None), |(short, hold)| (*short, Some(hold.clone())));
     let evidence = format!("{short} pods of the headroom have no room");
-    Some(Finding { rule: RuleName::from("headroom"), evidence, wants: i64::from(buyer.bought_for_headroom(&pool.name)), hold })
+    Some(Finding {
+        rule: RuleName::from("headroom"),
+        evidence,
+        wants: i64::from(buyer.bought_for_headroom(&pool.name)),
+        hold,
+        passed_over: Vec::new(),
+    })
 }
 
 /// Notes that pods buy what is being given back: the next removal waits longer, and longer each

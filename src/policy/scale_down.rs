@@ -76,6 +76,14 @@ pub fn whole(share: f64) -> u32 {
     (share + 1e-9).floor() as u32
 }
 
+/// Nodes that go together.
+pub struct Choice<'a> {
+    /// They themselves.
+    pub going: Vec<(Member<'a>, &'a Node)>,
+    /// Why others do not (bounded).
+    pub passed_over: Vec<String>,
+}
+
 /// What a choice of nodes is made from.
 pub struct Chooser<'c, 'a> {
     /// The settings.
@@ -96,8 +104,8 @@ pub struct Chooser<'c, 'a> {
 
 impl<'a> Chooser<'_, 'a> {
     /// Chooses up to `most` nodes of a pool that go together: least disruption for each dollar saved first, each of
-    /// them and all of them together only if their pods find places in more than one order. `is_spared` tells whether the pool's load allows
-    /// it that so much capacity goes.
+    /// them and all of them together only if their pods find places in more than one order. `is_spared` tells whether
+    /// the pool's load allows it that so much capacity goes. Gives besides why others were passed over (bounded).
     ///
     /// # Errors
     /// Why none may go: the reasons of the first candidates (bounded).
@@ -106,7 +114,7 @@ impl<'a> Chooser<'_, 'a> {
         pool: &PoolSettings,
         most: usize,
         is_spared: impl Fn(&Resources) -> Result<(), String>,
-    ) -> Result<Vec<(Member<'a>, &'a Node)>, Vec<String>> {
+    ) -> Result<Choice<'a>, Vec<String>> {
         let pods = pods_by_node(self.cluster);
         let (mut candidates, mut refusals) = self.candidates(pool, &pods);
         let mut balance = Balance::of(self.fleet, pool);
@@ -144,7 +152,7 @@ impl<'a> Chooser<'_, 'a> {
             chosen.truncate(chosen.len() / 2);
         }
         refusals.truncate(REFUSALS_TOLD);
-        if chosen.is_empty() { Err(refusals) } else { Ok(chosen) }
+        if chosen.is_empty() { Err(refusals) } else { Ok(Choice { going: chosen, passed_over: refusals }) }
     }
 
     /// Gives the node of the pool, if it may go and its pods would find places on the nodes that stay, or on `more` that

@@ -1,6 +1,9 @@
 //! What the pools can buy: the configuration joined with what EC2 knows of subnets,
 //! launch templates, instance types and where they are offered.
 
+mod spot;
+
+use self::spot::SpotPrices;
 use super::super::aws::{Failure, Kind};
 use super::super::retry::retried;
 use super::super::system_clock::SystemClock;
@@ -116,6 +119,8 @@ struct Facts {
     templates: BTreeMap<PoolName, Template>,
     types: BTreeMap<InstanceType, Machine>,
     offered: BTreeSet<(InstanceType, Zone)>,
+    /// Spot prices of now, as far as EC2 tells them.
+    spot: SpotPrices,
 }
 
 /// The version of a launch template that a pool uses.
@@ -149,9 +154,14 @@ impl Source<'_> {
     pub(super) async fn read(&self, pools: &[PoolLaunch], prices: &PricesConfig, region: &str) -> Result<Catalogue, CloudError> {
         let asked = self.clock.now();
         let types: BTreeSet<InstanceType> = pools.iter().flat_map(|pool| pool.instance_types.iter().cloned()).collect();
-        let (zones, templates, types_known, offered) =
-            tokio::try_join!(self.zones(pools), self.templates(pools), self.types(&types), self.offered(&types))?;
-        let facts = Facts { zones, templates, types: types_known, offered };
+        let (zones, templates, types_known, offered, spot) = tokio::try_join!(
+            self.zones(pools),
+            self.templates(pools),
+            self.types(&types),
+            self.offered(&types),
+            self.spot_prices(&types, prices)
+        )?;
+        let facts = Facts { zones, templates, types: types_known, offered, spot };
         let (catalogue, doubts) = assemble(pools, prices, region, &facts);
         for doubt in doubts {
             warn!(doubt, "an offer is left out of the catalogue");
@@ -333,17 +343,17 @@ fn assemble(pools: &[PoolLaunch], prices: &PricesConfig, region: &str, facts: &F
             }
         }
     }
-    let prices = Arc::new(all_prices(prices, &facts.zones));
+    let prices = Arc::new(all_prices(prices, facts));
     (Catalogue { offers: Arc::new(offers), template_versions, prices, read_at: None }, doubts.into_iter().collect())
 }
 
 /// Lists what every priced type costs in every zone of the pools, whether a pool may buy it or not: instances of
 /// types that no pool buys any more still run.
-fn all_prices(prices: &PricesConfig, zones: &BTreeMap<SubnetId, Zone>) -> BTreeMap<OfferKey, HourlyPrice> {
+fn all_prices(prices: &PricesConfig, facts: &Facts) -> BTreeMap<OfferKey, HourlyPrice> {
     let mut known = BTreeMap::new();
-    for zone in zones.values() {
+    for zone in facts.zones.values() {
         for (instance_type, on_demand) in &prices.on_demand {
-            for (market, price) in markets(*on_demand, prices) {
+            for (market, price) in markets((instance_type, zone), *on_demand, prices, facts) {
                 known.insert(OfferKey { instance_type: instance_type.clone(), zone: zone.clone(), market }, price);
             }
         }
@@ -351,8 +361,14 @@ fn all_prices(prices: &PricesConfig, zones: &BTreeMap<SubnetId, Zone>) -> BTreeM
     known
 }
 
-fn markets(on_demand: HourlyPrice, prices: &PricesConfig) -> [(Market, HourlyPrice); 2] {
-    [(Market::OnDemand, on_demand), (Market::Spot, spot_price(on_demand, prices.spot_ratio))]
+fn markets(
+    (instance_type, zone): (&InstanceType, &Zone),
+    on_demand: HourlyPrice,
+    prices: &PricesConfig,
+    facts: &Facts,
+) -> [(Market, HourlyPrice); 2] {
+    let spot = facts.spot.get(&(instance_type.clone(), zone.clone())).copied();
+    [(Market::OnDemand, on_demand), (Market::Spot, spot.unwrap_or_else(|| spot_price(on_demand, prices.spot_ratio)))]
 }
 
 /// Makes the offers of a type in a subnet, on demand and spot.
@@ -374,7 +390,9 @@ fn offers_of(
     if allocatable.cpu.0 == 0 || allocatable.memory.0 == 0 {
         return Err("has nothing left after the reservations".to_owned());
     }
-    let bought = markets(on_demand, prices).into_iter().filter(|(market, _)| machine.spot || *market == Market::OnDemand);
+    let bought = markets((instance_type, zone), on_demand, prices, facts)
+        .into_iter()
+        .filter(|(market, _)| machine.spot || *market == Market::OnDemand);
     let offers = bought.map(|(market, price)| Offer {
         key: OfferKey { instance_type: instance_type.clone(), zone: zone.clone(), market },
         pool: pool.pool.clone(),
@@ -449,7 +467,12 @@ mod tests {
     }
 
     fn prices() -> PricesConfig {
-        PricesConfig { as_of: "2026-01-01".into(), on_demand: BTreeMap::from([("m5.large".into(), HourlyPrice(96_000))]), spot_ratio: 0.4 }
+        PricesConfig {
+            as_of: "2026-01-01".into(),
+            on_demand: BTreeMap::from([("m5.large".into(), HourlyPrice(96_000))]),
+            read_spot: true,
+            spot_ratio: 0.4,
+        }
     }
 
     fn facts() -> Facts {
@@ -460,6 +483,7 @@ mod tests {
             templates: BTreeMap::from([("general".into(), Template { version: "4".into(), root_volume: Some(20) })]),
             types: BTreeMap::from([(large.clone(), Machine { cpus: 2, memory_mib: 8192, architecture: "amd64", spot: true })]),
             offered: BTreeSet::from([(large.clone(), a), (large, b)]),
+            spot: SpotPrices::new(),
         }
     }
 
@@ -482,6 +506,17 @@ mod tests {
         assert_eq!(spot.allocatable.ephemeral_storage, Bytes((20 << 30) / 100 * 85));
         assert_eq!(spot.labels[ZONE_LABEL], "eu-central-1a", "a fact wins over the configuration");
         assert_eq!((spot.labels["team"].as_str(), spot.labels[MARKET_LABEL].as_str()), ("red", "spot"));
+    }
+
+    #[test]
+    fn a_spot_price_that_ec2_tells_holds_for_its_zone() {
+        let mut told = facts();
+        told.spot.insert(("m5.large".into(), "eu-central-1b".into()), HourlyPrice(31_000));
+        let (catalogue, _) = assemble(&[pool()], &prices(), "eu-central-1", &told);
+        let spot = catalogue.offers.iter().filter(|offer| offer.key.market == Market::Spot);
+        let spot: Vec<(&str, u64)> = spot.map(|offer| (offer.key.zone.as_str(), offer.price.0)).collect();
+        assert_eq!(spot, [("eu-central-1a", 38_400), ("eu-central-1b", 31_000)]);
+        assert!(catalogue.offers.iter().all(|offer| catalogue.prices[&offer.key] == offer.price));
     }
 
     #[test]

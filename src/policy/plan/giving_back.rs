@@ -1,6 +1,6 @@
 //! Which nodes a turn gives back: strays, and what the pools do not need.
 
-use super::{Turn, Verdicts, cooling_down, to_float};
+use super::{Refusal, Turn, Verdicts, cooling_down, to_float};
 use crate::model::memory::{Memory, PoolMemory, Streak};
 use crate::model::plan::{Finding, Hold, NodeRef, RetireReason};
 use crate::model::{Action, Node, OperationId, Resources, RetireOrder, RuleName};
@@ -24,7 +24,7 @@ impl<'a> Turn<'a> {
             let (load, pool_verdicts) = &verdicts[&pool.name];
             let rule = RuleName::from("scale_down");
             let finding = match self.removals(pool, bounds, load, pool_verdicts, &kept, memory) {
-                Ok(orders) => {
+                Ok((orders, passed_over)) => {
                     let kept = memory.pools.entry(pool.name.clone()).or_default();
                     if kept.regretted < kept.last_down {
                         kept.regrets = 0;
@@ -33,9 +33,9 @@ impl<'a> Turn<'a> {
                     let number = count(orders.len());
                     let evidence = orders.first().map(|order| order.reason.to_string()).unwrap_or_default();
                     self.plan.actions.extend(orders.into_iter().map(Action::Retire));
-                    Finding { rule, evidence, wants: -i64::from(number), hold: None }
+                    Finding { rule, evidence, wants: -i64::from(number), hold: None, passed_over }
                 }
-                Err((evidence, hold)) => Finding { rule, evidence, wants: 0, hold },
+                Err((evidence, hold)) => Finding { rule, evidence, wants: 0, hold, passed_over: Vec::new() },
             };
             if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
                 report.findings.push(finding);
@@ -52,7 +52,7 @@ impl<'a> Turn<'a> {
         verdicts: &[Verdict],
         kept: &PoolMemory,
         memory: &Memory,
-    ) -> Result<Vec<RetireOrder>, (String, Option<Hold>)> {
+    ) -> Result<(Vec<RetireOrder>, Vec<String>), Refusal> {
         let down = &self.settings.scale_down;
         let staying = self.fleet.staying(&pool.name);
         let above_maximum = staying > bounds.max;
@@ -105,11 +105,12 @@ impl<'a> Turn<'a> {
         let chooser = Chooser { spare: if above_maximum { &[] } else { self.spare }, ..self.chooser(memory) };
         let chosen = chooser.choose(pool, most as usize, |gone| self.is_spared(load, gone));
         let chosen = chosen.map_err(|why| (evidence.clone(), Some(Hold::NoCandidate { why })))?;
-        Ok(chosen.into_iter().map(|(member, node)| order(pool, member, node, reason.clone())).collect())
+        let orders = chosen.going.into_iter().map(|(member, node)| order(pool, member, node, reason.clone()));
+        Ok((orders.collect(), chosen.passed_over))
     }
 
     /// Gives the pool's load where a removal may rest on it.
-    pub(super) fn sound<'l>(&self, load: &'l Result<PoolLoad, NoLoad>) -> Result<&'l PoolLoad, (String, Option<Hold>)> {
+    pub(super) fn sound<'l>(&self, load: &'l Result<PoolLoad, NoLoad>) -> Result<&'l PoolLoad, Refusal> {
         let coverage = || rules::coverage(self.settings, &self.fleet, &self.snapshot.utilisation);
         match load.as_ref().map_err(Clone::clone).and_then(|load| coverage().map(|()| load)) {
             Ok(load) => Ok(load),

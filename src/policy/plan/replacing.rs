@@ -1,7 +1,7 @@
 //! Which nodes are replaced although they could stay: what takes their place is bought first, and they go once it is there.
 
 use super::giving_back::order;
-use super::{Turn, Verdicts};
+use super::{Refusal, Turn, Verdicts};
 use crate::model::memory::{Memory, Succession};
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::{Finding, Hold, LaunchReason, ReplacementCause, RetireReason};
@@ -30,9 +30,6 @@ const GIVEN_UP: SignedDuration = SignedDuration::from_hours(24);
 const DEARER_FOR_BALANCE: f64 = 1.05;
 /// So much of its greatest age a node may miss, so that not all go on one day.
 const JITTER: f64 = 0.1;
-
-/// Why no node of a pool is replaced now: what was read, and what stands in the way.
-type Refusal = (String, Option<Hold>);
 
 /// A node that may go, and what may speak for it.
 struct Candidate<'t, 'a> {
@@ -70,11 +67,11 @@ impl<'a> Turn<'a> {
                         Action::Launch(order) => i64::from(order.count),
                         Action::Retire(_) => -1,
                     });
-                    let finding = Finding { rule, evidence: words(&actions), wants: wants.sum(), hold: None };
+                    let finding = Finding { rule, evidence: words(&actions), wants: wants.sum(), hold: None, passed_over: Vec::new() };
                     self.plan.actions.extend(actions);
                     finding
                 }
-                Err((evidence, hold)) => Finding { rule, evidence, wants: 0, hold },
+                Err((evidence, hold)) => Finding { rule, evidence, wants: 0, hold, passed_over: Vec::new() },
             };
             if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
                 report.findings.push(finding);

@@ -32,6 +32,12 @@ fn gives_the_least_loaded_node_back_after_ten_idle_minutes() {
     let plan = scene.turn(after(10));
     assert_eq!(first(&plan), Some("n2"));
     assert!(matches!(retirements(&plan)[0].reason, RetireReason::Underused { .. }));
+    scene.memory.pools.get_mut("workers").expect("the pool").last_down = None;
+    let node = scene.view.nodes.get_mut("n1").expect("the node");
+    node.keep = Some("node-fleet.io/do-not-remove".into());
+    let findings = scene.turn(after(10)).pools.remove(0).findings;
+    let passed_over = findings.into_iter().find(|finding| finding.wants < 0).map(|finding| finding.passed_over);
+    assert_eq!(passed_over, Some(vec!["n1: it is annotated node-fleet.io/do-not-remove".to_owned()]));
 }
 
 #[test]

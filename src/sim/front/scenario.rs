@@ -566,6 +566,7 @@ fn settings(policy: Policy) -> Settings {
             drain_timeout: Duration::from_mins(5),
             retry: Duration::from_secs(1),
             interruption_margin: Duration::from_secs(30),
+            batch: Duration::from_millis(100),
         },
         templates: templates.collect(),
         policy,

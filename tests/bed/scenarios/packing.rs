@@ -128,7 +128,7 @@ pub async fn a_dear_node_is_replaced(bed: &mut Bed) -> Result<()> {
     daemon.terminate(SOON).await?;
 
     bed.exporter.set_load_of_all(Load::Fixed { cpu: 0.52, memory: 0.2 });
-    let toml = Configuration { on_demand_base: 0, replacement: true, ..configuration }.toml(bed);
+    let toml = Configuration { on_demand_base: 0, replacement: true, read_spot: true, ..configuration }.toml(bed);
     let mark = bed.proxy.mark();
     let mut daemon = bed.start_daemon("beta", &toml)?;
     daemon.ready(SOON).await?;
@@ -144,6 +144,10 @@ pub async fn a_dear_node_is_replaced(bed: &mut Bed) -> Result<()> {
     let (bought, retired) = (ledger.of("launch", "done"), ledger.of("retire", "done"));
     let successors: Vec<_> = bought.iter().filter(|launch| launch.body["order"]["reason"]["why"] == "successor").collect();
     ensure!(successors.len() == 1 && successors[0].body["order"]["market"] == "spot", "{:?}", ledger.operations);
+    let (zone, price) = (&successors[0].body["order"]["zone"], &successors[0].body["order"]["price"]);
+    let kind = successors[0].body["order"]["instance_types"][0].as_str().unwrap_or_default();
+    let told = crate::offers::INSTANCE_TYPES[kind].price(crate::offers::Market::Spot, zone.as_str().unwrap_or_default());
+    ensure!(price.as_f64().is_some_and(|price| (price / 1e6 - told).abs() < 2e-6), "spot costs {told} in {zone}, and not {price}");
     ensure!(retired.len() == 1 && retired[0].body["order"]["market"] == "on-demand", "{:?}", ledger.operations);
     ensure!(retired[0].body["order"]["reason"]["cause"] == "cheaper", "{}", retired[0].body);
     let status = daemon.get_json("/api/v1/status").await?;
