@@ -159,14 +159,15 @@ impl<'a> Turn<'a> {
     }
 
     /// Tells whether the nodes that stay would be within their targets without so much capacity.
-    pub(super) fn is_spared(&self, load: &PoolLoad, gone: &Resources) -> Result<(), String> {
-        let busier = load.cpu * load.cores / (load.cores - gone.cpu.cores()).max(0.001);
-        let fuller = load.memory * load.bytes / (load.bytes - to_float(gone.memory.0)).max(1.0);
+    fn is_spared(&self, load: &PoolLoad, gone: &Resources) -> Result<(), String> {
         let up = &self.settings.scale_up;
-        if busier > up.cpu_target || fuller > up.memory_target {
-            return Err(format!("without it cpu would be {:.1} % and memory {:.1} %", busier * 100.0, fuller * 100.0));
-        }
-        Ok(())
+        is_within(load, gone, up.cpu_target, up.memory_target)
+    }
+
+    /// Tells whether the nodes that stay when one has been replaced would ask for no more capacity.
+    pub(super) fn is_replaced(&self, load: &PoolLoad, gone: &Resources) -> Result<(), String> {
+        let up = &self.settings.scale_up;
+        is_within(load, gone, up.cpu_above, up.memory_above)
     }
 
     fn too_many_unready(&self) -> Option<(u32, u32)> {
@@ -186,6 +187,15 @@ impl<'a> Turn<'a> {
         let open = self.snapshot.operations.values().find(|operation| !operation.is_over() && *operation.pool() == pool.name);
         open.map(|operation| operation.id().clone()).or_else(|| bought.then(|| "of this turn".into()))
     }
+}
+
+fn is_within(load: &PoolLoad, gone: &Resources, cpu: f64, memory: f64) -> Result<(), String> {
+    let busier = load.cpu * load.cores / (load.cores - gone.cpu.cores()).max(0.001);
+    let fuller = load.memory * load.bytes / (load.bytes - to_float(gone.memory.0)).max(1.0);
+    if busier > cpu || fuller > memory {
+        return Err(format!("without it cpu would be {:.1} % and memory {:.1} %", busier * 100.0, fuller * 100.0));
+    }
+    Ok(())
 }
 
 /// Says which rule keeps every node.

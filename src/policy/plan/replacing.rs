@@ -115,7 +115,7 @@ impl<'a> Turn<'a> {
             return hold(why);
         }
         let goes = self.chooser(memory).may_go_alone(pool, name, &[]);
-        let goes = goes.and_then(|(member, node)| self.is_spared(load, &node.allocatable).map(|()| (member, node)));
+        let goes = goes.and_then(|(member, node)| self.is_replaced(load, &node.allocatable).map(|()| (member, node)));
         let (member, node) = goes.map_err(|why| (evidence, Some(Hold::NoCandidate { why: vec![format!("{name}: {why}")] })))?;
         memory.successions.remove(name);
         memory.pools.entry(pool.name.clone()).or_default().last_down = Some(self.now);
@@ -282,7 +282,7 @@ impl<'a> Turn<'a> {
         for (offer, _) in &nodes {
             gone.subtract(&offer.allocatable);
         }
-        self.is_spared(load, &gone).ok()?;
+        self.is_replaced(load, &gone).ok()?;
         chooser.may_go_alone(pool, &node.name, &nodes).ok()?;
         let reason = LaunchReason::Successor { node: node.name.clone(), cause, evidence: evidence.clone() };
         let mut orders = buyer.orders(&board);

@@ -53,12 +53,13 @@ fn join(scene: &mut Scene, plan: &Plan) {
     let order = launches(plan)[0].clone();
     scene.view.nodes.insert("n9".into(), node("n9", order.zone.as_str()));
     scene.instances.push(instance("n9", order.zone.as_str(), order.market));
-    *scene = scene.clone().busy(0.4, 0.4);
+    *scene = scene.clone().busy(0.5, 0.4);
 }
 
 #[test]
 fn a_dear_node_goes_once_its_cheaper_successor_is_there() {
-    let mut scene = dear();
+    // Busier than a purchase aims at: a removal would be out of the question.
+    let mut scene = dear().busy(0.7, 0.5);
     let plan = scene.turn(start());
     assert_eq!(successor(&plan), Some(("n0", ReplacementCause::Cheaper)), "{plan:?}");
     assert_eq!((launched(&plan), launches(&plan)[0].market, retirements(&plan).len()), (1, Market::Spot, 0));
@@ -95,8 +96,9 @@ fn a_saving_must_be_worth_the_moves_and_the_double_pay() {
 #[test]
 fn a_node_is_not_replaced_while_anything_stands_in_the_way() {
     type Change = fn(&mut Scene);
-    let rows: [(&str, Change); 11] = [
+    let rows: [(&str, Change); 12] = [
         ("the rule is off", |scene| scene.settings.replacement = None),
+        ("the pool wants more", |scene| *scene = scene.clone().busy(0.71, 0.5)),
         ("scale-down is off", |scene| scene.settings.scale_down.enabled = false),
         ("a pod waits that nothing can hold now", |scene| {
             scene.settings.pools[0].max = 3;

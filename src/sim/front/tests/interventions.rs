@@ -460,3 +460,39 @@ async fn a_node_object_stays_until_the_machine_of_its_last_pods_is_off() {
     assert_eq!(world.count("removes the object"), 1, "{}", world.log());
     world.is_sound();
 }
+
+/// How many workers there are in each zone, and how many of all are on-demand.
+fn lies(truth: &mut Truth) -> (Vec<usize>, usize, usize) {
+    let mut zones = std::collections::BTreeMap::new();
+    let (mut all, mut on_demand) = (0, 0);
+    for machine in truth.ec2.living().filter(|machine| machine.pool().is_some()) {
+        *zones.entry(machine.zone.clone()).or_insert(0) += 1;
+        all += 1;
+        on_demand += usize::from(machine.market == Market::OnDemand);
+    }
+    (zones.into_values().collect(), all, on_demand)
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_an_hour_without_spot_the_fleet_returns_to_its_share_and_to_even_zones() {
+    let mut scenario = Scenario::quiet(1, 1000.0, 1);
+    scenario.workers = 1;
+    scenario.faults = vec![Planned { fault: Fault::NoSpotAnywhere, at: MINUTE, lasts: Duration::from_hours(1) }];
+    let world = Stage::begin(scenario);
+    pass(MINUTE * 2).await;
+    world.load(9.0);
+    world.until("room for all", MINUTE * 10, |truth| truth.kubernetes.waits() == 0 && truth.marks > 0).await;
+    let (_, all, on_demand) = world.with(lies);
+    assert_eq!(all, on_demand, "there is no spot: {}", world.log());
+    pass(Duration::from_hours(5)).await;
+    let (zones, all, on_demand) = world.with(lies);
+    // One is on-demand, and of the others three in ten, rounded up.
+    let share = 1 + (3 * (all - 1)).div_ceil(10);
+    assert!(on_demand <= share, "{on_demand} of {all} are on-demand: {}", world.log());
+    assert!(zones.iter().max().zip(zones.iter().min()).is_some_and(|(most, least)| most - least <= 1), "{zones:?}: {}", world.log());
+    assert_eq!(world.with(|truth| truth.kubernetes.waits()), 0);
+    let bought = world.count(" buys ");
+    pass(Duration::from_hours(6)).await;
+    assert_eq!(world.count(" buys "), bought, "it rests then: {}", world.log());
+    world.is_sound();
+}
