@@ -248,6 +248,7 @@ pub(super) fn replacement(root: &Section<'_>) -> Option<Replacement> {
     let enabled = section.flag("enabled");
     let config = Replacement {
         saving_lasts: section.duration("saving_lasts", Duration::from_mins(1)..=Duration::from_hours(24 * 365)),
+        least_saving: section.share_or_none("least_saving"),
         price_of_a_move: section.number("price_of_a_move", PRICE),
         balances_zones: section.flag("balances_zones"),
         drifted: section.flag("drifted"),

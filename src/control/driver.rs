@@ -160,7 +160,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Runs the operation's next step, after a pause where the last one failed or waits.
 pub async fn step<W: World>(context: Context<W>, mut drive: Drive) -> Stepped {
     let mut amended = context.amended.clone();
-    amended.mark_unchanged();
     let lost = match attempt(&context, &mut drive, &mut amended).await {
         Ok(()) => {
             drive.failures = 0;

@@ -310,9 +310,10 @@ async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32,
         Ok(Termination::NotOurs) => {
             return Ok(state(context, retire, RetireState::RollingBack { reason: NOT_OURS.into() }));
         }
-        // Termination protection, say: nobody but an operator can lift it, and an empty node is of no use.
+        // Termination protection, say: nobody but an operator can lift it, and what is open holds other removals.
         Err(StepError::Cloud(error @ (CloudError::Denied { .. } | CloudError::Invalid { .. })))
-            if retire.order.reason.is_voluntary() && spent > context.settings.operations.drain_timeout =>
+            if !matches!(retire.order.reason, RetireReason::SpotInterruption { .. })
+                && spent > context.settings.operations.drain_timeout =>
         {
             return Ok(state(context, retire, RetireState::RollingBack { reason: error.to_string() }));
         }
@@ -332,10 +333,10 @@ async fn already_ending<W: World>(context: &Context<W>, retire: &Retire) -> Resu
 async fn remove<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, StepError> {
     if let Some(node) = &retire.order.node {
         if let Some(instance) = &retire.order.instance
+            && context.world.cloud().look(instance).await?.is_some()
             && let Some(found) = context.world.cluster().read_node(&node.name).await?
             && found.node.uid == node.uid
             && found.pods.iter().any(|pod| pod.holds_resources() && !pod.stays_with_node())
-            && context.world.cloud().look(instance).await?.is_some()
         {
             return Ok(Next::Pause);
         }

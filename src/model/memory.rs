@@ -62,6 +62,8 @@ pub struct Succession {
     pub cause: ReplacementCause,
     /// The same in words.
     pub evidence: String,
+    /// When its successors were decided on.
+    pub since: Timestamp,
     /// It came to nothing: the node is not looked at again before `until`.
     pub failed: bool,
     /// How long its successors are waited for, and the node after that.

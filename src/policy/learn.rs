@@ -2,7 +2,7 @@
 
 use super::settings::{OfferRest, Settings};
 use super::strays;
-use crate::model::memory::{Incident, Memory, Rest};
+use crate::model::memory::{Incident, Memory, Rest, Succession};
 use crate::model::operation::{LaunchFailure, LaunchState, RetireState};
 use crate::model::plan::{LaunchReason, RetireReason};
 use crate::model::{Launch, OfferKey, Operation, Retire};
@@ -11,6 +11,8 @@ use std::time::Duration;
 
 /// How long an incident is shown.
 const INCIDENT_SHOWN: SignedDuration = SignedDuration::from_hours(1);
+/// So long a node that was to be replaced and could not go stays where it is.
+pub const GIVEN_UP: SignedDuration = SignedDuration::from_hours(24);
 /// A launch that was begun so soon after the pool's last growth is that growth.
 const SAME_TURN: SignedDuration = SignedDuration::from_secs(60);
 
@@ -113,6 +115,12 @@ fn learn_failure(
 fn learn_roll_back(settings: &Settings, memory: &mut Memory, retire: &Retire, reason: &str, now: Timestamp) {
     if let Some(node) = &retire.order.node {
         memory.resting_nodes.insert(node.name.clone(), now + signed(settings.rest.node));
+    }
+    if let (RetireReason::Replaced { cause, evidence }, Some(node)) = (&retire.order.reason, &retire.order.node) {
+        // Its successor is there for nothing; another one would be, too.
+        let (pool, until) = (retire.order.pool.clone(), now + GIVEN_UP);
+        let succession = Succession { pool, cause: *cause, evidence: evidence.clone(), since: now, failed: true, until };
+        memory.successions.insert(node.name.clone(), succession);
     }
     match retire.order.reason {
         RetireReason::Underused { .. }

@@ -369,6 +369,12 @@ impl Balance {
     }
 }
 
+/// Tells whether the pool would have too little on-demand without the member.
+#[must_use]
+pub fn lacks_on_demand(fleet: &Fleet<'_>, pool: &PoolSettings, member: &Member<'_>) -> bool {
+    Balance::of(fleet, pool).without(member).1
+}
+
 /// Groups the pods that hold resources by their node.
 #[must_use]
 pub fn pods_by_node(cluster: &ClusterView) -> BTreeMap<&NodeName, Vec<&Pod>> {

@@ -174,6 +174,8 @@ pub struct Consolidation {
 pub struct Replacement {
     /// How long a lower price is reckoned to last.
     pub saving_lasts: Duration,
+    /// The share of the node's price that must be saved at least, since spot prices come and go.
+    pub least_saving: f64,
     /// What it is worth that a pod is left where it is, in dollars.
     pub price_of_a_move: f64,
     /// Zones with two nodes more than another one lose one to it.

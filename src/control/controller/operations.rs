@@ -82,7 +82,9 @@ impl<W: World> Controller<W> {
 
     pub(super) fn drive(&self, drive: Drive) {
         let Some(grant) = &self.grant else { return };
-        let (context, epoch) = (self.context.clone(), grant.epoch);
+        let (mut context, epoch) = (self.context.clone(), grant.epoch);
+        // What comes from now on is heard by this step.
+        context.amended.mark_unchanged();
         self.spawn(async move { Event::Stepped(epoch, Box::new(step(context, drive).await)) });
     }
 

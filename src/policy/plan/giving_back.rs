@@ -199,7 +199,7 @@ fn is_within(load: &PoolLoad, gone: &Resources, cpu: f64, memory: f64) -> Result
 }
 
 /// Says which rule keeps every node.
-fn vetoed(verdicts: &[Verdict]) -> Option<Hold> {
+pub(super) fn vetoed(verdicts: &[Verdict]) -> Option<Hold> {
     let verdict = verdicts.iter().find(|verdict| verdict.vetoes_removal)?;
     Some(match &verdict.hold {
         Some(bad @ Hold::BadData { .. }) => bad.clone(),

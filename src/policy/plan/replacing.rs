@@ -1,18 +1,22 @@
 //! Which nodes are replaced although they could stay: what takes their place is bought first, and they go once it is there.
 
-use super::giving_back::order;
+use super::giving_back::{order, vetoed};
 use super::{Refusal, Turn, Verdicts};
 use crate::model::memory::{Memory, Succession};
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::{Finding, Hold, LaunchReason, ReplacementCause, RetireReason};
-use crate::model::{Action, InstanceType, LaunchOrder, Node, NodeName, Offer, OfferKey, Operation, OperationId, Resources, RuleName, Zone};
+use crate::model::{
+    Action, InstanceType, LaunchOrder, LaunchState, Market, Node, NodeName, Offer, OfferKey, Operation, OperationId, PoolName, Resources,
+    RuleName, Zone,
+};
 use crate::policy::fit::Board;
 use crate::policy::fleet::{Member, count};
+use crate::policy::learn::GIVEN_UP;
 use crate::policy::pending::{self, Waiting};
 use crate::policy::rules::{NoLoad, PoolLoad};
-use crate::policy::scale_down::{Chooser, load, pods_by_node};
+use crate::policy::scale_down::{Chooser, lacks_on_demand, load, pods_by_node};
 use crate::policy::settings::{PoolSettings, Replacement};
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -24,12 +28,33 @@ const LOOKED_AT: usize = 16;
 const TOGETHER: Duration = Duration::from_mins(10);
 /// Beyond the time in which its successors may join, a node is to go within this time, or stays.
 const TO_GO: SignedDuration = SignedDuration::from_hours(1);
-/// So long a node that could not go stays where it is.
-const GIVEN_UP: SignedDuration = SignedDuration::from_hours(24);
+/// The journal keeps launches that are over for longer than this.
+const JOURNAL_REMEMBERS: SignedDuration = SignedDuration::from_mins(10);
 /// A node in another zone may cost so many times as much.
 const DEARER_FOR_BALANCE: f64 = 1.05;
 /// So much of its greatest age a node may miss, so that not all go on one day.
 const JITTER: f64 = 0.1;
+
+/// What speaks for the pool's rest, and against it.
+struct Ground<'v> {
+    load: &'v Result<PoolLoad, NoLoad>,
+    /// What a rule says against removals.
+    veto: Option<Hold>,
+}
+
+impl Ground<'_> {
+    fn bad_data(&self) -> Option<Hold> {
+        self.veto.clone().filter(|veto| matches!(veto, Hold::BadData { .. }))
+    }
+}
+
+/// What an exchange rests on.
+struct Sound<'v, 'a> {
+    load: &'v PoolLoad,
+    known: &'a Memory,
+    /// A rule wants as many nodes as there are.
+    wanted: bool,
+}
 
 /// A node that may go, and what may speak for it.
 struct Candidate<'t, 'a> {
@@ -49,17 +74,19 @@ struct Exchange {
 impl<'a> Turn<'a> {
     /// Goes on with the replacement of each pool, or begins one.
     pub(super) fn replace(&mut self, known: &'a Memory, memory: &mut Memory, verdicts: &Verdicts) {
+        self.recall(memory);
         for pool in &self.settings.pools {
             if self.settings.replacement.is_none() && pool.max_node_age.is_none() && memory.successions.is_empty() {
                 continue;
             }
             let rule = RuleName::from("replacement");
-            let load = &verdicts[&pool.name].0;
+            let (load, pool_verdicts) = &verdicts[&pool.name];
+            let ground = Ground { load, veto: vetoed(pool_verdicts) };
             let due = memory.successions.iter().find(|(_, succession)| succession.pool == pool.name && !succession.failed);
             let due = due.map(|(name, succession)| (name.clone(), succession.clone()));
             let outcome = match &due {
-                Some((name, succession)) => self.go_on(pool, name, succession, load, memory),
-                None => self.begin(pool, load, known, memory),
+                Some((name, succession)) => self.go_on(pool, name, succession, &ground, memory),
+                None => self.begin(pool, &ground, known, memory),
             };
             let finding = match outcome {
                 Ok(actions) => {
@@ -79,19 +106,53 @@ impl<'a> Turn<'a> {
         }
     }
 
+    /// The journal knows better than the memory which successors there are: one that died between its two writes has
+    /// left a launch that nobody remembers, or a memory of one that never was.
+    fn recall(&self, memory: &mut Memory) {
+        memory.successions.retain(|_, succession| self.settings.pools.iter().any(|pool| pool.name == succession.pool));
+        let mut launched = BTreeMap::new();
+        for operation in self.snapshot.operations.values() {
+            if let Operation::Launch(launch) = operation
+                && let LaunchReason::Successor { node, cause, evidence } = &launch.order.reason
+            {
+                let came = match &launch.state {
+                    LaunchState::Journalled | LaunchState::Joining { .. } => true,
+                    LaunchState::Done { joined, .. } => !joined.is_empty(),
+                    LaunchState::Failed { .. } => false,
+                };
+                launched.insert(node, (launch, *cause, evidence, came));
+            }
+        }
+        memory.successions.retain(|node, succession| {
+            succession.failed || launched.contains_key(node) || self.now.duration_since(succession.since) > JOURNAL_REMEMBERS
+        });
+        for (node, (launch, cause, evidence, came)) in launched {
+            let stays = self.fleet.pool(&launch.order.pool).iter().any(|member| member.serves() && is_node(member, node));
+            if came && stays && !memory.successions.contains_key(node) {
+                let succession = self.succession(&launch.order.pool, cause, evidence.clone(), launch.created);
+                memory.successions.insert(node.clone(), succession);
+            }
+        }
+    }
+
+    fn succession(&self, pool: &PoolName, cause: ReplacementCause, evidence: String, since: Timestamp) -> Succession {
+        let joining = SignedDuration::try_from(self.settings.join_timeout).unwrap_or(SignedDuration::MAX);
+        let until = since + joining.saturating_add(TO_GO);
+        Succession { pool: pool.clone(), cause, evidence, since, failed: false, until }
+    }
+
     /// Gives a node back whose successors are there.
     fn go_on(
         &self,
         pool: &PoolSettings,
         name: &NodeName,
         succession: &Succession,
-        load: &Result<PoolLoad, NoLoad>,
+        ground: &Ground<'_>,
         memory: &mut Memory,
     ) -> Result<Vec<Action>, Refusal> {
         let evidence = format!("node {name}: {}", succession.evidence);
         let hold = |hold| Err((evidence.clone(), Some(hold)));
-        if !self.fleet.pool(&pool.name).iter().any(|member| member.leaving.is_none() && member.node.is_some_and(|node| node.name == *name))
-        {
+        if !self.fleet.pool(&pool.name).iter().any(|member| member.leaving.is_none() && is_node(member, name)) {
             memory.successions.remove(name);
             return Err((format!("node {name} has gone"), None));
         }
@@ -103,9 +164,15 @@ impl<'a> Turn<'a> {
             memory.successions.insert(name.clone(), given_up);
             return Err((format!("node {name} could not go in time, and stays"), None));
         }
-        let load = self.sound(load)?;
+        if !self.settings.scale_down.enabled {
+            return Err(("scale-down is switched off".into(), None));
+        }
+        let load = self.sound(ground.load)?;
         if self.snapshot.pause.is_some() {
             return Err((evidence, None));
+        }
+        if let Some(bad) = ground.bad_data() {
+            return hold(bad);
         }
         let min = pool.bounds(self.now).min;
         if self.carrying(pool) <= min {
@@ -124,27 +191,25 @@ impl<'a> Turn<'a> {
     }
 
     /// Finds a node that is worth replacing, and buys what takes its place.
-    fn begin(
-        &self,
-        pool: &PoolSettings,
-        load: &Result<PoolLoad, NoLoad>,
-        known: &'a Memory,
-        memory: &mut Memory,
-    ) -> Result<Vec<Action>, Refusal> {
+    fn begin(&self, pool: &PoolSettings, ground: &Ground<'_>, known: &'a Memory, memory: &mut Memory) -> Result<Vec<Action>, Refusal> {
         if !self.settings.scale_down.enabled {
             return Err(("scale-down is switched off".into(), None));
         }
-        let load = self.sound(load)?;
+        let load = self.sound(ground.load)?;
         let nothing = || "no node is worth replacing".to_owned();
         if self.snapshot.pause.is_some() {
             return Err((nothing(), None));
         }
         let acts = self.plan.actions.iter().any(|action| match action {
-            Action::Launch(order) => order.pool == pool.name,
+            // What is bought for another pool counts towards the same ceiling.
+            Action::Launch(_) => true,
             Action::Retire(order) => order.pool == pool.name,
         });
         if acts {
-            return Err(("the pool changes in this turn".into(), None));
+            return Err(("the fleet changes in this turn".into(), None));
+        }
+        if let Some(bad) = ground.bad_data() {
+            return Err((nothing(), Some(bad)));
         }
         let kept = memory.pools.get(&pool.name).cloned().unwrap_or_default();
         if let Some(why) = self.unrest(pool).or_else(|| self.cooling(&kept)) {
@@ -157,45 +222,38 @@ impl<'a> Turn<'a> {
         for (candidate, cause) in candidates.iter().flat_map(|candidate| candidate.causes.iter().map(move |cause| (candidate, *cause))) {
             if let Some(why) = self.over_budget(pool, cause) {
                 held = held.or(Some(why));
-            } else if let Some(exchange) = self.exchange(pool, candidate, cause, load, known, &chooser) {
+            } else if let Some(exchange) =
+                self.exchange(pool, candidate, cause, &Sound { load, known, wanted: ground.veto.is_some() }, &chooser)
+            {
                 found = Some((candidate.member.clone(), candidate.node, exchange));
                 break;
             }
         }
         match found {
-            Some((member, node, exchange)) => self.start(pool, member, node, exchange, memory),
+            Some((member, node, exchange)) => Ok(self.start(pool, member, node, exchange, memory)),
             None => Err((nothing(), held)),
         }
     }
 
-    fn start(
-        &self,
-        pool: &PoolSettings,
-        member: Member<'a>,
-        node: &Node,
-        exchange: Exchange,
-        memory: &mut Memory,
-    ) -> Result<Vec<Action>, Refusal> {
+    fn start(&self, pool: &PoolSettings, member: Member<'a>, node: &Node, exchange: Exchange, memory: &mut Memory) -> Vec<Action> {
         let Exchange { cause, evidence, orders } = exchange;
         if orders.is_empty() {
-            let min = pool.bounds(self.now).min;
-            if self.carrying(pool) <= min {
-                return Err((format!("node {}: {evidence}", node.name), Some(Hold::AtMinimum { min })));
-            }
             memory.pools.entry(pool.name.clone()).or_default().last_down = Some(self.now);
-            return Ok(vec![Action::Retire(order(pool, member, node, RetireReason::Replaced { cause, evidence }))]);
+            return vec![Action::Retire(order(pool, member, node, RetireReason::Replaced { cause, evidence }))];
         }
-        let joining = SignedDuration::try_from(self.settings.join_timeout).unwrap_or(SignedDuration::MAX);
-        let until = self.now + joining.saturating_add(TO_GO);
-        memory.successions.insert(node.name.clone(), Succession { pool: pool.name.clone(), cause, evidence, failed: false, until });
-        Ok(orders.into_iter().map(Action::Launch).collect())
+        memory.successions.insert(node.name.clone(), self.succession(&pool.name, cause, evidence, self.now));
+        orders.into_iter().map(Action::Launch).collect()
     }
 
     /// Lists nodes that may go with the causes for which they might, the most pressing first.
     fn worth_a_look<'t>(&'t self, pool: &PoolSettings, chooser: &'t Chooser<'t, 'a>) -> Vec<Candidate<'t, 'a>> {
         let zones = self.zones(pool);
         let fewest = zones.values().min().copied().unwrap_or(0);
-        let cheapest = self.offers.iter().filter(|offer| offer.pool == pool.name).map(|offer| offer.price).min();
+        let cheapest = |only: Option<Market>| {
+            let of_pool = self.offers.iter().filter(|offer| offer.pool == pool.name && only.is_none_or(|only| offer.key.market == only));
+            of_pool.map(|offer| offer.price).min()
+        };
+        let (cheapest, cheapest_on_demand) = (cheapest(None), cheapest(Some(Market::OnDemand)));
         let pods = pods_by_node(self.cluster);
         let mut candidates = Vec::new();
         for (member, node) in chooser.replaceable(pool) {
@@ -215,6 +273,7 @@ impl<'a> Turn<'a> {
                 causes.push(ReplacementCause::Drifted);
             }
             if let Some(replacement) = rule {
+                let cheapest = if lacks_on_demand(&self.fleet, pool, member) { cheapest_on_demand } else { cheapest };
                 if price.zip(cheapest).is_some_and(|(price, cheapest)| cheapest < price) {
                     causes.push(ReplacementCause::Cheaper);
                 }
@@ -242,8 +301,7 @@ impl<'a> Turn<'a> {
         pool: &PoolSettings,
         candidate: &Candidate<'_, 'a>,
         cause: ReplacementCause,
-        load: &PoolLoad,
-        known: &'a Memory,
+        sound: &Sound<'_, 'a>,
         chooser: &Chooser<'_, 'a>,
     ) -> Option<Exchange> {
         let Candidate { member, node, .. } = *candidate;
@@ -254,7 +312,7 @@ impl<'a> Turn<'a> {
         let leave: Vec<Waiting<'a>> = leave.map(|pod| Waiting { pod, leaves: Some(&node.name) }).collect();
         let moves = leave.len();
         board.set_open(home, false);
-        let mut buyer = self.buyer(known);
+        let mut buyer = self.buyer(sound.known);
         buyer.disregard(&pool.name, member);
         // Nodes that boot are there for their own pods, and are counted with the others once these have come.
         let promises = Vec::new();
@@ -263,11 +321,18 @@ impl<'a> Turn<'a> {
             return None;
         }
         let for_itself = matches!(cause, ReplacementCause::Cheaper | ReplacementCause::Rebalanced);
-        if buyer.bill().1 == 0 && !for_itself && self.carrying(pool) <= pool.bounds(self.now).min {
+        let is_busy = self.is_replaced(sound.load, &node.allocatable).is_err();
+        let keeps_number = sound.wanted || is_busy || self.carrying(pool) <= pool.bounds(self.now).min;
+        if buyer.bill().1 == 0 && !for_itself && keeps_number {
             buyer.open_any(&mut board, pool, &LaunchReason::BelowMinimum).ok()?;
         }
         let nodes = buyer.nodes();
         if nodes.iter().any(|(offer, _)| offer.pool != pool.name) {
+            return None;
+        }
+        // On-demand that cannot be had just now is no reason to give up what the pool must have of it.
+        let keeps_market = nodes.iter().any(|(offer, _)| offer.key.market == Market::OnDemand);
+        if for_itself && !keeps_market && lacks_on_demand(&self.fleet, pool, member) {
             return None;
         }
         let evidence = match (cause, &self.settings.replacement) {
@@ -282,7 +347,7 @@ impl<'a> Turn<'a> {
         for (offer, _) in &nodes {
             gone.subtract(&offer.allocatable);
         }
-        self.is_replaced(load, &gone).ok()?;
+        self.is_replaced(sound.load, &gone).ok()?;
         chooser.may_go_alone(pool, &node.name, &nodes).ok()?;
         let reason = LaunchReason::Successor { node: node.name.clone(), cause, evidence: evidence.clone() };
         let mut orders = buyer.orders(&board);
@@ -290,7 +355,7 @@ impl<'a> Turn<'a> {
             order.reason = reason.clone();
             order.pods.clear();
             if for_itself {
-                self.keep_cheap(order);
+                self.keep_cheap(order, self.dearest(cause, member, &nodes));
             }
         }
         Some(Exchange { cause, evidence, orders })
@@ -320,7 +385,8 @@ impl<'a> Turn<'a> {
         let costs = f64::from(count(moves)) * rule.price_of_a_move + new * hours(TOGETHER);
         let saves = (old - new) * hours(rule.saving_lasts);
         // Where nothing is to be bought it is consolidation's matter.
-        (!nodes.is_empty() && saves > costs).then(|| format!("its {moves} pods have room for ${new:.4} instead of ${old:.4} an hour"))
+        (!nodes.is_empty() && saves > costs && new <= old * (1.0 - rule.least_saving))
+            .then(|| format!("its {moves} pods have room for ${new:.4} instead of ${old:.4} an hour"))
     }
 
     fn rebalanced(&self, pool: &PoolSettings, member: &Member<'_>, nodes: &[(&Offer, Resources)]) -> Option<String> {
@@ -334,16 +400,24 @@ impl<'a> Turn<'a> {
         is_better.then(|| format!("zone {} has {here} nodes and zone {} has {there}", member.zone, offer.key.zone))
     }
 
-    /// Takes types from the order that cost more than the one that was reckoned with.
-    fn keep_cheap(&self, order: &mut LaunchOrder) {
+    /// Gives what a successor may cost at most where EC2 chooses among types; `None` is no more than was reckoned with.
+    fn dearest(&self, cause: ReplacementCause, member: &Member<'_>, nodes: &[(&Offer, Resources)]) -> Option<f64> {
+        let ([_], Some(rule)) = (nodes, &self.settings.replacement) else { return None };
+        let share = if cause == ReplacementCause::Cheaper { 1.0 - rule.least_saving } else { DEARER_FOR_BALANCE };
+        self.prices.get(&member.offer()).map(|price| price.dollars() * share)
+    }
+
+    /// Takes types from the order that cost too much.
+    fn keep_cheap(&self, order: &mut LaunchOrder, dearest: Option<f64>) {
         let price = |instance_type: &InstanceType| {
             let key = OfferKey { instance_type: instance_type.clone(), zone: order.zone.clone(), market: order.market };
             self.prices.get(&key).copied()
         };
         let Some(chosen) = order.instance_types.first().and_then(price) else { return };
-        let kept: Vec<InstanceType> =
-            order.instance_types.iter().filter(|name| price(name).is_some_and(|price| price <= chosen)).cloned().collect();
-        (order.instance_types, order.price) = (kept, chosen);
+        let may = |known: HourlyPrice| known <= chosen || dearest.is_some_and(|dearest| known.dollars() <= dearest);
+        let kept: Vec<InstanceType> = order.instance_types.iter().filter(|name| price(name).is_some_and(may)).cloned().collect();
+        order.price = kept.iter().filter_map(price).max().unwrap_or(chosen);
+        order.instance_types = kept;
     }
 
     /// Counts the pool's nodes that stay in each zone in which it may have some.
@@ -379,6 +453,10 @@ fn jittered(most: Duration, member: &Member<'_>) -> SignedDuration {
     member.id.hash(&mut hasher);
     let part = f64::from(u8::try_from(hasher.finish() % 256).unwrap_or(0)) / 256.0;
     SignedDuration::try_from(most.mul_f64(1.0 - JITTER * part)).unwrap_or(SignedDuration::MAX)
+}
+
+fn is_node(member: &Member<'_>, name: &NodeName) -> bool {
+    member.node.is_some_and(|node| node.name == *name)
 }
 
 fn words(actions: &[Action]) -> String {

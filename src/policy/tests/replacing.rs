@@ -6,11 +6,12 @@ use crate::model::operation::{LaunchFailure, LaunchedInstance};
 use crate::model::plan::ReplacementCause;
 use crate::model::scheduling::{Constraints, Operator, Requirement, Selector};
 use crate::policy::schedule::Schedule;
-use crate::policy::{AtOnce, Disruption, Replacement, learn};
+use crate::policy::{AtOnce, Disruption, MetricGoal, MetricRule, Replacement, learn};
 
 fn rule() -> Replacement {
     Replacement {
         saving_lasts: Duration::from_hours(12),
+        least_saving: 0.15,
         price_of_a_move: 0.002,
         balances_zones: false,
         drifted: false,
@@ -168,10 +169,127 @@ fn what_cannot_go_in_time_stays_for_a_day() {
 }
 
 #[test]
+fn what_the_memory_lost_is_found_in_the_journal_and_what_never_was_is_dropped() {
+    let plan = dear().turn(start());
+    // The launch was journalled, and the memory was not.
+    let mut scene = dear();
+    join(&mut scene, &plan);
+    let mut scene = scene.under_way(bought(&plan, true));
+    assert_eq!(retirements(&scene.turn(after(2)))[0].reason.name(), "cheaper");
+    // The memory was written, and the launch was not.
+    let mut scene = dear();
+    scene.turn(start());
+    assert_eq!(successor(&scene.turn(after(2))), Some(("n0", ReplacementCause::Cheaper)), "it is decided anew");
+    // One that has been given up is not taken up again.
+    let mut scene = dear();
+    scene.turn(start());
+    scene.memory.successions.get_mut("n0").expect("it is known").failed = true;
+    join(&mut scene, &plan);
+    let mut scene = scene.under_way(bought(&plan, true));
+    assert_eq!(retirements(&scene.turn(after(2))).len(), 0);
+    assert!(scene.memory.successions["n0"].failed);
+}
+
+#[test]
+fn a_replacement_whose_drain_was_rolled_back_is_not_tried_again_for_a_day() {
+    let reason = RetireReason::Replaced { cause: ReplacementCause::Cheaper, evidence: "x".into() };
+    let rolled_back = retire("n0", reason, RetireState::RolledBack { reason: "a webhook says no".into() });
+    let mut scene = dear();
+    scene.memory = learn(&scene.settings, scene.memory, &rolled_back, &[], start());
+    for (minute, expected) in [(60, false), (24 * 60 - 1, false), (24 * 60, true)] {
+        assert_eq!(successor(&scene.turn(after(minute))).is_some_and(|(node, _)| node == "n0"), expected, "{minute}");
+    }
+}
+
+#[test]
+fn a_rule_that_wants_the_nodes_gets_a_successor_for_each_and_bad_data_keeps_all() {
+    let old = |busy: f64, value: Reading| {
+        let mut scene = Scene::with_nodes(3).busy(busy, 0.4);
+        scene.settings.pools[0].min = 1;
+        scene.settings.pools[0].max_node_age = Some(Duration::from_hours(2));
+        scene.view.nodes.get_mut("n1").expect("the node").created = start() - SignedDuration::from_hours(3);
+        let rule = MetricRule {
+            name: "queue".into(),
+            pool: "workers".into(),
+            query: "x".into(),
+            goal: MetricGoal::PerNode(100.0),
+            sustain: Duration::from_mins(4),
+        };
+        scene.settings.metrics.push(rule);
+        scene.snapshot.metrics.insert("queue".into(), value);
+        let plan = scene.turn(start());
+        (launched(&plan), retirements(&plan).len(), held(&plan, "replacement"))
+    };
+    let value = |value| Reading::Value { value, sampled: start() };
+    assert_eq!(old(0.4, value(50.0)), (0, 1, None), "one would do: the old one just goes");
+    assert_eq!(old(0.4, value(300.0)), (1, 0, None), "three are wanted");
+    assert_eq!(old(0.6, value(50.0)), (1, 0, None), "two would be too busy");
+    let (bought, gone, hold) = old(0.4, Reading::Missing(crate::model::Missing::Empty));
+    assert_eq!((bought, gone), (0, 0));
+    assert!(matches!(hold, Some(Hold::BadData { .. })), "{hold:?}");
+}
+
+#[test]
+fn on_demand_that_cannot_be_had_just_now_is_no_reason_to_give_up_the_base() {
+    let replaced = |ceiling: Option<u64>| {
+        let mut scene = dear();
+        scene.settings.pools[0].on_demand_base = 1;
+        scene.settings.price_ceiling = ceiling.map(HourlyPrice);
+        successor(&scene.turn(start())).is_some()
+    };
+    assert!(!replaced(None));
+    // Three cost 163,200: there is room for spot, and none for on-demand.
+    assert!(!replaced(Some(200_000)));
+}
+
+#[test]
+fn two_pools_do_not_spend_the_same_room_under_the_ceiling() {
+    let mut scene = dear();
+    let other = PoolSettings { name: "others".into(), min: 0, ..scene.settings.pools[0].clone() };
+    scene.settings.pools.push(other);
+    let of_others = scene.offers.iter().map(|offer| Offer { pool: "others".into(), ..offer.clone() }).collect::<Vec<_>>();
+    scene.offers.extend(of_others);
+    scene.instances[1].pool = Some("others".into());
+    scene.instances[1].market = Market::OnDemand;
+    scene.settings.price_ceiling = Some(HourlyPrice(96_000 * 2 + 33_600 * 2));
+    // The turn holds its own plan against the invariants.
+    let plan = scene.turn(start());
+    assert_eq!(launched(&plan), 1, "{plan:?}");
+}
+
+#[test]
+fn a_little_less_is_not_worth_it_where_prices_come_and_go() {
+    let replaced = |price: u64| {
+        let mut scene = dear();
+        scene.settings.replacement = Some(Replacement { price_of_a_move: 0.0, ..rule() });
+        scene.instances[0].market = Market::Spot;
+        scene.snapshot.prices = Arc::new([(scene.offers[0].key.clone(), HourlyPrice(100_000))].into());
+        for offer in &mut scene.offers {
+            offer.price.0 = if offer.key.market == Market::Spot { price } else { 300_000 };
+        }
+        let known = |zone: &str| OfferKey { instance_type: "m4.large".into(), zone: zone.into(), market: Market::Spot };
+        for (instance, zone) in scene.instances.iter_mut().zip(["a", "b", "a"]) {
+            instance.instance_type = "m4.large".into();
+            instance.zone = zone.into();
+        }
+        scene.snapshot.prices = Arc::new(["a", "b"].map(|zone| (known(zone), HourlyPrice(100_000))).into());
+        successor(&scene.turn(start())).is_some()
+    };
+    assert!(replaced(85_000));
+    assert!(!replaced(85_001));
+}
+
+#[test]
 fn a_node_that_has_gone_needs_no_successor() {
     let mut scene = dear();
-    let succession =
-        Succession { pool: "workers".into(), cause: ReplacementCause::Cheaper, evidence: "x".into(), failed: false, until: after(60) };
+    let succession = Succession {
+        pool: "workers".into(),
+        cause: ReplacementCause::Cheaper,
+        evidence: "x".into(),
+        since: start(),
+        failed: false,
+        until: after(60),
+    };
     scene.memory.successions.insert("n7".into(), succession);
     scene.turn(start());
     assert!(!scene.memory.successions.contains_key("n7"));

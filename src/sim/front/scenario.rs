@@ -504,6 +504,7 @@ fn base_policy(pools: Vec<PoolSettings>) -> Policy {
         consolidation: Some(Consolidation { cpu_below: 0.5, memory_below: 0.6, sustain: minutes(30) }),
         replacement: Some(Replacement {
             saving_lasts: Duration::from_hours(12),
+            least_saving: 0.15,
             price_of_a_move: 0.002,
             balances_zones: true,
             drifted: true,
