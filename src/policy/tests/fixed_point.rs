@@ -1,14 +1,16 @@
 //! On a constant workload a fleet comes to rest: what a plan says happens at once, round after round.
 
 use super::*;
+use crate::model::operation::LaunchedInstance;
 use crate::model::scheduling::{Constraints, HOSTNAME_LABEL, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint};
-use crate::policy::Consolidation;
 use crate::policy::fit::Board;
+use crate::policy::{Consolidation, Replacement};
 use proptest::prelude::*;
 use std::cmp::Reverse;
 
-/// Within so many turns the fleet is as it will be. Each removal may take a cooldown of two turns.
-const COMES_TO_REST: i64 = 60;
+/// Within so many turns the fleet is as it will be. Each removal may take a cooldown of two turns, and a replacement
+/// two more.
+const COMES_TO_REST: i64 = 120;
 /// For so many turns it must stay so.
 const RESTS: i64 = 30;
 
@@ -50,6 +52,7 @@ prop_compose! {
         busy in 0.1_f64..0.9,
         share in prop::sample::select(vec![0.1, 0.5, 1.0]),
         min in 1_u32..4,
+        replaces in any::<bool>(),
     ) -> (Scene, f64) {
         let mut scene = Scene::with_nodes(nodes);
         for (number, (replicas, cpu, company)) in workloads.into_iter().enumerate() {
@@ -71,6 +74,14 @@ prop_compose! {
         settings.scale_down.sustain = Duration::from_mins(2);
         settings.scale_down.min_node_age = Duration::ZERO;
         settings.scale_up.cooldown = Duration::from_mins(2);
+        settings.replacement = replaces.then(|| Replacement {
+            saving_lasts: Duration::from_hours(12),
+            least_saving: 0.15,
+            price_of_a_move: 0.002,
+            balances_zones: true,
+            drifted: true,
+            recommended: true,
+        });
         settings.consolidation = Some(Consolidation { cpu_below: 0.5, memory_below: 0.6, sustain: Duration::from_mins(4) });
         (scene, busy)
     }
@@ -113,8 +124,17 @@ fn carry_out(scene: &mut Scene, plan: &Plan, round: i64) {
             *pod = Arc::new(Pod { node: None, phase, unschedulable_since: Some(after(2 * round)), ..(**pod).clone() });
         }
     }
+    // As the journal forgets them.
+    scene.snapshot.operations.retain(|_, operation| after(2 * round).duration_since(operation.updated()) < SignedDuration::from_mins(15));
     let mut number = 0;
     for order in launches(plan) {
+        if matches!(order.reason, LaunchReason::Successor { .. }) {
+            let instance = LaunchedInstance { id: "i-successor".into(), instance_type: "m5.large".into(), node: Some("successor".into()) };
+            let state = LaunchState::Done { joined: vec![instance], never_joined: Vec::new(), left: Vec::new() };
+            let Operation::Launch(done) = launch(&format!("op-{round}-{number}"), order.clone(), state) else { continue };
+            let done = Launch { created: after(2 * round), updated: after(2 * round) - SignedDuration::from_mins(2), ..done };
+            scene.snapshot.operations.insert(done.id.clone(), Operation::Launch(done));
+        }
         for _ in 0..order.count {
             let name = format!("r{round}-{number}");
             number += 1;
