@@ -9,6 +9,7 @@ mod observe;
 mod retire;
 pub mod settings;
 pub mod status;
+mod waves;
 
 pub use controller::{Controller, Inputs};
 pub use lease::Leadership;

@@ -1,6 +1,7 @@
 //! The retirement: revalidate, cordon, evict, terminate, remove the node's object.
 
 use super::driver::{self, Context, Next, StepError, Termination, fenced};
+use super::waves::{Wave, waves};
 use crate::model::instance::InstanceState;
 use crate::model::operation::RetireState;
 use crate::model::plan::{NodeRef, OnDrainTimeout, RetireReason};
@@ -184,14 +185,30 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, spent: Duration)
     if overdue {
         return Ok(end(context, retire, &left));
     }
-    let asked: Vec<&Pod> = left.into_iter().filter(|pod| pod.terminating_since.is_none()).collect();
-    if asked.is_empty() {
+    if left.iter().all(|pod| pod.terminating_since.is_some()) {
         return Ok(Next::Wait);
     }
     if lost_tags(context, retire).await? {
         return Ok(state(context, retire, RetireState::RollingBack { reason: NOT_OURS.into() }));
     }
-    evict(context, retire, node, asked).await
+    // What EC2 takes back has no time for an order, and neither has a drain that has used half of its time.
+    let hurries = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
+    let waves = if hurries || spent > context.settings.operations.drain_timeout / 2 { vec![Wave::of_all(&left)] } else { waves(&left) };
+    let mut refused = None;
+    for wave in waves {
+        match evict(context, retire, node, &wave.asked).await {
+            Ok(true) => return Ok(Next::Wait),
+            Ok(false) if wave.leaving => return Ok(Next::Wait),
+            // Nobody of them may leave now: they do not hold up the others.
+            Ok(false) => refused = Some(None),
+            Err(error) => refused = refused.or(Some(Some(error))),
+        }
+    }
+    match refused.flatten() {
+        Some(error) => Err(error),
+        None if hurries => Ok(Next::Wait),
+        None => Ok(Next::Pause),
+    }
 }
 
 /// Tells whether the instance is no longer ours. The end of a spot instance does not wait for EC2's answer.
@@ -206,19 +223,16 @@ async fn lost_tags<W: World>(context: &Context<W>, retire: &Retire) -> Result<bo
     }
 }
 
-/// Asks these pods to leave, a few at a time. Budgets that allow none of them are asked again after a while.
-async fn evict<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, pods: Vec<&Pod>) -> Result<Next, StepError> {
-    let asked: Vec<_> = pods.into_iter().map(|pod| evict_one(context, retire, node, pod.key.clone(), pod.uid.clone())).collect();
+/// Asks these pods to leave, a few at a time, and tells whether one of them does.
+async fn evict<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, pods: &[&Pod]) -> Result<bool, StepError> {
+    let asked: Vec<_> = pods.iter().map(|pod| evict_one(context, retire, node, pod.key.clone(), pod.uid.clone())).collect();
     let answers: Vec<Result<Eviction, StepError>> = stream::iter(asked).buffered(EVICTIONS_AT_ONCE).collect().await;
     // One pod that cannot be evicted, for a webhook's sake say, does not hold up the others.
     if answers.iter().all(Result::is_err) {
-        return answers.into_iter().find_map(Result::err).map_or(Ok(Next::Wait), Err);
+        return answers.into_iter().find_map(Result::err).map_or(Ok(false), Err);
     }
     answers.iter().filter_map(|answer| answer.as_ref().err()).for_each(|error| error.count(context));
-    let blocked = answers.iter().all(|answer| !matches!(answer, Ok(Eviction::Accepted | Eviction::Gone)));
-    // What EC2 takes back has no time for a long pause.
-    let hurries = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
-    Ok(if blocked && !hurries { Next::Pause } else { Next::Wait })
+    Ok(answers.iter().any(|answer| matches!(answer, Ok(Eviction::Accepted | Eviction::Gone))))
 }
 
 async fn evict_one<W: World>(

@@ -110,6 +110,8 @@ pub struct Memory {
     pub resting_nodes: BTreeMap<NodeName, Timestamp>,
     /// Instances that EC2 recommends to replace, and since when.
     pub at_risk: BTreeMap<InstanceId, Timestamp>,
+    /// Instances that EC2 has taken back, and when.
+    pub reclaimed: BTreeMap<InstanceId, Timestamp>,
     /// Nodes for which successors were bought.
     pub successions: BTreeMap<NodeName, Succession>,
     /// What nodes of a type in a pool really have for pods.

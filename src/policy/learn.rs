@@ -30,8 +30,12 @@ pub fn learn(settings: &Settings, mut memory: Memory, operation: &Operation, wit
             | RetireState::Draining { .. }
             | RetireState::Drained { .. }
             | RetireState::Terminated
-            | RetireState::RollingBack { .. }
-            | RetireState::Done => {}
+            | RetireState::RollingBack { .. } => {}
+            RetireState::Done => {
+                if let (RetireReason::SpotInterruption { .. }, Some(id)) = (&retire.order.reason, &retire.order.instance) {
+                    memory.reclaimed.insert(id.clone(), now);
+                }
+            }
         },
     }
     memory
@@ -55,7 +59,9 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
             if joined.is_empty() {
                 no_successor(settings, memory, launch, now);
             }
-            if joined.is_empty() && !(never_joined.is_empty() && left.is_empty()) {
+            // What EC2 took back while it booted says nothing about its offer.
+            let failed = never_joined.iter().any(|id| !memory.reclaimed.contains_key(id)) || !left.is_empty();
+            if joined.is_empty() && failed {
                 for offer in launch.offers() {
                     never_joined_again(&settings.rest, memory, &offer, now);
                 }

@@ -81,6 +81,8 @@ fn forget(memory: &Memory, now: Timestamp) -> Memory {
     memory.successions.retain(|_, succession| !succession.failed || succession.until > now);
     // By then the market has taken it, or does not want it any more.
     memory.at_risk.retain(|_, since| now.duration_since(*since) < day);
+    // Launches that they belonged to are over by then.
+    memory.reclaimed.retain(|_, at| now.duration_since(*at) < SignedDuration::from_hours(1));
     memory.incidents.retain(|_, incident| incident.until > now);
     // The launch template may have changed meanwhile.
     memory.allocatable.retain(|_, allocatable| now.duration_since(allocatable.seen) < day);

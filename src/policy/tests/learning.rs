@@ -123,6 +123,21 @@ fn only_a_launch_of_which_nothing_joined_counts_as_one_that_never_joined() {
 }
 
 #[test]
+fn what_ec2_takes_back_while_it_boots_says_nothing_about_its_offer() {
+    let reclaimed = |name: &str| retire(name, RetireReason::SpotInterruption { deadline: start() }, RetireState::Done);
+    let strikes = |operations: &[Operation]| taught(&settings(), operations).never_joined.len();
+    assert_eq!(strikes(&[reclaimed("y"), done(&[], &["i-y"])]), 0);
+    assert_eq!(strikes(&[reclaimed("y"), done(&[], &["i-y", "i-z"])]), 2, "one of them was not taken back");
+    assert_eq!(strikes(&[retire("y", underused(), RetireState::Done), done(&[], &["i-y"])]), 2);
+    let mut scene = Scene::with_nodes(2);
+    scene.memory = taught(&settings(), &[reclaimed("y")]);
+    scene.turn(after(59));
+    assert_eq!(scene.memory.reclaimed.len(), 1);
+    scene.turn(after(60));
+    assert_eq!(scene.memory.reclaimed.len(), 0);
+}
+
+#[test]
 fn an_offer_is_stopped_by_its_third_launch_in_a_row_that_never_joined() {
     let row = |operations: &[Operation]| {
         let memory = taught(&settings(), operations);

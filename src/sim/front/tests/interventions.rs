@@ -5,11 +5,11 @@ use crate::model::ids::Epoch;
 use crate::model::operation::RetireState;
 use crate::model::plan::{NodeRef, OnDrainTimeout, RetireReason};
 use crate::model::snapshot::Pause;
-use crate::model::{Market, Node, NodeName, Operation, Retire, RetireOrder};
+use crate::model::{Bytes, Market, MilliCpu, Node, NodeName, Operation, Resources, Retire, RetireOrder};
 use crate::sim::dynamodb::{Entry, TODAY};
 use crate::sim::front::{Scenario, Stage};
 use crate::sim::universe::Truth;
-use crate::sim::workload::Curve;
+use crate::sim::workload::{Curve, Workload};
 use crate::sim::{Fault, Planned};
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -494,5 +494,29 @@ async fn after_an_hour_without_spot_the_fleet_returns_to_its_share_and_to_even_z
     let bought = world.count(" buys ");
     pass(Duration::from_hours(6)).await;
     assert_eq!(world.count(" buys "), bought, "it rests then: {}", world.log());
+    world.is_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_least_important_pods_leave_a_node_first() {
+    let mut scenario = idle();
+    let small = Resources { cpu: MilliCpu(100), memory: Bytes(64 << 20), pods: 1, ..Resources::default() };
+    scenario.workloads = ["web", "db"].map(|name| Workload::new(name, small.clone(), Curve::Constant(0.4), 0.04)).into();
+    scenario.workloads[1].priority = 1000;
+    scenario.workloads.iter_mut().for_each(|workload| workload.grace = Duration::from_secs(20));
+    let world = Stage::begin(scenario);
+    let name = world.cordoned().await;
+    let leaving = |truth: &mut Truth, important: bool| {
+        let pods = truth.kubernetes.on(&name).filter(|pod| !pod.stays_with_node() && (pod.priority > 0) == important);
+        pods.fold((0, 0), |(all, ending), pod| (all + 1, ending + usize::from(pod.terminating_since.is_some())))
+    };
+    let (web, db) = world.with(|truth| (leaving(truth, false).0, leaving(truth, true).0));
+    assert!(web > 0 && db > 0, "{web} and {db} pods lie on {name}: {}", world.log());
+    for _ in 0..120 {
+        pass(Duration::from_millis(500)).await;
+        let (web, db) = world.with(|truth| (leaving(truth, false), leaving(truth, true)));
+        assert!(web.0 == 0 || db.1 == 0, "{web:?} {db:?}: {}", world.log());
+    }
+    world.until("an empty node", MINUTE * 2, |truth| !truth.kubernetes.nodes().contains_key(&name)).await;
     world.is_sound();
 }
