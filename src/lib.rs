@@ -60,11 +60,13 @@
 //! cover what waits. While the pods are few, other ways are tried too, one type wherever it will
 //! do and first fit decreasing, and the cheapest of those that serve most is taken. Headroom is
 //! laid out as pods that nobody sees: they come last, buy room, and hold it against removals.
+//! On-demand prices are the configuration's, spot prices those that EC2 tells for each zone.
 //!
 //! Nodes go together, of one pool in a turn, when the pods of all of them find places on those
 //! that stay: packed as full as can be, and moved one by one onto the emptiest node in several
 //! orders, since nobody knows in which one they will be evicted. They share the disruption budgets
-//! of their pods, and no workload without a budget loses all its replicas at once.
+//! of their pods, and no workload without a budget loses all its replicas at once. A drain asks the
+//! least important pods first, and those of a stateful set one by one, while it has the time.
 //!
 //! A node is replaced, by cheaper ones, at its greatest age or for balance over zones, in two turns:
 //! what takes its place is bought first, rehearsed like a removal with the new nodes on the board, and
