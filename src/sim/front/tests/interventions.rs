@@ -5,12 +5,14 @@ use crate::model::ids::Epoch;
 use crate::model::operation::RetireState;
 use crate::model::plan::{NodeRef, OnDrainTimeout, RetireReason};
 use crate::model::snapshot::Pause;
-use crate::model::{Bytes, Market, MilliCpu, Node, NodeName, Operation, Resources, Retire, RetireOrder};
+use crate::model::{Bytes, LaunchState, Market, MilliCpu, Node, NodeName, Operation, Resources, Retire, RetireOrder};
+use crate::sim::client::Mishap;
 use crate::sim::dynamodb::{Entry, TODAY};
 use crate::sim::front::{Scenario, Stage};
 use crate::sim::universe::Truth;
 use crate::sim::workload::{Curve, Workload};
 use crate::sim::{Fault, Planned};
+use jiff::SignedDuration;
 use std::time::Duration;
 use tokio::sync::oneshot;
 
@@ -518,5 +520,30 @@ async fn the_least_important_pods_leave_a_node_first() {
         assert!(web.0 == 0 || db.1 == 0, "{web:?} {db:?}: {}", world.log());
     }
     world.until("an empty node", MINUTE * 2, |truth| !truth.kubernetes.nodes().contains_key(&name)).await;
+    world.is_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launch_that_could_not_be_journalled_in_time_is_never_sent() {
+    let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
+    pass(MINUTE).await;
+    // Heartbeats pass, and transactions do not.
+    world.with(|truth| truth.clients[0].mishaps = vec![("record", Mishap::Throttled); 1000]);
+    world.load(8.0);
+    world.until("pods that find no node", MINUTE * 2, |truth| truth.marks > 0).await;
+    pass(MINUTE * 6).await;
+    assert_eq!(world.with(|truth| truth.table.journal.len()), 0);
+    world.with(|truth| truth.clients[0].mishaps.clear());
+    world.until("room for all", MINUTE * 4, |truth| truth.kubernetes.waits() == 0).await;
+    let begun_late = |truth: &mut Truth| {
+        let launches = truth.table.journal.values().filter_map(|entry| match &entry.operation {
+            Operation::Launch(launch) => Some((launch.updated.duration_since(launch.created), &launch.state)),
+            Operation::Retire(_) => None,
+        });
+        launches.map(|(took, state)| (took > SignedDuration::from_mins(4), matches!(state, LaunchState::Failed { .. }))).collect::<Vec<_>>()
+    };
+    let launches = world.with(begun_late);
+    assert!(launches.contains(&(true, true)) && launches.contains(&(false, false)), "{launches:?}");
+    assert!(launches.iter().all(|(late, failed)| late == failed), "{launches:?}: {}", world.log());
     world.is_sound();
 }
