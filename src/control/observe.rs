@@ -27,7 +27,8 @@ pub struct Observation {
 
 /// Asks every source, Kubernetes last, so that what it shows is the newest. An urgent turn does not
 /// wait for Prometheus, which it does not need.
-pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: bool) -> Observation {
+/// One for pods waits for more of them before it looks.
+pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: bool, for_pods: bool) -> Observation {
     let utilisation = async { if urgent { Observed::Unknown(Missing::NotAsked) } else { world.metrics().utilisation().await } };
     let metrics = async {
         let asked = settings.queries().map(|(rule, query)| async {
@@ -38,7 +39,7 @@ pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: b
     };
     let listed_at = world.clock().now();
     let batch = async {
-        if urgent {
+        if for_pods {
             tokio::time::sleep(settings.operations.batch).await;
         }
     };

@@ -44,7 +44,7 @@ impl<W: World> Controller<W> {
         let heard = self.heard;
         self.spawn(async move {
             let before = world.clock().monotonic();
-            let observation = observe(Arc::clone(&world), settings, urgent).await;
+            let observation = observe(Arc::clone(&world), settings, urgent, trigger == "pods").await;
             world.telemetry().record(Measurement::Turn { trigger, took: world.clock().monotonic().since(before) });
             Event::Observed(trigger, heard, Box::new(observation))
         });

@@ -76,8 +76,9 @@ impl<'a> Buyer<'a> {
             need.add(&pod.requests.times(u64::from(*number)));
         }
         if pods.is_empty() {
-            let has = self.allocatable_of(&chosen.key, &chosen.pool).unwrap_or(&chosen.allocatable);
-            need = Resources { cpu: has.cpu, memory: has.memory, ..Resources::default() };
+            // Estimate is held against estimate: what is known better of one type says nothing about its likeness to others.
+            let Resources { cpu, memory, .. } = chosen.allocatable;
+            need = Resources { cpu, memory, ..Resources::default() };
         }
         let accepts_all =
             |offer: &Offer| pods.iter().all(|(pod, _)| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok());
@@ -88,7 +89,7 @@ impl<'a> Buyer<'a> {
             if !same_place || offer.subnet != chosen.subnet || self.rests(&offer.key).is_some() || offer.price.dollars() > limit {
                 continue;
             }
-            let holds = if pods.is_empty() { need.fits_in(self.allocatable(index)) } else { need.fits_in(self.room(index)) };
+            let holds = need.fits_in(if pods.is_empty() { &offer.allocatable } else { self.room(index) });
             if offer.key == chosen.key || (holds && accepts_all(offer)) {
                 types.push((offer, offer.key == chosen.key));
             }

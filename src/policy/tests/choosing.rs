@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::InstanceType;
-use crate::model::memory::Rest;
+use crate::model::memory::{Allocatable, Rest};
 use crate::model::scheduling::{
     Constraints, HOSTNAME_LABEL, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint, Taint, TaintEffect, Toleration,
 };
@@ -120,6 +120,16 @@ fn types_stand_in_for_each_other_up_to_half_as_much_again() {
     let key = OfferKey { instance_type: "chosen".into(), zone: "a".into(), market: Market::Spot };
     scene.memory.offers.insert(key, Rest { until: after(5), failures: 1, why: "x".into(), stopped: false });
     assert_eq!(types(launches(&scene.turn(start()))[0]), ["as-cheap", "without-labels", "dear"], "what rests stands in for nobody");
+}
+
+#[test]
+fn what_is_known_better_of_one_type_does_not_make_it_unlike_another() {
+    let mut scene = empty([]);
+    scene.settings.pools[0].min = 1;
+    scene.offers = vec![spot("m5.large", 1_000_000, capacity(1900, 7)), spot("m6i.large", 1_000_000, capacity(1900, 7))];
+    let seen = Allocatable { has: capacity(1950, 8), seen: start() };
+    scene.memory.allocatable.insert(("workers".into(), "m5.large".into()), seen);
+    assert_eq!(types(launches(&scene.turn(start()))[0]), ["m5.large", "m6i.large"]);
 }
 
 #[test]
