@@ -406,6 +406,14 @@ impl Truth {
         if self.table.journal.contains_key(&id) {
             return;
         }
+        match operation {
+            Operation::Launch(launch) => self.note(format_args!("controller {client} begins to buy: {}", launch.order.reason)),
+            Operation::Retire(retire) => {
+                let node = retire.order.node.as_ref().map(|node| node.name.as_str());
+                let what = node.or(retire.order.instance.as_ref().map(InstanceId::as_str)).unwrap_or_default();
+                self.note(format_args!("controller {client} begins to give {what} back: {}", retire.order.reason.name()));
+            }
+        }
         let paused = self.oracle.paused_since.is_some_and(|since| self.now >= since + PAUSE_SPREADS);
         let replaces = self.oracle.promises.policy.replace_interrupted_while_paused;
         match operation {

@@ -69,6 +69,44 @@ fn lives_on(story: &Story) -> bool {
     story.during("joins") > 0 && story.during("terminates") > 0
 }
 
+/// What follows the words in the lines, each is another, and there is some.
+fn once_each(lines: &[String], words: &str) -> bool {
+    let told: Vec<&str> = lines.iter().filter_map(|line| line.split(words).nth(1)).collect();
+    !told.is_empty() && told.len() == told.iter().collect::<BTreeSet<_>>().len()
+}
+
+/// Names the tests in these sources that name the fault.
+fn tests_of(fault: Fault) -> Vec<&'static str> {
+    const SOURCES: [&str; 6] = [
+        include_str!("crashes.rs"),
+        include_str!("faults.rs"),
+        include_str!("interventions.rs"),
+        include_str!("plants.rs"),
+        include_str!("regressions.rs"),
+        include_str!("worlds.rs"),
+    ];
+    let wanted = format!("Fault::{fault:?}");
+    let names = |line: &str| line.match_indices(&wanted).any(|(at, _)| !line[at + wanted.len()..].starts_with(char::is_alphanumeric));
+    let mut tests: Vec<&str> = Vec::new();
+    for source in SOURCES {
+        let mut test = "";
+        for line in source.lines() {
+            if let Some(name) = line.trim_start_matches("async ").strip_prefix("fn ").and_then(|rest| rest.split('(').next()) {
+                test = name;
+            }
+            // The rows stand before every test, and are those of one.
+            let own = if line.starts_with("    row(") || line.starts_with("    changed(") { EACH } else { test };
+            if names(line) && !tests.contains(&own) {
+                tests.push(own);
+            }
+        }
+    }
+    tests
+}
+
+/// The test of the rows.
+const EACH: &str = "each_fault_bites_and_brings_about_what_is_expected";
+
 fn one_leads_on(story: &Story) -> bool {
     story.ever("leads in epoch") >= 2 && story.after("joins") + story.during("joins") > 0
 }
@@ -105,10 +143,7 @@ const ROWS: [Row; 59] = [
     row(Fault::FlappingNode, "the fleet lives on", |story| story.during("is NotReady") > 3),
     row(Fault::HostnameReused, "who cannot join is given back", |story| story.during("terminates") > 0 && story.after("joins") > 0),
     changed(Fault::AddressRecycled, briefly, "the stranger is left alone", |story| story.ever("takes the name") == 1),
-    row(Fault::RemovalRepeated, "each machine ends once", |story| {
-        let ended: Vec<&str> = story.outcome.log.iter().filter_map(|line| line.split(" terminates ").nth(1)).collect();
-        !ended.is_empty() && ended.len() == ended.iter().collect::<BTreeSet<_>>().len()
-    }),
+    row(Fault::RemovalRepeated, "each machine is given back once", |story| once_each(&story.outcome.log, " begins to give ")),
     changed(Fault::OtherActor, briefly, "it is made up for", |story| story.after("buys") + story.during("buys") > 0),
     changed(Fault::BudgetNever, in_a_drain, "the node is back in service after the deadline, and no other is drained", |story| {
         story.during("uncordons") == 1 && story.during("a budget keeps") <= 4
@@ -125,14 +160,15 @@ const ROWS: [Row; 59] = [
         let wanted = story.during("wants");
         wanted > 0 && story.during("cordons") >= wanted && story.during("the market takes") == 0 && story.during("buys") > 0
     }),
-    changed(Fault::DuplicateMessage, |scenario| scenario.reclaims_per_hour = 1.0, "each node is cordoned once", |story| {
-        let cordoned: Vec<&str> = story.during.iter().filter_map(|line| line.split(" cordons ").nth(1)).collect();
-        story.during("wants") > 0 && cordoned.len() == cordoned.iter().collect::<BTreeSet<_>>().len()
+    changed(Fault::DuplicateMessage, |scenario| scenario.reclaims_per_hour = 1.0, "each node is given back once", |story| {
+        story.during("wants") > 0 && once_each(&story.during, " begins to give ") && once_each(&story.during, " cordons ")
     }),
     changed(Fault::LateMessage, |scenario| scenario.reclaims_per_hour = 1.0, "what is over is not acted on", |story| story.during("the market takes") > 0 && story.after("joins") > 0),
     row(Fault::ForgedMessage, "strangers and on-demand machines are left alone", lives_on),
     changed(Fault::QueueOutage, |scenario| scenario.reclaims_per_hour = 1.0, "what nodes show is acted on", |story| story.during("the market takes") > 0 && story.during("removes the object") > 0),
-    changed(Fault::UndeletableMessage, |scenario| scenario.reclaims_per_hour = 1.0, "messages that come again do nothing", |story| story.during("wants") > 0),
+    changed(Fault::UndeletableMessage, |scenario| scenario.reclaims_per_hour = 1.0, "messages that come again do nothing", |story| {
+        story.during("wants") > 0 && once_each(&story.during, " begins to give ")
+    }),
     row(Fault::LedgerOutage, "nothing is changed, and after it the fleet goes on", |story| {
         ["cordons", " buys ", "terminates"].iter().all(|change| story.during(change) == 0) && story.after("joins") > 0
     }),
@@ -178,7 +214,9 @@ fn each_fault_bites_and_brings_about_what_is_expected() {
         covered.insert(row.fault, (hits, words));
     }
     for (fault, (hits, words)) in &covered {
-        println!("{:>2} {:<22} {:<4} {hits:>6} times; {words}", fault.number(), fault.name(), fault.held_by());
+        let tests = tests_of(*fault);
+        println!("{:>2} {:<22} {:<4} {hits:>6} times; {words}: {}", fault.number(), fault.name(), fault.held_by(), tests.join(", "));
+        assert!(tests.contains(&EACH), "{fault} has no row");
     }
     assert!(failed.is_empty(), "{} of {} failed: {}", failed.len(), ROWS.len(), failed.join("\n\n"));
     assert_eq!(covered.keys().copied().collect::<BTreeSet<_>>(), BTreeSet::from(Fault::ALL), "a fault without a test");
