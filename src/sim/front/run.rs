@@ -144,13 +144,15 @@ impl Run {
             self.universe.with(Truth::make_peace);
             let settled = length.saturating_sub(peace).mul_f64(SETTLED_BY).min(SETTLED_AFTER);
             if settled >= self.settles_in() {
-                self.live_until(begin + peace + settled).await;
-                self.universe.with(|truth| {
-                    if let Some(why) = truth.unsettled() {
-                        truth.violated(10, format!("peace has reigned for {settled:?} and still {why}"));
-                    }
-                    truth.settles();
-                });
+                for after in [self.settles_in(), settled] {
+                    self.live_until(begin + peace + after).await;
+                    self.universe.with(|truth| {
+                        if let Some(why) = truth.unsettled() {
+                            truth.violated(10, format!("peace has reigned for {after:?} and still {why}"));
+                        }
+                    });
+                }
+                self.universe.with(Truth::settles);
             }
         }
         self.live_until(begin + length).await;
