@@ -206,7 +206,6 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, spent: Duration)
     }
     match refused.flatten() {
         Some(error) => Err(error),
-        None if hurries => Ok(Next::Wait),
         None => Ok(Next::Pause),
     }
 }

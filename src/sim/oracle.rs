@@ -25,8 +25,8 @@ const STRAYS_STAY: Duration = Duration::from_mins(75);
 const LISTS_LAG: Duration = Duration::from_mins(3);
 /// How long the pods on a machine may still work after its end has begun.
 const RUNS_DOWN: Duration = Duration::from_secs(20);
-/// By how much prices may have moved since a launch was decided on.
-const PRICES_MOVE: f64 = 1.02;
+/// By how much the market may have moved prices since a launch was decided on: one step.
+const PRICES_MOVE: f64 = 1.08;
 /// How old what a removal is decided on may be.
 const EVIDENCE_LASTS: Duration = Duration::from_mins(1);
 
