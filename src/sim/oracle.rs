@@ -375,15 +375,16 @@ impl Truth {
         }
         // One that the market wants back is among those that are lost, unless its notice may have been lost.
         let notices = self.faults.hits(Fault::LateMessage) + self.faults.hits(Fault::QueueOutage) == 0;
+        let stays = |machine: &super::ec2::Machine| machine.lives() && !(notices && machine.reclaimed_at.is_some());
         let staying = self.ec2.living().filter(|machine| {
             machine.pool() == Some(pool.as_str())
                 && machine.is_ours(&self.ec2.cluster)
                 && Some(&machine.id) != node.instance.as_ref()
-                && !(notices && machine.reclaimed_at.is_some())
+                && stays(machine)
         });
         let since = cordoned.saturating_sub(LISTS_LAG);
-        let lives = |id: &InstanceId| self.ec2.machines.get(id).is_some_and(super::ec2::Machine::lives);
-        let lost = self.oracle.lost.iter().filter(|(at, of, id)| *at >= since && of == pool && !lives(id)).count();
+        let is_lost = |id: &InstanceId| !self.ec2.machines.get(id).is_some_and(stays);
+        let lost = self.oracle.lost.iter().filter(|(at, of, id)| *at >= since && of == pool && is_lost(id)).count();
         let (left, (min, _)) = (staying.count() + lost, self.in_force(pool));
         if left < min as usize {
             self.violated(3, format!("without {} pool {pool} has {left} of at least {min}", node.name));
