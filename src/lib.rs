@@ -26,7 +26,7 @@
 //!   beside it as a future. Operations are journalled before their first effect and driven by
 //!   repeatable steps, each under the fence of the lease ([`control::lease`]).
 //! - [`adapters`] are the real systems behind the ports (feature `live`): EC2, DynamoDB, SQS,
-//!   Secrets Manager, Prometheus, the clocks and the evaluation's ticks.
+//!   Secrets Manager, the price list, Prometheus, the clocks and the evaluation's ticks.
 //! - [`config`] reads one TOML file with overrides from the environment and names every
 //!   problem at once; [`cli`] is the command line.
 //! - [`sim`] is the embedded world: the same ports in memory, under a virtual clock, with
@@ -60,7 +60,8 @@
 //! cover what waits. While the pods are few, other ways are tried too, one type wherever it will
 //! do and first fit decreasing, and the cheapest of those that serve most is taken. Headroom is
 //! laid out as pods that nobody sees: they come last, buy room, and hold it against removals.
-//! On-demand prices are the configuration's, spot prices those that EC2 tells for each zone.
+//! On-demand prices are those of the price list, spot prices those that EC2 tells for each zone; the
+//! configuration's table stands in for both.
 //!
 //! Nodes go together, of one pool in a turn, when the pods of all of them find places on those
 //! that stay: packed as full as can be, and moved one by one onto the emptiest node in several

@@ -5,6 +5,7 @@ mod instances;
 mod launch;
 
 use super::aws::{Failure, Kind};
+use super::pricing::PriceList;
 use super::retry::{once, retried};
 use super::system_clock::SystemClock;
 use crate::config::{Config, PoolLaunch, PricesConfig};
@@ -41,20 +42,21 @@ struct Inner {
     prices: PricesConfig,
     clock: SystemClock,
     cache: Arc<catalogue::Cache>,
+    price_list: Arc<PriceList>,
 }
 
 impl Ec2 {
     /// Speaks for the cluster and its pools. Sends nothing yet.
     #[must_use]
     pub fn new(sdk: &SdkConfig, config: &Config) -> Self {
-        Self { inner: RwLock::new(Arc::new(Inner::new(Client::new(sdk), config))) }
+        Self { inner: RwLock::new(Arc::new(Inner::new(Client::new(sdk), Arc::new(PriceList::new(sdk, &config.cluster.region)), config))) }
     }
 
     /// Takes the pools, prices and deadlines of another configuration. Calls under way end with the old
     /// ones; the next catalogue is read anew where it would be another one.
     pub fn reconfigure(&self, config: &Config) {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
-        let mut new = Inner::new(inner.client.clone(), config);
+        let mut new = Inner::new(inner.client.clone(), Arc::clone(&inner.price_list), config);
         if new.has_the_catalogue_of(&inner) {
             new.cache = Arc::clone(&inner.cache);
         }
@@ -144,7 +146,7 @@ impl Cloud for Ec2 {
 }
 
 impl Inner {
-    fn new(client: Client, config: &Config) -> Self {
+    fn new(client: Client, price_list: Arc<PriceList>, config: &Config) -> Self {
         Self {
             client,
             cluster: config.cluster.id.clone(),
@@ -154,6 +156,7 @@ impl Inner {
             prices: config.prices.clone(),
             clock: SystemClock::new(),
             cache: Arc::default(),
+            price_list,
         }
     }
 
@@ -163,7 +166,7 @@ impl Inner {
     }
 
     async fn refresh(&self) -> Result<Arc<Catalogue>, CloudError> {
-        let source = catalogue::Source { client: &self.client, timeout: self.timeout, clock: self.clock };
+        let source = catalogue::Source { client: &self.client, price_list: &self.price_list, timeout: self.timeout, clock: self.clock };
         self.cache.refresh(async { source.read(&self.pools, &self.prices, &self.region).await }).await
     }
 }

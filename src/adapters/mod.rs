@@ -10,6 +10,7 @@ pub mod dynamodb;
 pub mod ec2;
 pub mod kubernetes;
 pub mod live;
+pub mod pricing;
 pub mod prometheus;
 mod retry;
 pub mod secrets_manager;

@@ -83,6 +83,7 @@ fn summary(path: &Path, config: &Config) -> String {
     let listed = prices.on_demand.len();
     let share = prices.spot_ratio * 100.0;
     let spot = if prices.read_spot { "as EC2 says, or else at" } else { "at" };
-    let prices = format!("  prices of {} for {listed} types, spot {spot} {share:.0} % of them\n", prices.as_of);
+    let first = if prices.read_on_demand { "the price list's, or else those" } else { "those" };
+    let prices = format!("  prices: {first} of {} for {listed} types; spot {spot} {share:.0} % of them\n", prices.as_of);
     std::iter::once(head).chain(pools).chain([turn, prices]).collect()
 }

@@ -216,6 +216,8 @@ pub struct PricesConfig {
     pub as_of: String,
     /// On-demand price by instance type.
     pub on_demand: BTreeMap<InstanceType, HourlyPrice>,
+    /// The price list is asked for on-demand prices, which then win over the table.
+    pub read_on_demand: bool,
     /// EC2 is asked for the spot prices of the zones.
     pub read_spot: bool,
     /// The expected spot price as a share of the on-demand price, where EC2 does not tell.

@@ -138,8 +138,10 @@ fn launch_part(section: &Section<'_>, pool: PoolName, prices: &PricesConfig) -> 
     if types.is_empty() && section.has("instance_types") {
         section.problem("instance_types", "must name at least one instance type".into());
     }
-    for unpriced in types.iter().filter(|name| !prices.on_demand.contains_key(name.as_str())) {
-        section.problem("instance_types", format!("{unpriced} has no price; set prices.on_demand.\"{unpriced}\""));
+    // With the price list at hand the table only stands in.
+    for unpriced in types.iter().filter(|name| !prices.read_on_demand && !prices.on_demand.contains_key(name.as_str())) {
+        let right = format!("set prices.on_demand.\"{unpriced}\", or prices.read_on_demand = true");
+        section.problem("instance_types", format!("{unpriced} has no price; {right}"));
     }
     let version = section.has("launch_template_version").then(|| section.count("launch_template_version", 1..=u32::MAX).to_string());
     PoolLaunch {

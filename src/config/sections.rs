@@ -275,7 +275,8 @@ pub(super) fn prices(root: &Section<'_>) -> PricesConfig {
     const EXPECTED: &str = "must be dollars per hour above 0";
     let section = root.table("prices");
     let as_of = section.day("as_of");
-    let (read_spot, spot_ratio) = (section.flag("read_spot"), section.share("spot_ratio"));
+    let (read_on_demand, read_spot) = (section.flag("read_on_demand"), section.flag("read_spot"));
+    let spot_ratio = section.share("spot_ratio");
     let mut on_demand = BTreeMap::new();
     for (name, value) in section.free("on_demand") {
         match as_number(value).filter(|price| *price > 0.0 && *price < 10_000.0) {
@@ -286,7 +287,7 @@ pub(super) fn prices(root: &Section<'_>) -> PricesConfig {
         }
     }
     section.finish();
-    PricesConfig { as_of, on_demand, read_spot, spot_ratio }
+    PricesConfig { as_of, on_demand, read_on_demand, read_spot, spot_ratio }
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "prices are above 0 and below a million dollars")]

@@ -19,6 +19,14 @@ impl HourlyPrice {
     pub fn dollars(self) -> f64 {
         self.0 as f64 / 1e6
     }
+
+    /// Reads dollars per hour; `None` for what is not above nothing and below what any machine costs.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is between 1 and 10^10")]
+    pub fn from_dollars(text: &str) -> Option<Self> {
+        let micro_dollars = text.parse::<f64>().ok()? * 1e6;
+        (1.0..1e10).contains(&micro_dollars).then(|| Self(micro_dollars.round() as u64))
+    }
 }
 
 impl fmt::Display for HourlyPrice {
@@ -95,5 +103,18 @@ pub(super) mod price_list {
 
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Arc<BTreeMap<OfferKey, HourlyPrice>>, D::Error> {
         pairs::deserialize(deserializer).map(Arc::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dollars_are_read_and_what_makes_no_sense_is_not() {
+        assert_eq!(HourlyPrice::from_dollars("0.033600"), Some(HourlyPrice(33_600)));
+        for text in ["", "-0.1", "0", "NaN", "inf", "1e9", "0.0000001", "cheap"] {
+            assert_eq!(HourlyPrice::from_dollars(text), None, "{text}");
+        }
     }
 }

@@ -34,8 +34,8 @@ pub struct Configuration {
     pub scale_down: bool,
     /// Nodes are replaced by cheaper ones: only where a scenario is about it.
     pub replacement: bool,
-    /// EC2 is asked for spot prices: otherwise they are the same in all zones.
-    pub read_spot: bool,
+    /// EC2 and the price list are asked for prices, and the table is wrong: otherwise the table holds, in all zones.
+    pub read_prices: bool,
     /// How long an offer that failed rests first.
     pub offer_rest: String,
     /// How long a node whose drain failed is left alone.
@@ -69,7 +69,7 @@ impl Default for Configuration {
             prometheus: None,
             scale_down: true,
             replacement: false,
-            read_spot: false,
+            read_prices: false,
             offer_rest: text("10s"),
             node_rest: text("15s"),
             more: String::new(),
@@ -108,7 +108,8 @@ impl Configuration {
     /// The file for a daemon in this bed.
     pub fn toml(&self, bed: &Bed) -> String {
         let list = |items: &mut dyn Iterator<Item = &String>| items.map(|item| format!("\"{item}\"")).collect::<Vec<_>>().join(", ");
-        let price = |(name, kind): (&String, &InstanceType)| format!("\"{name}\" = {}", kind.on_demand);
+        let wrong = if self.read_prices { 2.0 } else { 1.0 };
+        let price = |(name, kind): (&String, &InstanceType)| format!("\"{name}\" = {}", kind.on_demand * wrong);
         let prices = INSTANCE_TYPES.iter().map(price).collect::<Vec<_>>().join("\n");
         let [world, rules] = [self.world(bed), self.rules()];
         format!(
@@ -116,7 +117,7 @@ impl Configuration {
              [[pool]]\nname = \"workers\"\nlaunch_template = \"{}\"\nsubnets = [{}]\ninstance_types = [{}]\n\
              min = {}\nmax = {}\non_demand_base = {}\nspot_share = {:?}\non_drain_timeout = \"{}\"\n\
              reserved_cpu = \"100m\"\nreserved_memory = \"600Mi\"\nmax_pods = 110\n{}\n\
-             [prices]\nas_of = \"2025-06-01\"\nread_spot = {}\nspot_ratio = 0.35\n[prices.on_demand]\n{prices}",
+             [prices]\nas_of = \"2025-06-01\"\nread_on_demand = {}\nread_spot = {}\nspot_ratio = 0.35\n[prices.on_demand]\n{prices}",
             bed.account.launch_template_name,
             list(&mut bed.account.subnets.values()),
             list(&mut self.instance_types.iter()),
@@ -126,7 +127,8 @@ impl Configuration {
             self.spot_share,
             self.on_drain_timeout,
             self.more,
-            self.read_spot,
+            self.read_prices,
+            self.read_prices,
         )
     }
 

@@ -5,6 +5,7 @@ mod spot;
 
 use self::spot::SpotPrices;
 use super::super::aws::{Failure, Kind};
+use super::super::pricing::{OnDemandPrices, PriceList};
 use super::super::retry::retried;
 use super::super::system_clock::SystemClock;
 use super::cloud_error;
@@ -144,6 +145,7 @@ struct Machine {
 /// Where facts come from.
 pub(super) struct Source<'a> {
     pub client: &'a Client,
+    pub price_list: &'a PriceList,
     /// The deadline of each request, its repetitions included.
     pub timeout: Duration,
     pub clock: SystemClock,
@@ -154,19 +156,24 @@ impl Source<'_> {
     pub(super) async fn read(&self, pools: &[PoolLaunch], prices: &PricesConfig, region: &str) -> Result<Catalogue, CloudError> {
         let asked = self.clock.now();
         let types: BTreeSet<InstanceType> = pools.iter().flat_map(|pool| pool.instance_types.iter().cloned()).collect();
-        let (zones, templates, types_known, offered, spot) = tokio::try_join!(
+        let (zones, templates, types_known, offered, spot, listed) = tokio::try_join!(
             self.zones(pools),
             self.templates(pools),
             self.types(&types),
             self.offered(&types),
-            self.spot_prices(&types, prices)
+            self.spot_prices(&types, prices),
+            async { Ok(self.list_prices(&types, prices).await) }
         )?;
         let facts = Facts { zones, templates, types: types_known, offered, spot };
-        let (catalogue, doubts) = assemble(pools, prices, region, &facts);
+        let (catalogue, doubts) = assemble(pools, &with_list_prices(prices, listed), region, &facts);
         for doubt in doubts {
             warn!(doubt, "an offer is left out of the catalogue");
         }
         Ok(Catalogue { read_at: Some(asked), ..catalogue })
+    }
+
+    async fn list_prices(&self, types: &BTreeSet<InstanceType>, prices: &PricesConfig) -> OnDemandPrices {
+        if prices.read_on_demand { self.price_list.on_demand(types, self.timeout).await } else { OnDemandPrices::new() }
     }
 
     async fn zones(&self, pools: &[PoolLaunch]) -> Result<BTreeMap<SubnetId, Zone>, CloudError> {
@@ -281,6 +288,13 @@ impl Source<'_> {
     }
 }
 
+/// Lets the price list's prices win over those of the configuration.
+fn with_list_prices(prices: &PricesConfig, listed: OnDemandPrices) -> PricesConfig {
+    let mut prices = prices.clone();
+    prices.on_demand.extend(listed);
+    prices
+}
+
 fn chunks(values: &BTreeSet<&str>) -> Vec<Vec<String>> {
     let all: Vec<String> = values.iter().map(|value| (*value).to_owned()).collect();
     all.chunks(VALUES).map(<[String]>::to_vec).collect()
@@ -382,7 +396,7 @@ fn offers_of(
     facts: &Facts,
 ) -> Result<Vec<Offer>, String> {
     let machine = facts.types.get(instance_type).ok_or("is not known, or is no machine that K3s runs on")?;
-    let on_demand = *prices.on_demand.get(instance_type).ok_or("has no price under [prices]")?;
+    let on_demand = *prices.on_demand.get(instance_type).ok_or("has no price, neither in the price list nor under [prices.on_demand]")?;
     if !facts.offered.contains(&(instance_type.clone(), zone.clone())) {
         return Err(format!("is not offered in {zone}"));
     }

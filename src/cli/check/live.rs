@@ -6,6 +6,7 @@ use crate::adapters::aws;
 use crate::adapters::dynamodb::DynamoDb;
 use crate::adapters::ec2::Ec2;
 use crate::adapters::kubernetes::Kubernetes;
+use crate::adapters::pricing::PriceList;
 use crate::adapters::prometheus::Prometheus;
 use crate::adapters::secrets_manager::Secrets;
 use crate::adapters::sqs::Sqs;
@@ -48,9 +49,14 @@ pub(super) fn create_table(config: &Config) -> anyhow::Result<()> {
 pub(super) fn probe(config: &Config) -> anyhow::Result<Vec<Finding>> {
     runtime()?.block_on(async {
         let sdk = aws::load(&config.cluster.region).await;
-        let (kubernetes, prometheus, others, offers) =
-            tokio::join!(kubernetes(config), prometheus(config, &sdk), ledger_queue_secrets(config, &sdk), ec2(config, &sdk));
-        Ok([kubernetes, prometheus, others, offers].into_iter().flatten().collect())
+        let (kubernetes, prometheus, others, offers, prices) = tokio::join!(
+            kubernetes(config),
+            prometheus(config, &sdk),
+            ledger_queue_secrets(config, &sdk),
+            ec2(config, &sdk),
+            prices(config, &sdk)
+        );
+        Ok([kubernetes, prometheus, others, offers, prices].into_iter().flatten().collect())
     })
 }
 
@@ -102,6 +108,19 @@ fn references(config: &Config) -> Vec<(&'static str, &SecretRef)> {
         PrometheusAuth::Bearer { token } => ("prometheus.auth.token", token),
     });
     prometheus.into_iter().chain(config.http.token.as_ref().map(|token| ("http.token", token))).collect()
+}
+
+/// Asks for the price of one type: what is refused for one is refused for all.
+async fn prices(config: &Config, sdk: &SdkConfig) -> Vec<Finding> {
+    let first = config.pools.iter().flat_map(|pool| &pool.instance_types).next();
+    let Some(instance_type) = first.filter(|_| config.prices.read_on_demand) else { return Vec::new() };
+    let answer = PriceList::new(sdk, &config.cluster.region).probe(instance_type, config.operations.request_timeout).await;
+    let outcome = match answer {
+        Ok(Some(price)) => Ok(Some(format!("{instance_type} costs {price} on demand"))),
+        Ok(None) => Ok(Some(format!("it has no price of {instance_type} in {}", config.cluster.region))),
+        Err(why) => Err(why),
+    };
+    vec![Finding { what: "pricing: the price list".to_owned(), outcome }]
 }
 
 async fn ec2(config: &Config, sdk: &SdkConfig) -> Vec<Finding> {

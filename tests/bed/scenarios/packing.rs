@@ -129,7 +129,7 @@ pub async fn a_dear_node_is_replaced(bed: &mut Bed) -> Result<()> {
 
     // With three nodes, too: the two that stay have 68 % then, which asks for no more.
     bed.exporter.set_load_of_all(Load::Fixed { cpu: 0.45, memory: 0.2 });
-    let toml = Configuration { on_demand_base: 0, replacement: true, read_spot: true, ..configuration }.toml(bed);
+    let toml = Configuration { on_demand_base: 0, replacement: true, read_prices: true, ..configuration }.toml(bed);
     let mark = bed.proxy.mark();
     let mut daemon = bed.start_daemon("beta", &toml)?;
     daemon.ready(SOON).await?;

@@ -11,6 +11,8 @@ use super::fleet::{SOON, create_table, fleet, launched_since, leads, settled};
 use crate::bed::Bed;
 use crate::cluster::NAMESPACE;
 use crate::configuration::Configuration;
+use crate::daemon::Daemon;
+use crate::offers::INSTANCE_TYPES;
 use crate::proxy::faults::{Matcher, When};
 use crate::wait::{Seen, until};
 use crate::workload::Workload;
@@ -24,7 +26,7 @@ pub async fn operators(bed: &mut Bed) -> Result<()> {
         "[prometheus.auth]\nusername = \"node-fleet\"\npassword = {{ secrets_manager = \"{}\", key = \"password\" }}\n",
         bed.account.secret_name
     );
-    let configuration = Configuration { min: 1, max: 4, more: secret, ..Configuration::default() };
+    let configuration = Configuration { min: 1, max: 4, read_prices: true, more: secret, ..Configuration::default() };
     let toml = configuration.toml(bed);
     let missing = bed.run_command(&toml, &["check", "--config", "{config}", "--live"]).await?;
     ensure!(missing.code == 1 && missing.stdout.contains("FAIL  dynamodb"), "without its table: {missing:?}");
@@ -33,6 +35,9 @@ pub async fn operators(bed: &mut Bed) -> Result<()> {
     ensure!(checked.code == 0, "check --live: {}{}", checked.stdout, checked.stderr);
     println!("  {}", checked.stdout.lines().last().unwrap_or_default());
     ensure!(!checked.stdout.contains("correct horse"), "the secret is shown");
+    let first = &configuration.instance_types[0];
+    let listed = format!("{first} costs ${:.4}/h on demand", INSTANCE_TYPES[first].on_demand);
+    ensure!(checked.stdout.contains(&listed), "the price list does not say that {listed}: {}", checked.stdout);
 
     let socket = daemon.socket().to_string_lossy().into_owned();
     let cli = async |bed: &Bed, arguments: &[&str]| {
@@ -48,6 +53,7 @@ pub async fn operators(bed: &mut Bed) -> Result<()> {
         Ok(if found { Seen::Done(()) } else { Seen::NotYet(status) })
     })
     .await?;
+    costs_what_the_price_list_says(bed, &daemon).await?;
     cli(bed, &["pause", "--reason", "a look around"]).await?;
     let status = cli(bed, &["status"]).await?;
     ensure!(status.contains("PAUSED") && status.contains("a look around"), "{status}");
@@ -191,4 +197,16 @@ async fn reload(daemon: &crate::daemon::Daemon, toml: &str) -> Result<()> {
         Ok(if *max == 5 && status["reload_error"].is_null() { Seen::Done(()) } else { Seen::NotYet(format!("{max}")) })
     })
     .await
+}
+
+/// The pool's one node, which is on demand, costs what the price list says, and not what the table says.
+async fn costs_what_the_price_list_says(bed: &Bed, daemon: &Daemon) -> Result<()> {
+    let workers = bed.cluster.workers().await?;
+    let labels = workers.values().next().and_then(|node| node.metadata.labels.as_ref()).context("a worker with labels")?;
+    let kind = labels.get("node.kubernetes.io/instance-type").context("its type")?;
+    let listed = INSTANCE_TYPES[kind].on_demand;
+    let status = daemon.get_json("/api/v1/status").await?;
+    let price = &status["plan"]["pools"][0]["price"];
+    ensure!(price.as_f64().is_some_and(|price| (price / 1e6 - listed).abs() < 2e-6), "{kind} costs {listed}, and not {price}");
+    Ok(())
 }

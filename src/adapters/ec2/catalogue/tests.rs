@@ -21,6 +21,7 @@ fn prices() -> PricesConfig {
     PricesConfig {
         as_of: "2026-01-01".into(),
         on_demand: BTreeMap::from([("m5.large".into(), HourlyPrice(96_000))]),
+        read_on_demand: true,
         read_spot: true,
         spot_ratio: 0.4,
     }
