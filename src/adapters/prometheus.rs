@@ -196,6 +196,17 @@ impl Prometheus {
         Ok(single(value?, time, self.gate, self.clock.now()))
     }
 
+    /// Runs a query at every minute of a time.
+    async fn course(&self, endpoint: &Url, promql: &str, first: Timestamp, last: Timestamp) -> Result<Vec<(Timestamp, f64)>, Failure> {
+        let url = joined(endpoint, "api/v1/query_range");
+        let [lookback, timeout] = [self.gate.oldest, self.timeout].map(|time| format!("{}ms", time.as_millis()));
+        let [start, end] = [first, last].map(|at| at.as_second().to_string());
+        let form =
+            [("query", promql), ("start", &start), ("end", &end), ("step", "60"), ("lookback_delta", &lookback), ("timeout", &timeout)];
+        let body = self.body(|| self.client.post(url.clone()).form(&form)).await?;
+        answer::course(&body)
+    }
+
     /// Asks when Prometheus was started.
     async fn start(&self, endpoint: &Url) -> Start {
         let url = joined(endpoint, "api/v1/status/runtimeinfo");
@@ -298,6 +309,10 @@ impl Metrics for Prometheus {
 
     async fn query(&self, _rule: &RuleName, promql: &str) -> Reading {
         self.anywhere(|endpoint| self.value(endpoint, promql)).await.unwrap_or_else(Reading::Missing)
+    }
+
+    async fn history(&self, promql: &str, first: Timestamp, last: Timestamp) -> Result<Vec<(Timestamp, f64)>, Missing> {
+        self.anywhere(|endpoint| self.course(endpoint, promql, first, last)).await
     }
 }
 

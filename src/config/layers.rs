@@ -11,7 +11,7 @@ pub(super) const EXAMPLE: &str = include_str!("../../config/node-fleet.toml");
 pub(super) const PREFIX: &str = "NODE_FLEET__";
 
 /// Top-level tables.
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 16] = [
     "cluster",
     "kubernetes",
     "prometheus",
@@ -25,11 +25,12 @@ const SECTIONS: [&str; 15] = [
     "scale_down",
     "consolidation",
     "replacement",
+    "predictive",
     "rest",
     "prices",
 ];
 /// Top-level arrays of tables, whose entries have a `name`.
-const LISTS: [&str; 2] = ["pool", "metric"];
+const LISTS: [&str; 3] = ["pool", "metric", "forecast"];
 /// What the example shows without meaning it as a default.
 const REQUIRED: [(&str, &str); 3] = [("cluster", "id"), ("cluster", "region"), ("prometheus", "endpoints")];
 /// What a pool of the file takes from the example's when it says nothing.
@@ -209,6 +210,7 @@ pub(super) fn unknown<'a>(key: &str, known: impl Iterator<Item = &'a str>) -> St
 fn take_pool_defaults(defaults: &mut Tree) -> Tree {
     let pool = defaults.remove("pool");
     defaults.remove("metric");
+    defaults.remove("forecast");
     let Some(ValueKind::Array(mut entries)) = pool.map(|value| value.kind) else { return Tree::new() };
     match entries.pop().map(|entry| entry.kind) {
         Some(ValueKind::Table(table)) => relabelled(table).into_iter().filter(|(key, _)| POOL_DEFAULTS.contains(&key.as_str())).collect(),

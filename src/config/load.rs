@@ -42,8 +42,11 @@ fn read(root: &Section<'_>) -> Config {
     let (pool_settings, pool_launches) = pools::pools(root, &prices);
     let evaluation = sections::evaluation(root);
     let operations = sections::operations(root);
+    let metrics = pools::metrics(root, &pool_settings);
     let policy = Settings {
-        metrics: pools::metrics(root, &pool_settings),
+        forecasts: pools::forecasts(root, &pool_settings, &metrics),
+        predictive: sections::predictive(root),
+        metrics,
         pools: pool_settings,
         scale_up: sections::scale_up(root),
         scale_down: sections::scale_down(root),
@@ -173,7 +176,7 @@ fn agree_on_deadlines(report: &Report, config: &Config) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::AtOnce;
+    use crate::policy::{AtOnce, ForecastRule, PredictiveMode};
     use proptest::prelude::*;
 
     const EXAMPLE: &str = super::layers::EXAMPLE;
@@ -215,6 +218,12 @@ mod tests {
         query = "sum(queue)"
         per_node = 500.0
         sustain = "4m"
+
+        [[forecast]]
+        name = "cores"
+        pool = "workers"
+        query = "sum(requests)"
+        per_node = 7.25
     "#;
 
     fn problems(change: impl Fn(&str) -> String) -> Vec<String> {
@@ -249,6 +258,10 @@ mod tests {
     fn what_an_operator_adds_is_read() {
         let config = parse(&format!("{EXAMPLE}{ADDED}"), "f", []).unwrap_or_else(|problems| panic!("{problems}"));
         assert_eq!((config.policy.pools[0].schedules.len(), config.policy.metrics.len()), (1, 1));
+        let forecast = ForecastRule { name: "cores".into(), pool: "workers".into(), query: "sum(requests)".into(), per_node: 7.25 };
+        assert_eq!(config.policy.forecasts, [forecast]);
+        let predictive = config.policy.predictive;
+        assert_eq!((predictive.mode, predictive.price_of_waiting), (PredictiveMode::Shadow, 20.0));
         let [always, by_day] = &config.policy.pools[0].headroom[..] else { panic!("two of them") };
         assert_eq!((always.pods, always.each.cpu.0, always.each.memory.0, always.schedule.is_none()), (2, 500, 512 << 20, true));
         assert_eq!((by_day.pods, by_day.each.cpu.0, by_day.schedule.is_some()), (4, 1000, true));
@@ -300,7 +313,7 @@ mod tests {
             ("timeout = \"2s\"", "timeout = \"3s\"", "ledger.timeout = \"3s\"", "ledger.heartbeat"),
             ("request_timeout = \"5s\"", "request_timeout = \"4s\"", "kubernetes.timeout = \"5s\"", "operations.request_timeout"),
             ("stopped = \"24h\"", "stopped = \"30m\"", "rest.stopped = \"30m\"", "rest.longest"),
-            ("sustain = \"4m\"\n    ", "sustain = \"1m\"\n    ", "metric.queue_depth.sustain = \"1m\"", "evaluation.interval"),
+            ("sustain = \"4m\"\n\n", "sustain = \"1m\"\n\n", "metric.queue_depth.sustain = \"1m\"", "evaluation.interval"),
             ("expendable_below = -10", "expendable_below = 2000000000", "evaluation.expendable_below", "evaluation.critical_priority"),
             ("unhealthy_after = \"15m\"", "unhealthy_after = 15", "evaluation.unhealthy_after = 15", "unit"),
             ("\"node.cilium.io/agent-not-ready\"", "\"a=b:NoSchedule\"", "evaluation.startup_taints", "key"),
@@ -310,6 +323,17 @@ mod tests {
             ("[\"cheaper\", \"consolidated\"]", "[\"cheap\"]", "disruption", "above_maximum, cheaper, consolidated"),
             ("saving_lasts = \"12h\"", "saving_lasts = 12", "replacement.saving_lasts = 12", "unit"),
             ("price_of_a_move = 0.002", "price_of_a_move = -1", "replacement.price_of_a_move = -1", "dollars"),
+            ("mode = \"shadow\"", "mode = \"perhaps\"", "predictive.mode = \"perhaps\"", "\"off\" or \"shadow\" or \"on\""),
+            (
+                "price_of_waiting = \"balanced\"",
+                "price_of_waiting = \"cheap\"",
+                "predictive.price_of_waiting",
+                "\"careful\" or a number from 1 to 1000",
+            ),
+            ("price_of_waiting = \"balanced\"", "price_of_waiting = 0", "predictive.price_of_waiting = 0", "from 1 to 1000"),
+            ("per_node = 7.25", "per_node = 0", "forecast.cores.per_node = 0", "above 0"),
+            ("name = \"cores\"", "name = \"queue_depth\"", "forecast.queue_depth.name", "another rule"),
+            ("name = \"cores\"", "name = \"cpu\"", "forecast.cpu.name", "another rule"),
             ("retry = \"1s\"", "retry = \"1m\"", "operations.retry = \"1m\"", "5s"),
             ("wait = \"20s\"", "wait = \"0s\"", "notices.wait = \"0s\"", "1s"),
             ("interval = \"2m\"", "interval = \"1500ms\"", "evaluation.interval = \"1500ms\"", "whole seconds"),

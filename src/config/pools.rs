@@ -1,4 +1,4 @@
-//! Reads `[[pool]]` and `[[metric]]`.
+//! Reads `[[pool]]`, `[[metric]]` and `[[forecast]]`.
 
 use super::reader::{Rule, Section, as_text, is_label};
 use super::sections::SPAN;
@@ -7,7 +7,7 @@ use crate::model::plan::{OnDrainTimeout, RetireReason};
 use crate::model::scheduling::{Taint, TaintEffect};
 use crate::model::{PoolName, Resources, RuleName, SubnetId, quantity};
 use crate::policy::schedule::{Schedule, ScheduleError};
-use crate::policy::{AtOnce, BoundsSchedule, Disruption, Headroom, MetricGoal, MetricRule, PoolSettings};
+use crate::policy::{AtOnce, BoundsSchedule, Disruption, ForecastRule, Headroom, MetricGoal, MetricRule, PoolSettings};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -15,6 +15,10 @@ use std::time::Duration;
 const LABEL: Rule = ("must be lower-case letters, digits, `-` and `_`, at most 63", is_label);
 const CPU: &str = "must be an amount of CPU like \"100m\"";
 const MEMORY: &str = "must be an amount of memory like \"512Mi\"";
+/// Rules whose names are taken.
+const OWN_RULES: [&str; 7] = ["cpu", "memory", "bounds", "pending_pods", "headroom", "scale_down", "replacement"];
+const ONE_VALUE: Rule = ("must be a PromQL query that gives one value", |text| !text.trim().is_empty());
+const POSITIVE: (&str, fn(f64) -> bool) = ("must be a number above 0", |number| number > 0.0 && number.is_finite());
 /// From an hour to ten years.
 const AGE: RangeInclusive<Duration> = Duration::from_hours(1)..=Duration::from_hours(24 * 3653);
 /// More workers than this are another program's.
@@ -191,23 +195,39 @@ fn taint(text: &str) -> Option<Taint> {
     (!key.is_empty()).then(|| Taint { key: key.to_owned(), value: value.to_owned(), effect })
 }
 
-/// Reads the rules on applications' metrics.
-pub(super) fn metrics(root: &Section<'_>, pools: &[PoolSettings]) -> Vec<MetricRule> {
-    const QUERY: Rule = ("must be a PromQL query that gives one value", |text| !text.trim().is_empty());
-    const POSITIVE: (&str, fn(f64) -> bool) = ("must be a number above 0", |number| number > 0.0 && number.is_finite());
-    let mut rules: Vec<MetricRule> = Vec::new();
-    for section in root.tables("metric") {
+/// Reads the demands that are forecast.
+pub(super) fn forecasts(root: &Section<'_>, pools: &[PoolSettings], metrics: &[MetricRule]) -> Vec<ForecastRule> {
+    let mut rules: Vec<ForecastRule> = Vec::new();
+    for section in root.tables("forecast") {
         let name = RuleName::new(section.text("name", LABEL));
-        if rules.iter().any(|other| other.name == name)
-            || ["cpu", "memory", "bounds", "pending_pods", "headroom", "scale_down", "replacement"].contains(&name.as_str())
-        {
+        let taken = rules.iter().map(|rule| &rule.name).chain(metrics.iter().map(|rule| &rule.name)).any(|other| *other == name);
+        if taken || OWN_RULES.contains(&name.as_str()) {
             section.problem("name", "is the name of another rule".into());
         }
         let pool = PoolName::new(section.text("pool", LABEL));
         if !pools.iter().any(|known| known.name == pool) {
             section.contradiction("pool", &[], "names no [[pool]]".into());
         }
-        let query = section.text("query", QUERY);
+        let (query, per_node) = (section.text("query", ONE_VALUE), section.number("per_node", POSITIVE));
+        rules.push(ForecastRule { name, pool, query, per_node });
+        section.finish();
+    }
+    rules
+}
+
+/// Reads the rules on applications' metrics.
+pub(super) fn metrics(root: &Section<'_>, pools: &[PoolSettings]) -> Vec<MetricRule> {
+    let mut rules: Vec<MetricRule> = Vec::new();
+    for section in root.tables("metric") {
+        let name = RuleName::new(section.text("name", LABEL));
+        if rules.iter().any(|other| other.name == name) || OWN_RULES.contains(&name.as_str()) {
+            section.problem("name", "is the name of another rule".into());
+        }
+        let pool = PoolName::new(section.text("pool", LABEL));
+        if !pools.iter().any(|known| known.name == pool) {
+            section.contradiction("pool", &[], "names no [[pool]]".into());
+        }
+        let query = section.text("query", ONE_VALUE);
         let goal = match (section.has("per_node"), section.has("threshold")) {
             (true, false) => MetricGoal::PerNode(section.number("per_node", POSITIVE)),
             (false, true) => MetricGoal::Threshold(section.number("threshold", POSITIVE)),

@@ -216,6 +216,15 @@ impl<'a> Section<'a> {
         self.parsed(key, &expected, pick).unwrap_or(choices[0].1)
     }
 
+    /// Reads a number within the range, or one that has a name.
+    pub(super) fn number_or_choice(&self, key: &'static str, range: RangeInclusive<f64>, choices: &[(&str, f64)]) -> f64 {
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let expected = format!("must be {} or a number from {} to {}", names.join(" or "), range.start(), range.end());
+        let pick = |text: &str| choices.iter().find(|(name, _)| *name == text).map(|(_, number)| *number);
+        let read = |value: &Value| as_number(value).filter(|number| range.contains(number)).or_else(|| as_text(value).and_then(pick));
+        self.required(key, &expected, read).unwrap_or(choices[0].1)
+    }
+
     /// Reads a duration, a text with a unit.
     pub(super) fn duration(&self, key: &'static str, range: RangeInclusive<Duration>) -> Duration {
         let bounds = format!("from {} to {}", spoken(*range.start()), spoken(*range.end()));

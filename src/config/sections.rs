@@ -7,7 +7,7 @@ use super::{
 };
 use crate::model::InstanceType;
 use crate::model::offer::HourlyPrice;
-use crate::policy::{Consolidation, OfferRest, Replacement, ScaleDown, ScaleUp};
+use crate::policy::{Consolidation, OfferRest, Predictive, PredictiveMode, Replacement, ScaleDown, ScaleUp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -269,6 +269,20 @@ pub(super) fn rest(root: &Section<'_>) -> OfferRest {
     };
     section.finish();
     config
+}
+
+pub(super) fn predictive(root: &Section<'_>) -> Predictive {
+    const BOOT: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_mins(25);
+    const WAITING: [(&str, f64); 3] = [("thrifty", 8.0), ("balanced", 20.0), ("careful", 60.0)];
+    let section = root.table("predictive");
+    let modes = [("off", PredictiveMode::Off), ("shadow", PredictiveMode::Shadow), ("on", PredictiveMode::On)];
+    let predictive = Predictive {
+        mode: section.choice("mode", &modes),
+        price_of_waiting: section.number_or_choice("price_of_waiting", 1.0..=1000.0, &WAITING),
+        boot: section.duration("boot", BOOT),
+    };
+    section.finish();
+    predictive
 }
 
 pub(super) fn prices(root: &Section<'_>) -> PricesConfig {

@@ -11,6 +11,7 @@ mod operators;
 mod turns;
 
 use super::driver::{Context, Stepped};
+use super::forecasts::Forecasts;
 use super::lease::{Fence, Leadership};
 use super::observe::Observation;
 use super::settings::Settings;
@@ -18,7 +19,7 @@ use super::status::{Command, Decision, Status};
 use crate::model::ids::Epoch;
 use crate::model::plan::RetireReason;
 use crate::model::snapshot::Pause;
-use crate::model::{Instance, InstanceId, Memory, Operation, OperationId, Snapshot};
+use crate::model::{Instance, InstanceId, Memory, Operation, OperationId, Prospect, RuleName, Snapshot};
 use crate::ports::{Clock, CloudError, Cluster, Delivery, Grant, LedgerError, LedgerState, World};
 use futures::StreamExt;
 use futures::future::BoxFuture;
@@ -133,6 +134,10 @@ pub struct Controller<W: World> {
     /// The others.
     full_look: LookingAround,
     remembering: Remembering,
+    /// The demands that are followed; `None` while a turn reads on, or before the first one.
+    forecasts: Option<Forecasts>,
+    /// What they said in the latest turn that read.
+    prospects: BTreeMap<RuleName, Prospect>,
     /// Workers that exist or are on their way, as the latest turn that was not blind counted them.
     node_count: Option<u32>,
     /// When a turn is made in place of one that was urgent and blind.
@@ -180,6 +185,8 @@ impl<W: World> Controller<W> {
             urgent_look: LookingAround::default(),
             full_look: LookingAround::default(),
             remembering: Remembering::Idle,
+            forecasts: None,
+            prospects: BTreeMap::new(),
             node_count: None,
             wake_at: None,
             evaluations: Vec::new(),

@@ -2,6 +2,7 @@
 
 pub mod controller;
 mod driver;
+mod forecasts;
 mod launch;
 pub mod lease;
 pub mod notices;

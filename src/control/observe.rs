@@ -1,5 +1,6 @@
 //! Looks at the whole world at once: every source at the same time, each with its own deadline.
 
+use super::forecasts::Forecasts;
 use super::settings::Settings;
 use crate::model::snapshot::{Observed, Pause, UtilisationReport};
 use crate::model::{ClusterView, Instance, Missing, Reading, RuleName};
@@ -21,14 +22,17 @@ pub struct Observation {
     pub utilisation: Observed<UtilisationReport>,
     /// Prometheus's answers to the `[[metric]]` rules.
     pub metrics: BTreeMap<RuleName, Reading>,
+    /// The demands that are followed, read on; `None` in an urgent turn.
+    pub forecasts: Option<Forecasts>,
     /// The pause; `Err` when the ledger does not say.
     pub pause: Result<Option<Pause>, LedgerError>,
 }
 
 /// Asks every source, Kubernetes last, so that what it shows is the newest. An urgent turn does not
-/// wait for Prometheus, which it does not need.
+/// wait for Prometheus, which it does not need; it takes no forecasts along.
 /// One for pods waits for more of them before it looks.
-pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: bool, for_pods: bool) -> Observation {
+pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, forecasts: Option<Forecasts>, for_pods: bool) -> Observation {
+    let urgent = forecasts.is_none();
     let utilisation = async { if urgent { Observed::Unknown(Missing::NotAsked) } else { world.metrics().utilisation().await } };
     let metrics = async {
         let asked = settings.queries().map(|(rule, query)| async {
@@ -37,14 +41,19 @@ pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: b
         });
         join_all(asked).await.into_iter().collect()
     };
+    let read_on = async {
+        let mut forecasts = forecasts?;
+        forecasts.read(&*world).await;
+        Some(forecasts)
+    };
     let listed_at = world.clock().now();
     let batch = async {
         if for_pods {
             tokio::time::sleep(settings.operations.batch).await;
         }
     };
-    let ((), instances, catalogue, utilisation, metrics, pause) =
-        futures::join!(batch, world.cloud().instances(), world.cloud().catalogue(), utilisation, metrics, world.ledger().pause(),);
+    let ((), instances, catalogue, utilisation, metrics, forecasts, pause) =
+        futures::join!(batch, world.cloud().instances(), world.cloud().catalogue(), utilisation, metrics, read_on, world.ledger().pause());
     let cluster = world.cluster().view().await;
     failed(&*world, "kubernetes", &cluster);
     failed(&*world, "prometheus", &utilisation);
@@ -54,6 +63,9 @@ pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: b
             count(&*world, "prometheus", why);
         }
     }
+    for why in forecasts.iter().flat_map(Forecasts::troubles) {
+        count(&*world, "prometheus", why);
+    }
     if let Err(error) = &pause {
         world.telemetry().record(Measurement::PortFailed { port: "dynamodb", class: super::lease::class(error) });
     }
@@ -61,7 +73,7 @@ pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, urgent: b
     let instances = known(instances);
     let read_at = catalogue.as_ref().ok().and_then(|catalogue| catalogue.read_at);
     let catalogue = asked(&*world, catalogue, read_at.unwrap_or(listed_at));
-    Observation { cluster, instances, catalogue, utilisation, metrics, pause }
+    Observation { cluster, instances, catalogue, utilisation, metrics, forecasts, pause }
 }
 
 fn failed<W: World, T>(world: &W, port: &'static str, answer: &Observed<T>) {

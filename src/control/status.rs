@@ -1,8 +1,10 @@
 //! What the controller shows of itself: one value, replaced as a whole, read by HTTP.
 
 use crate::model::ids::Epoch;
+use crate::model::prospect::Wanted;
 use crate::model::snapshot::Pause;
-use crate::model::{Explanation, Operation, Plan, Question};
+use crate::model::{Explanation, Operation, Plan, PoolName, Question, RuleName};
+pub use crate::policy::forecast::{Expected, Minute, Standing};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};
@@ -56,6 +58,32 @@ pub struct SourceStatus {
     pub last_ok: Option<Timestamp>,
 }
 
+/// How it stands with the forecast of one demand.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ForecastStatus {
+    /// The pool that serves the demand.
+    pub pool: PoolName,
+    /// All of it in words.
+    pub says: String,
+    /// Whether it has earned a say.
+    #[serde(flatten)]
+    pub standing: Standing,
+    /// How many nodes it wants, where it has a say.
+    pub wanted: Option<Wanted>,
+    /// Minutes of the past that are known.
+    pub known_minutes: usize,
+    /// The demand of the latest minute, in the query's unit.
+    pub demand: Option<f64>,
+    /// What is expected of the minute in which a node that is launched now would serve.
+    pub expected: Option<Expected>,
+    /// Which nodes follow which way.
+    pub following: Vec<String>,
+    /// The forecast's loss as a share of the better naive one's, over about a day: below 1 it is worth its while.
+    pub loss_ratio: Option<f64>,
+    /// Shares of minutes whose demand stayed below the quantiles 0.90 and 0.95.
+    pub coverage: Option<[f64; 2]>,
+}
+
 /// Everything that is shown.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Status {
@@ -81,6 +109,8 @@ pub struct Status {
     pub operations: Vec<Operation>,
     /// The sources: `kubernetes`, `ec2`, `prometheus`, `dynamodb`.
     pub sources: BTreeMap<&'static str, SourceStatus>,
+    /// The forecasts, by rule.
+    pub forecasts: BTreeMap<RuleName, ForecastStatus>,
     /// Why the latest reload of the configuration was refused, if it was.
     pub reload_error: Option<String>,
     /// The latest decisions, latest first. Not part of `/api/v1/status`.
@@ -104,6 +134,7 @@ impl Status {
             plan: None,
             operations: Vec::new(),
             sources: BTreeMap::new(),
+            forecasts: BTreeMap::new(),
             reload_error: None,
             decisions: VecDeque::new(),
         }

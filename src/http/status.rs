@@ -1,4 +1,4 @@
-//! `GET /api/v1/status` and `GET /api/v1/decisions`
+//! `GET /api/v1/status`, `GET /api/v1/decisions` and `GET /api/v1/forecast`
 
 use super::{Surface, failure};
 use crate::control::status::{DECISIONS_KEPT, Decision};
@@ -15,6 +15,11 @@ const DECISIONS_SHOWN: usize = 20;
 pub(super) async fn show(State(surface): State<Surface>) -> Response {
     let status = surface.handle.status.borrow().clone();
     axum::Json(status).into_response()
+}
+
+pub(super) async fn forecasts(State(surface): State<Surface>) -> Response {
+    let forecasts = surface.handle.status.borrow().forecasts.clone();
+    axum::Json(serde_json::json!({ "forecasts": forecasts })).into_response()
 }
 
 #[derive(Deserialize)]

@@ -324,6 +324,13 @@ pub enum Hold {
         /// Since when it holds; `None` when it does not.
         since: Option<Timestamp>,
     },
+    /// The forecast only watches: it would have acted.
+    Shadowed {
+        /// With fewer nodes it would buy.
+        buy: u32,
+        /// Down to these it would give back.
+        hold_nodes: u32,
+    },
     /// Too many nodes are not ready.
     UnreadyNodes {
         /// How many.
@@ -375,6 +382,7 @@ impl fmt::Display for Hold {
             Self::Underway { operation } => write!(formatter, "operation {operation} is under way"),
             Self::NotSustained { since: Some(since) } => write!(formatter, "not yet sustained, since {since}"),
             Self::NotSustained { since: None } => formatter.write_str("not sustained"),
+            Self::Shadowed { buy, hold_nodes } => write!(formatter, "it only watches: it would buy for {buy} and hold {hold_nodes} nodes"),
             Self::UnreadyNodes { unready, total } => write!(formatter, "{unready} of {total} nodes are not ready"),
             Self::PodsWaiting { pods } => write!(formatter, "{pods} pods wait for room"),
             Self::Wanted { rule } => write!(formatter, "rule {rule} wants the capacity"),
@@ -390,7 +398,8 @@ impl fmt::Display for Hold {
 /// What one rule saw and wanted.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Finding {
-    /// The rule: `bounds`, `pending_pods`, `headroom`, `cpu`, `memory`, `scale_down`, `replacement` or that of a `[[metric]]`.
+    /// The rule: `bounds`, `pending_pods`, `headroom`, `cpu`, `memory`, `scale_down`, `replacement` or that of a
+    /// `[[metric]]` or `[[forecast]]`.
     pub rule: RuleName,
     /// What it read, in words.
     pub evidence: String,

@@ -6,6 +6,7 @@ use super::node::Node;
 use super::offer::{HourlyPrice, Offer, OfferKey};
 use super::operation::Operation;
 use super::pod::Pod;
+use super::prospect::Prospect;
 use super::reading::{Missing, Reading, Utilisation};
 use super::resources::Resources;
 use super::scheduling::{Constraints, Labels, Selector};
@@ -131,6 +132,8 @@ pub struct Snapshot {
     pub utilisation: Observed<UtilisationReport>,
     /// Prometheus: the value of each `[[metric]]` rule.
     pub metrics: BTreeMap<RuleName, Reading>,
+    /// What each `[[forecast]]` rule's forecast says.
+    pub prospects: BTreeMap<RuleName, Prospect>,
     /// The journal: operations that are under way.
     pub operations: BTreeMap<OperationId, Operation>,
     /// The launch template and version that a launch would take now, by pool, as instances' tags name it.

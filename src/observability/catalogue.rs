@@ -116,6 +116,16 @@ catalogue! {
         "Reasons of the latest plan not to act; without pool and rule, those of the whole fleet";
     ALERT = "node_fleet_alert" Gauge ["name"]
         "1 while a human should look at this condition";
+    FORECAST_DEMAND = "node_fleet_forecast_demand" Gauge ["rule", "value"]
+        "A forecast rule's demand: `actual` now, and `expected`, `p90` and `p95` for the minute in which a node launched now would serve";
+    FORECAST_NODES = "node_fleet_forecast_nodes" Gauge ["pool", "rule", "bound"]
+        "Nodes that a forecast would `buy` up to and `hold` down to; absent while it has no say";
+    FORECAST_LOSS_RATIO = "node_fleet_forecast_loss_ratio" Gauge ["rule"]
+        "A forecast's pinball loss of about the last day as a share of the better naive forecast's; below 1 it earns its place";
+    FORECAST_COVERAGE = "node_fleet_forecast_coverage_ratio" Gauge ["rule", "quantile"]
+        "Share of minutes of about the last day whose demand stayed below the quantile";
+    FORECAST_TRUSTED = "node_fleet_forecast_trusted" Gauge ["rule"]
+        "1 while a forecast has earned a say";
     OPERATIONS = "node_fleet_operations" Gauge ["kind", "state"]
         "Operations that are under way";
     LEADER = "node_fleet_leader" Gauge []

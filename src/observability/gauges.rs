@@ -1,7 +1,7 @@
 //! Shows the controller's latest status as gauges, at the moment somebody asks.
 
 use super::catalogue::{self, Entry, Kind};
-use crate::control::status::{Role, Status};
+use crate::control::status::{Role, Standing, Status};
 use crate::model::{Hold, Operation, Plan, PoolReport};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -49,6 +49,7 @@ impl Collector for Gauges {
             pools(&mut page, plan)?;
             fleet(&mut page, plan)?;
         }
+        forecasts(&mut page, &status)?;
         operations(&mut page, &status.operations)?;
         daemon(&mut page, &status)
     }
@@ -123,6 +124,27 @@ fn fleet(page: &mut Page<'_>, plan: &Plan) -> fmt::Result {
     page.family(&catalogue::ALERT, &alerts)
 }
 
+fn forecasts(page: &mut Page<'_>, status: &Status) -> fmt::Result {
+    let (mut demand, mut nodes, mut loss, mut coverage, mut trusted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (rule, forecast) in &status.forecasts {
+        let rule = || ("rule", rule.as_str());
+        let expected = forecast.expected.iter().flat_map(|it| [("expected", it.centre), ("p90", it.quantile_90), ("p95", it.quantile_95)]);
+        let values = forecast.demand.map(|it| ("actual", it)).into_iter().chain(expected);
+        demand.extend(values.map(|(kind, it)| (vec![rule(), ("value", kind)], it)));
+        let bounds = forecast.wanted.iter().flat_map(|it| [("buy", it.buy), ("hold", it.hold)]);
+        nodes.extend(bounds.map(|(bound, it)| (vec![("pool", forecast.pool.as_str()), rule(), ("bound", bound)], f64::from(it))));
+        loss.extend(forecast.loss_ratio.map(|it| (vec![rule()], it)));
+        let shares = forecast.coverage.iter().flat_map(|[p90, p95]| [("0.90", *p90), ("0.95", *p95)]);
+        coverage.extend(shares.map(|(quantile, it)| (vec![rule(), ("quantile", quantile)], it)));
+        trusted.push((vec![rule()], f64::from(u8::from(forecast.standing == Standing::Trusted))));
+    }
+    page.family(&catalogue::FORECAST_DEMAND, &demand)?;
+    page.family(&catalogue::FORECAST_NODES, &nodes)?;
+    page.family(&catalogue::FORECAST_LOSS_RATIO, &loss)?;
+    page.family(&catalogue::FORECAST_COVERAGE, &coverage)?;
+    page.family(&catalogue::FORECAST_TRUSTED, &trusted)
+}
+
 fn operations(page: &mut Page<'_>, operations: &[Operation]) -> fmt::Result {
     let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for operation in operations.iter().filter(|operation| !operation.is_over()) {
@@ -174,6 +196,7 @@ fn hold_name(hold: &Hold) -> &'static str {
         Hold::NotSustained { .. } => "not_sustained",
         Hold::Replacing { .. } => "replacing",
         Hold::Budget { .. } => "budget",
+        Hold::Shadowed { .. } => "shadowed",
         Hold::UnreadyNodes { .. } => "unready_nodes",
         Hold::PodsWaiting { .. } => "pods_waiting",
         Hold::Wanted { .. } => "wanted",
@@ -226,6 +249,7 @@ mod tests {
             Hold::AtMinimum { min: 1 },
             Hold::Underway { operation: "o".into() },
             Hold::NotSustained { since: None },
+            Hold::Shadowed { buy: 1, hold_nodes: 1 },
             Hold::UnreadyNodes { unready: 1, total: 2 },
             Hold::PodsWaiting { pods: 1 },
             Hold::Wanted { rule: "cpu".into() },

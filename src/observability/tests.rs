@@ -1,9 +1,10 @@
 use super::catalogue::{Kind, METRICS};
 use super::*;
-use crate::control::status::{Role, SourceStatus};
+use crate::control::status::{Expected, ForecastStatus, Minute, Role, SourceStatus, Standing};
 use crate::model::ids::Epoch;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::{Alert, Finding, OnDrainTimeout, RetireReason};
+use crate::model::prospect::Wanted;
 use crate::model::{Hold, Market, Operation, Plan, PoolReport, Retire, RetireOrder, RetireState};
 use crate::ports::{Measurement, Telemetry};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -54,6 +55,21 @@ fn retirement() -> Operation {
     })
 }
 
+fn forecast() -> ForecastStatus {
+    ForecastStatus {
+        pool: "workers".into(),
+        says: String::new(),
+        standing: Standing::Trusted,
+        wanted: Some(Wanted { buy: 3, hold: 4 }),
+        known_minutes: 1,
+        demand: Some(7.5),
+        expected: Some(Expected { minute: Minute(3), centre: 8.0, quantile_90: 9.0, quantile_95: 10.0 }),
+        following: Vec::new(),
+        loss_ratio: Some(0.5),
+        coverage: Some([0.9, 0.95]),
+    }
+}
+
 /// A status in which every gauge has something to show.
 fn status() -> Status {
     Status {
@@ -68,6 +84,7 @@ fn status() -> Status {
         plan: Some(Arc::new(plan())),
         operations: vec![retirement()],
         sources: BTreeMap::from([("ec2", SourceStatus { ok: true, why: None, last_ok: Some(AT) })]),
+        forecasts: BTreeMap::from([("requests".into(), forecast())]),
         reload_error: None,
         decisions: VecDeque::new(),
     }

@@ -24,8 +24,8 @@ pub use learn::learn;
 pub use plan::{explain, plan};
 pub use scale_down::forbids;
 pub use settings::{
-    AtOnce, BoundsSchedule, Consolidation, Disruption, Headroom, MetricGoal, MetricRule, OfferRest, PoolSettings, Replacement, ScaleDown,
-    ScaleUp, Settings,
+    AtOnce, BoundsSchedule, Consolidation, Disruption, ForecastRule, Headroom, MetricGoal, MetricRule, OfferRest, PoolSettings, Predictive,
+    PredictiveMode, Replacement, ScaleDown, ScaleUp, Settings,
 };
 pub use survey::survey;
 

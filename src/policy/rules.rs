@@ -1,12 +1,12 @@
 //! Rules on utilisation and on applications' metrics: when they fire, and what they want.
 
 use super::fleet::{Fleet, Member, count};
-use super::settings::{MetricGoal, MetricRule, PoolSettings, Settings};
+use super::settings::{MetricGoal, MetricRule, PoolSettings, PredictiveMode, Settings};
 use crate::model::memory::{PoolMemory, Streak};
 use crate::model::plan::Hold;
 use crate::model::reading::Utilisation;
 use crate::model::snapshot::{Observed, UtilisationReport};
-use crate::model::{Missing, Reading, RuleName, Snapshot};
+use crate::model::{Missing, Prospect, Reading, RuleName, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
@@ -152,6 +152,8 @@ pub struct Verdict {
     pub hold: Option<Hold>,
     /// It forbids that a node is given back.
     pub vetoes_removal: bool,
+    /// Removals leave at least so many nodes.
+    pub keeps: u32,
 }
 
 /// Judges CPU and memory.
@@ -194,6 +196,7 @@ impl Judged {
                     demand: if sustained { demand(share) } else { None },
                     hold: (!sustained).then(|| Hold::NotSustained { since: memory.above.get(&rule).map(|streak| streak.since) }),
                     vetoes_removal: above,
+                    keeps: 0,
                     rule,
                 }
             }
@@ -211,7 +214,7 @@ impl Judged {
 }
 
 fn silent(rule: RuleName, evidence: &str, hold: Option<Hold>) -> Verdict {
-    Verdict { rule, evidence: evidence.to_owned(), demand: None, vetoes_removal: hold.is_some(), hold }
+    Verdict { rule, evidence: evidence.to_owned(), demand: None, vetoes_removal: hold.is_some(), keeps: 0, hold }
 }
 
 /// How many members of a pool a rule on an application's metric has to reckon with.
@@ -253,16 +256,14 @@ fn metric(
         }
     };
     let Strength { total, serving } = strength;
-    let (wanted, needed_without_one, goal) = match rule.goal {
-        MetricGoal::PerNode(share) => {
-            (nodes(value / share), nodes(value / share) > total.saturating_sub(1), format!("{share} for each node"))
-        }
+    let (wanted, keeps, goal) = match rule.goal {
+        MetricGoal::PerNode(share) => (nodes(value / share), nodes(value / share), format!("{share} for each node")),
         MetricGoal::Threshold(limit) => {
             // What boots already does not show in the value yet.
             let needed = nodes(f64::from(serving) * value / limit).max(serving.saturating_add(1));
             let wanted = if value > limit { needed.max(total) } else { total };
-            let after = limit * f64::from(total.saturating_sub(1)) / f64::from(total.max(1));
-            (wanted, value > after, format!("threshold {limit}"))
+            // With fewer of them, each would have more of it.
+            (wanted, nodes(f64::from(total.max(1)) * value / limit), format!("threshold {limit}"))
         }
     };
     let above = match rule.goal {
@@ -275,7 +276,35 @@ fn metric(
         evidence: format!("{value}, {goal}, for {:?}", rule.sustain),
         demand: sustained.then_some(Demand::Nodes(wanted)),
         hold: (!sustained).then(|| Hold::NotSustained { since: memory.above.get(&rule.name).map(|streak| streak.since) }),
-        vetoes_removal: above || needed_without_one,
+        vetoes_removal: above || (keeps > 0 && total <= keeps),
+        keeps,
+    }
+}
+
+/// Judges the `[[forecast]]` rules of a pool of which `total` nodes stay, booting ones included.
+pub fn forecasts(settings: &Settings, pool: &PoolSettings, snapshot: &Snapshot, total: u32) -> Vec<Verdict> {
+    let rules = settings.forecasts.iter().filter(|rule| rule.pool == pool.name && !settings.predictive.is_off());
+    rules.map(|rule| foreseen(settings.predictive.mode, &rule.name, snapshot.prospects.get(&rule.name), total)).collect()
+}
+
+fn foreseen(mode: PredictiveMode, rule: &RuleName, prospect: Option<&Prospect>, total: u32) -> Verdict {
+    let rule = rule.clone();
+    let Some(prospect) = prospect else { return silent(rule, "nothing is known of the demand yet", None) };
+    let Some(wanted) = prospect.wanted else { return silent(rule, &prospect.evidence, None) };
+    let evidence = prospect.evidence.clone();
+    match mode {
+        PredictiveMode::On => Verdict {
+            rule,
+            evidence,
+            demand: (wanted.buy > total).then_some(Demand::Nodes(wanted.buy)),
+            hold: None,
+            vetoes_removal: wanted.hold > 0 && total <= wanted.hold,
+            keeps: wanted.hold,
+        },
+        PredictiveMode::Shadow | PredictiveMode::Off => {
+            let hold = Some(Hold::Shadowed { buy: wanted.buy, hold_nodes: wanted.hold });
+            Verdict { rule, evidence, demand: None, hold, vetoes_removal: false, keeps: 0 }
+        }
     }
 }
 

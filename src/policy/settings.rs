@@ -14,6 +14,10 @@ pub struct Settings {
     pub pools: Vec<PoolSettings>,
     /// `[[metric]]` rules.
     pub metrics: Vec<MetricRule>,
+    /// `[[forecast]]` rules.
+    pub forecasts: Vec<ForecastRule>,
+    /// What forecasts may do.
+    pub predictive: Predictive,
     /// When utilisation adds capacity.
     pub scale_up: ScaleUp,
     /// When capacity is given back.
@@ -223,4 +227,47 @@ pub enum MetricGoal {
     PerNode(f64),
     /// Above it, the pool should have `value / threshold` times as many nodes, at least one more.
     Threshold(f64),
+}
+
+/// A demand that is forecast.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForecastRule {
+    /// Its name.
+    pub name: RuleName,
+    /// The pool that serves it.
+    pub pool: PoolName,
+    /// The query; it must give one value, the demand.
+    pub query: String,
+    /// How much of the demand one node serves; above 0.
+    pub per_node: f64,
+}
+
+/// What forecasts may do.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Predictive {
+    /// Whether they take part.
+    pub mode: PredictiveMode,
+    /// What a node-minute of demand that waits is worth in node-minutes that are paid.
+    pub price_of_waiting: f64,
+    /// From a launch to a Ready node, until launches have shown it.
+    pub boot: Duration,
+}
+
+impl Predictive {
+    /// Tells whether nothing is to be forecast.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.mode == PredictiveMode::Off
+    }
+}
+
+/// Whether forecasts take part in decisions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PredictiveMode {
+    /// Nothing is forecast.
+    Off,
+    /// They are made, scored and shown, and nothing follows.
+    Shadow,
+    /// They buy ahead, and forbid removals that they would undo.
+    On,
 }

@@ -1,7 +1,8 @@
 //! Prometheus, as the controller needs it.
 
 use crate::model::snapshot::{Observed, UtilisationReport};
-use crate::model::{Reading, RuleName};
+use crate::model::{Missing, Reading, RuleName};
+use jiff::Timestamp;
 use std::future::Future;
 
 /// Prometheus. Whatever goes wrong is a [`Missing`](crate::model::Missing), with its reason.
@@ -12,4 +13,13 @@ pub trait Metrics: Send + Sync {
 
     /// Runs the query of a `[[metric]]` rule, which must give one value.
     fn query(&self, rule: &RuleName, promql: &str) -> impl Future<Output = Reading> + Send;
+
+    /// Runs the query of a `[[forecast]]` rule at every minute from `first` to `last`, both whole minutes at most a
+    /// week apart. Gives the values that there are, in the order of their time; a minute without one is left out.
+    fn history(
+        &self,
+        promql: &str,
+        first: Timestamp,
+        last: Timestamp,
+    ) -> impl Future<Output = Result<Vec<(Timestamp, f64)>, Missing>> + Send;
 }

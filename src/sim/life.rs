@@ -471,6 +471,7 @@ impl Truth {
 
     /// Scrapes every node: what its pods use of it.
     fn scrape(&mut self, demands: &[f64]) {
+        self.prometheus.sample_demand(self.wall(), demands.iter().sum());
         let mut running = vec![0_u32; self.workloads.len()];
         let nodes = self.kubernetes.nodes();
         let serving =

@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const WINDOW: usize = 5;
 /// How the names of workers begin.
 pub const WORKERS: &str = "worker-";
+/// Minutes of demand that are kept.
+const DEMAND_KEPT: usize = 28 * 1440;
 /// Scrapes come this often.
 const SCRAPE_SECONDS: i64 = 15;
 
@@ -45,6 +47,8 @@ struct Samples {
 #[derive(Debug, Default)]
 pub struct Prometheus {
     samples: BTreeMap<NodeName, Samples>,
+    /// Cores that all workloads wanted, minute by minute.
+    demand: VecDeque<(Timestamp, f64)>,
 }
 
 impl Prometheus {
@@ -89,6 +93,21 @@ impl Prometheus {
             (name.clone(), Utilisation { cpu: read(cpu), memory: read(samples.memory) })
         });
         Observed::Known { value: UtilisationReport { nodes: nodes.collect(), warming_up: trouble == Some(Trouble::Restarted) }, at: now }
+    }
+
+    /// Takes the cores that all workloads want in this minute.
+    pub fn sample_demand(&mut self, now: Timestamp, cores: f64) {
+        if self.demand.len() == DEMAND_KEPT {
+            self.demand.pop_front();
+        }
+        self.demand.push_back((now, cores));
+    }
+
+    /// Gives the demand at the whole minutes from `first` to `last`: that of the latest sample before each.
+    pub fn history(&self, first: Timestamp, last: Timestamp) -> Vec<(Timestamp, f64)> {
+        let minute = |at: &Timestamp| Timestamp::from_second((at.as_second().div_euclid(60) + 1) * 60).unwrap_or(*at);
+        let from = self.demand.partition_point(|(at, _)| minute(at) < first);
+        self.demand.range(from..).map(|(at, cores)| (minute(at), *cores)).take_while(|(at, _)| *at <= last).collect()
     }
 
     /// Answers that nothing is used anywhere.

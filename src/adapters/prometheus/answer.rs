@@ -7,6 +7,7 @@ use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 /// A longer text is no number of Prometheus'.
 const LONGEST_NUMBER: usize = 64;
@@ -48,7 +49,19 @@ struct Envelope<T> {
 #[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
 enum Data {
     Scalar((f64, String)),
-    Vector(#[serde(deserialize_with = "bounded")] Vec<Series>),
+    Vector(#[serde(deserialize_with = "at_most::<_, _, MOST_SERIES>")] Vec<Series>),
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "resultType", content = "result", rename_all = "lowercase")]
+enum Range {
+    Matrix(#[serde(deserialize_with = "at_most::<_, _, 1>")] Vec<Course>),
+}
+
+/// The values of one series over a time.
+#[derive(Deserialize)]
+struct Course {
+    values: Vec<(f64, String)>,
 }
 
 #[derive(Deserialize)]
@@ -57,30 +70,30 @@ struct Series {
     value: (f64, String),
 }
 
-/// Reads series up to the most that are believed.
-fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Series>, D::Error> {
-    struct Bounded;
+/// Reads a list, up to the most entries that are believed.
+fn at_most<'de, T: Deserialize<'de>, D: Deserializer<'de>, const MOST: usize>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    struct AtMost<T, const MOST: usize>(PhantomData<T>);
 
-    impl<'de> Visitor<'de> for Bounded {
-        type Value = Vec<Series>;
+    impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for AtMost<T, MOST> {
+        type Value = Vec<T>;
 
         fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
             formatter.write_str("a list of series")
         }
 
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<Series>, A::Error> {
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
             let mut read = Vec::new();
-            while let Some(series) = list.next_element()? {
-                if read.len() == MOST_SERIES {
-                    return Err(A::Error::custom(format_args!("it has more than {MOST_SERIES} series")));
+            while let Some(entry) = list.next_element()? {
+                if read.len() == MOST {
+                    return Err(A::Error::custom(format_args!("it has more than {MOST} series")));
                 }
-                read.push(series);
+                read.push(entry);
             }
             Ok(read)
         }
     }
 
-    deserializer.deserialize_seq(Bounded)
+    deserializer.deserialize_seq(AtMost::<T, MOST>(PhantomData))
 }
 
 #[derive(Deserialize)]
@@ -91,8 +104,34 @@ struct RuntimeInfo {
 
 /// Reads the answer to a query.
 pub(super) fn parse(body: &[u8]) -> Result<Answer, Failure> {
+    match data(body)? {
+        Data::Scalar(value) => Ok(Answer::Scalar(sample(BTreeMap::new(), value)?)),
+        Data::Vector(series) => {
+            let samples = series.into_iter().map(|one| sample(one.metric, one.value)).collect::<Result<_, _>>()?;
+            Ok(Answer::Vector(samples))
+        }
+    }
+}
+
+/// Reads the answer to a query over a time, which must give one series or none. What is no finite number is left out.
+pub(super) fn course(body: &[u8]) -> Result<Vec<(Timestamp, f64)>, Failure> {
+    let Range::Matrix(mut series) = data(body)?;
+    let values = series.pop().map(|one| one.values).unwrap_or_default();
+    let mut read = Vec::with_capacity(values.len());
+    for (at, text) in values {
+        let value = sample(BTreeMap::new(), (at, text))?.value;
+        let at = timestamp(at).ok_or_else(|| Failure::Nonsense(format!("the time {at}")))?;
+        if value.is_finite() {
+            read.push((at, value));
+        }
+    }
+    Ok(read)
+}
+
+/// Reads what an answer consists of; the API's own errors are failures.
+fn data<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
     let nonsense = |error: serde_json::Error| Failure::Nonsense(quoted(&format!("an answer that cannot be read: {error}")));
-    let envelope: Envelope<Data> = serde_json::from_slice(body).map_err(nonsense)?;
+    let envelope: Envelope<T> = serde_json::from_slice(body).map_err(nonsense)?;
     if envelope.status != "success" {
         let kind = envelope.error_type.unwrap_or_else(|| "no type".to_owned());
         let why = quoted(&format!("{kind}: {}", envelope.error.unwrap_or_default()));
@@ -102,13 +141,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Answer, Failure> {
     if let Some(warning) = envelope.warnings.iter().flatten().next() {
         return Err(Failure::Nonsense(quoted(&format!("an answer with a warning: {warning}"))));
     }
-    match envelope.data.ok_or_else(|| Failure::Nonsense("a success without data".to_owned()))? {
-        Data::Scalar(value) => Ok(Answer::Scalar(sample(BTreeMap::new(), value)?)),
-        Data::Vector(series) => {
-            let samples = series.into_iter().map(|one| sample(one.metric, one.value)).collect::<Result<_, _>>()?;
-            Ok(Answer::Vector(samples))
-        }
-    }
+    envelope.data.ok_or_else(|| Failure::Nonsense("a success without data".to_owned()))
 }
 
 fn sample(labels: BTreeMap<String, String>, (evaluated, text): (f64, String)) -> Result<Sample, Failure> {
@@ -183,6 +216,21 @@ mod tests {
             let failure = parse(body).expect_err("no answer");
             assert!(right(&failure), "{failure:?}");
         }
+    }
+
+    #[test]
+    fn a_course_is_one_series_without_what_is_no_number() {
+        let of =
+            |result: &str| course(format!(r#"{{"status":"success","data":{{"resultType":"matrix","result":[{result}]}}}}"#).as_bytes());
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let one = r#"{"metric":{},"values":[[60,"1.5"],[120,"NaN"],[180,"+Inf"],[240,"2"]]}"#;
+        assert_eq!(of(one).expect("one series"), [(at(60), 1.5), (at(240), 2.0)]);
+        assert_eq!(of("").expect("no series"), []);
+        for wrong in [&format!("{one},{one}"), r#"{"metric":{},"values":[[60,"many"]]}"#, r#"{"metric":{},"values":[[1e300,"1"]]}"#] {
+            assert!(matches!(of(wrong), Err(Failure::Nonsense(_))), "{wrong}");
+        }
+        let refused = br#"{"status":"error","errorType":"bad_data","error":"parse error"}"#;
+        assert!(matches!(course(refused), Err(Failure::Refused(_))));
     }
 
     #[test]

@@ -43,6 +43,8 @@ impl<W: World> Controller<W> {
         (self.seen, self.measured) = (None, None);
         self.shown.sources.clear();
         self.running.clear();
+        self.prospects.clear();
+        self.shown.forecasts.clear();
         self.wake_at = None;
         self.write_word();
         self.loading = false;

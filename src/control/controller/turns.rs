@@ -41,17 +41,28 @@ impl<W: World> Controller<W> {
         if !urgent {
             self.answering.append(&mut self.evaluations);
         }
+        let forecasts = (!urgent).then(|| {
+            let mut forecasts = self.forecasts.take().unwrap_or_default();
+            forecasts.follow(&settings, &self.operations);
+            forecasts
+        });
         let heard = self.heard;
         self.spawn(async move {
             let before = world.clock().monotonic();
-            let observation = observe(Arc::clone(&world), settings, urgent, trigger == "pods").await;
+            let observation = observe(Arc::clone(&world), settings, forecasts, trigger == "pods").await;
             world.telemetry().record(Measurement::Turn { trigger, took: world.clock().monotonic().since(before) });
             Event::Observed(trigger, heard, Box::new(observation))
         });
     }
 
-    pub(super) fn observed(&mut self, trigger: &'static str, heard: u64, observation: Observation) {
+    pub(super) fn observed(&mut self, trigger: &'static str, heard: u64, mut observation: Observation) {
         self.looking_around(is_urgent(trigger)).now = false;
+        if let Some(forecasts) = observation.forecasts.take() {
+            let now = self.now();
+            self.prospects = forecasts.prospects(now);
+            self.shown.forecasts = forecasts.shown(&self.context.settings, now);
+            self.forecasts = Some(forecasts);
+        }
         let Some(grant) = self.grant.clone() else { return };
         self.note_sources(&observation);
         match &observation.pause {
@@ -147,6 +158,7 @@ impl<W: World> Controller<W> {
             prices,
             utilisation: observation.utilisation,
             metrics: observation.metrics,
+            prospects: self.prospects.clone(),
             operations: self.operations.clone(),
             templates: BTreeMap::new(),
             pause: self.pause.clone(),

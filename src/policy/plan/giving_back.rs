@@ -100,7 +100,8 @@ impl<'a> Turn<'a> {
             return hold(Hold::Budget { reason: reason.name().into() });
         }
         let surplus = if above_maximum { staying - bounds.max } else { u32::MAX };
-        let most = self.at_once(pool, staying).min(carrying - bounds.min).min(surplus).min(allowed);
+        let kept_for = verdicts.iter().map(|verdict| verdict.keeps).max().unwrap_or(0);
+        let most = self.at_once(pool, staying).min(carrying - bounds.min).min(surplus).min(allowed).min(staying.saturating_sub(kept_for));
         // Above the maximum nothing can be kept free.
         let chooser = Chooser { spare: if above_maximum { &[] } else { self.spare }, ..self.chooser(memory) };
         let chosen = chooser.choose(pool, most as usize, |gone| self.is_spared(load, gone));

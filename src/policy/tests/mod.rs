@@ -9,6 +9,7 @@ mod explaining;
 mod fitting;
 mod fixed_point;
 mod fleet;
+mod foreseeing;
 mod giving_back;
 mod headroom;
 mod judging;
@@ -22,7 +23,7 @@ mod strays;
 mod waiting;
 
 use super::fleet::count;
-use super::settings::{OfferRest, PoolSettings, ScaleDown, ScaleUp, Settings};
+use super::settings::{OfferRest, PoolSettings, Predictive, PredictiveMode, ScaleDown, ScaleUp, Settings};
 use super::{audit, plan};
 use crate::model::ids::Epoch;
 use crate::model::instance::InstanceState;
@@ -71,6 +72,8 @@ fn settings() -> Settings {
             on_drain_timeout: OnDrainTimeout::RollBack,
         }],
         metrics: Vec::new(),
+        forecasts: Vec::new(),
+        predictive: Predictive { mode: PredictiveMode::On, price_of_waiting: 20.0, boot: Duration::from_mins(2) },
         scale_up: ScaleUp {
             cpu_above: 0.70,
             cpu_target: 0.60,
@@ -231,6 +234,7 @@ impl Scene {
             prices: Arc::default(),
             utilisation: unknown(),
             metrics: BTreeMap::new(),
+            prospects: BTreeMap::new(),
             operations: BTreeMap::new(),
             templates: BTreeMap::new(),
             pause: None,

@@ -8,6 +8,7 @@ use super::{Fate, Sim, Trouble};
 use crate::model::snapshot::{Observed, UtilisationReport};
 use crate::model::{Missing, Reading, RuleName};
 use crate::ports::{Delivery, Metrics, NoticeError, Notices, Telemetry};
+use jiff::Timestamp;
 use std::time::Duration;
 
 /// The longest poll: longer than SQS allows, since nothing comes of an empty one.
@@ -40,6 +41,15 @@ impl<T: Telemetry> Metrics for Sim<T> {
             None => Reading::Value { value: truth.prometheus.mean_cpu(), sampled: truth.wall() },
         };
         self.ask("query", |_| Fate::Answered, read).await.unwrap_or(Reading::Missing(Missing::Empty))
+    }
+
+    async fn history(&self, _: &str, first: Timestamp, last: Timestamp) -> Result<Vec<(Timestamp, f64)>, Missing> {
+        let read = |truth: &mut Truth| match truth.faults.prometheus(truth.now) {
+            Some(_) => Err(Missing::Unreachable { why: "no answer within 2s".into() }),
+            None => Ok(truth.prometheus.history(first, last)),
+        };
+        let answer = self.ask("query", |_| Fate::Answered, read).await;
+        answer.unwrap_or_else(|_| Err(Missing::Unreachable { why: "no answer within 2s".into() }))
     }
 }
 

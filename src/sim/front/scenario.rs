@@ -18,7 +18,9 @@ use crate::model::plan::OnDrainTimeout;
 use crate::model::scheduling::{Constraints, HOSTNAME_LABEL, Labels, Taint, TaintEffect, ZONE_LABEL};
 use crate::model::snapshot::DaemonSet;
 use crate::model::{Bytes, Market, MilliCpu, PoolName, Resources, Zone};
-use crate::policy::{Consolidation, OfferRest, PoolSettings, Replacement, ScaleDown, ScaleUp, Settings as Policy};
+use crate::policy::{
+    Consolidation, OfferRest, PoolSettings, Predictive, PredictiveMode, Replacement, ScaleDown, ScaleUp, Settings as Policy,
+};
 use jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -359,6 +361,8 @@ fn base_policy(pools: Vec<PoolSettings>) -> Policy {
     Policy {
         pools,
         metrics: Vec::new(),
+        forecasts: Vec::new(),
+        predictive: Predictive { mode: PredictiveMode::On, price_of_waiting: 20.0, boot: minutes(2) },
         scale_up: ScaleUp {
             cpu_above: 0.7,
             cpu_target: 0.6,

@@ -3,6 +3,7 @@
 mod crashes;
 mod faults;
 mod interventions;
+mod mornings;
 mod oracle;
 mod plants;
 mod regressions;

@@ -1,0 +1,21 @@
+//! What a forecast says of the nodes that a pool should have.
+
+use serde::{Deserialize, Serialize};
+
+/// How many nodes there should be for the demand that comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// With fewer than these, ready and booting, nodes are bought up to them.
+    pub buy: u32,
+    /// Down to these, and not below, nodes are given back.
+    pub hold: u32,
+}
+
+/// What a forecast sees, and what it wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prospect {
+    /// What it wants; `None` while it has no say.
+    pub wanted: Option<Wanted>,
+    /// What it sees, in words.
+    pub evidence: String,
+}

@@ -1,0 +1,73 @@
+//! What follows from a forecast.
+
+use super::*;
+use crate::model::prospect::{Prospect, Wanted};
+use crate::policy::ForecastRule;
+
+/// Idle nodes without pods, and a forecast that wants so many nodes.
+fn scene(nodes: usize, mode: PredictiveMode, wanted: Option<Wanted>) -> Scene {
+    let mut scene = Scene::with_nodes(nodes).busy(0.1, 0.1);
+    scene.settings.pools[0].max = 20;
+    scene.settings.scale_down.share_at_once = 1.0;
+    scene.settings.predictive.mode = mode;
+    scene.settings.forecasts = vec![ForecastRule { name: "requests".into(), pool: "workers".into(), query: "q".into(), per_node: 1.0 }];
+    scene.snapshot.prospects.insert("requests".into(), Prospect { wanted, evidence: "a rise".into() });
+    scene
+}
+
+fn wanted(buy: u32, hold: u32) -> Option<Wanted> {
+    Some(Wanted { buy, hold })
+}
+
+#[test]
+fn a_forecast_buys_ahead_and_holds_what_will_be_needed() {
+    // The nodes that there are, what is wanted; how many are bought at once, and how many go once they have been idle.
+    let rows = [
+        (4, wanted(4, 4), 0, 0),
+        (4, wanted(7, 7), 3, 0),
+        (4, wanted(3, 4), 0, 0),
+        (8, wanted(3, 5), 0, 3),
+        (8, wanted(0, 0), 0, 6),
+        (8, None, 0, 6),
+    ];
+    for (nodes, wanted, bought, gone) in rows {
+        let mut scene = scene(nodes, PredictiveMode::On, wanted);
+        let first = scene.turn(after(0));
+        assert_eq!(launched(&first), bought, "{nodes} nodes, {wanted:?}");
+        if bought > 0 {
+            assert_eq!(launches(&first)[0].reason.to_string(), "rule requests: a rise");
+            continue;
+        }
+        assert_eq!(retirements(&scene.turns(2, 10)).len(), gone, "{nodes} nodes, {wanted:?}");
+    }
+}
+
+#[test]
+fn what_only_watches_says_what_it_would_have_done() {
+    for (mode, hold) in [(PredictiveMode::Shadow, Some(Hold::Shadowed { buy: 12, hold_nodes: 15 })), (PredictiveMode::Off, None)] {
+        let mut scene = scene(8, mode, wanted(12, 15));
+        let plan = scene.turn(after(0));
+        assert_eq!((launched(&plan), held(&plan, "requests")), (0, hold), "{mode:?}");
+        assert_eq!(retirements(&scene.turns(2, 10)).len(), 6, "{mode:?} holds nothing");
+    }
+}
+
+#[test]
+fn a_forecast_is_bound_by_the_maximum_and_by_the_cooldown() {
+    let mut many = scene(4, PredictiveMode::On, wanted(50, 50));
+    many.settings.pools[0].max = 6;
+    let plan = many.turn(after(0));
+    assert_eq!((launched(&plan), held(&plan, "requests")), (2, Some(Hold::AtMaximum { max: 6 })));
+    let mut soon = scene(4, PredictiveMode::On, wanted(5, 5));
+    soon.memory.pools.entry("workers".into()).or_default().last_up = Some(after(0));
+    let plan = soon.turn(after(2));
+    assert_eq!((launched(&plan), held(&plan, "requests")), (0, Some(Hold::CoolingDown { until: after(5) })));
+}
+
+#[test]
+fn a_forecast_of_another_pool_says_nothing_here() {
+    let mut scene = scene(8, PredictiveMode::On, wanted(12, 12));
+    scene.settings.forecasts[0].pool = "other".into();
+    assert_eq!(launched(&scene.turn(after(0))), 0);
+    assert_eq!(retirements(&scene.turns(2, 10)).len(), 6);
+}

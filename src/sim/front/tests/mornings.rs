@@ -1,0 +1,76 @@
+//! A demand that rises every morning, and a fleet that has seen it before.
+
+use crate::model::operation::Operation;
+use crate::model::plan::LaunchReason;
+use crate::policy::{ForecastRule, PredictiveMode};
+use crate::sim::front::{Scenario, Stage};
+use crate::sim::workload::Curve;
+use std::time::Duration;
+
+const DAY: Duration = Duration::from_hours(24);
+const MINUTE: Duration = Duration::from_mins(1);
+/// Days that the forecast learns from before they count.
+const LEARNING: u32 = 3;
+const DAYS: u32 = 10;
+/// Cores of demand that a node of the pool serves: seven pods of 0.2 cores find room on it.
+const PER_NODE: f64 = 1.3;
+
+/// A cluster that needs two nodes at night and, from one minute to the next, six by day.
+fn office(mode: PredictiveMode) -> Scenario {
+    let mut scenario = Scenario::quiet(3, 1000.0, 2);
+    let day = Curve::Cron { every: DAY, length: Duration::from_hours(9), height: 6.0 };
+    scenario.workloads[0].curve = Curve::Sum(vec![Curve::Constant(1.2), day]);
+    // The world begins at the end of an office day.
+    scenario.phase = Duration::from_hours(10);
+    let policy = &mut scenario.settings.policy;
+    policy.predictive.mode = mode;
+    policy.forecasts = vec![ForecastRule { name: "cores".into(), pool: "workers".into(), query: "cores".into(), per_node: PER_NODE }];
+    scenario
+}
+
+/// Lets the days pass. Gives on how many mornings after the first ones pods waited for a node, and how many there were.
+async fn mornings(world: &Stage) -> (u32, u32) {
+    let (mut waited, mut seen) = (0, 0);
+    // The first morning is fourteen hours after the beginning.
+    tokio::time::sleep(Duration::from_hours(14) - MINUTE).await;
+    for day in 0..DAYS {
+        let mut waits = false;
+        for _ in 0..24 {
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            waits |= world.with(|truth| truth.kubernetes.waits() > 0);
+        }
+        if day >= LEARNING {
+            seen += 1;
+            waited += u32::from(waits);
+        }
+        tokio::time::sleep(DAY - MINUTE * 8).await;
+    }
+    (waited, seen)
+}
+
+fn bought_ahead(world: &Stage) -> usize {
+    world.with(|truth| {
+        let ahead = |operation: &Operation| {
+            matches!(operation, Operation::Launch(launch) if matches!(&launch.order.reason, LaunchReason::Rule { rule, .. } if rule.as_str() == "cores"))
+        };
+        truth.table.journal.values().filter(|entry| ahead(&entry.operation)).count()
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn capacity_is_ready_before_the_rise_on_nearly_every_morning() {
+    let world = Stage::begin(office(PredictiveMode::On));
+    let (waited, mornings) = mornings(&world).await;
+    assert!(waited * 20 <= mornings, "pods waited on {waited} of {mornings} mornings\n{}", world.log());
+    assert_eq!(world.violations(), [""; 0], "{}", world.log());
+    assert!(bought_ahead(&world) > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_wait_every_morning_for_a_fleet_that_only_watches() {
+    let world = Stage::begin(office(PredictiveMode::Shadow));
+    let (waited, mornings) = mornings(&world).await;
+    assert_eq!(waited, mornings, "the world shows no rise that a forecast would be needed for");
+    assert_eq!(bought_ahead(&world), 0);
+    assert_eq!(world.violations(), [""; 0], "{}", world.log());
+}
