@@ -20,6 +20,8 @@
 //!   and a memory; [`policy::audit()`] holds a plan against the invariants; [`policy::learn()`]
 //!   draws conclusions from operations that are over. A refusal to act is a value
 //!   ([`model::Hold`]), so "why not?" is always answerable.
+//! - [`policy::forecast`] tells the demand that comes, and how many nodes to have for it; [`sim::replay`] holds it
+//!   against other policies on a recorded demand, for `node-fleet simulate`.
 //! - [`ports`] are the traits through which the world is reached, with errors named by what
 //!   the caller does about them.
 //! - [`control`] is the loop. One task owns all that changes; every call to the world runs
@@ -45,7 +47,7 @@
 //! | policy, ports | model |
 //! | control | model, policy, ports |
 //! | adapters | model, ports, config |
-//! | sim | model, ports, policy's settings and audit; its front door also control |
+//! | sim | model, ports, policy's settings and audit; its front door also control, its replay also `policy::forecast` |
 //! | config | model, policy |
 //! | http | model, `control::status` |
 //! | observability | model, ports, config, `control::status` |

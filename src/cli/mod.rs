@@ -7,6 +7,7 @@ mod fuzz;
 #[cfg(feature = "live")]
 mod run;
 mod settings;
+mod simulate;
 
 pub use settings::settings;
 
@@ -40,6 +41,8 @@ enum Command {
     Demo(demo::Demo),
     /// Lives through thousands of simulated clusters with faults, and looks whether an invariant breaks.
     Fuzz(fuzz::Fuzz),
+    /// Replays a demand under node-fleet, imitations of what others have, and the optimum, and tells what each would have cost.
+    Simulate(simulate::Simulate),
     /// Reads a configuration and names everything that is wrong with it at once.
     Check(check::Check),
     /// Shows what the running daemon sees and does.
@@ -78,6 +81,7 @@ impl Cli {
             Command::Run { config } => run::run(&config),
             Command::Demo(demo) => demo::execute(&demo),
             Command::Fuzz(fuzz) => fuzz::execute(&fuzz),
+            Command::Simulate(simulate) => simulate::execute(&simulate),
             Command::Check(check) => check::run(&check),
             Command::Status(socket) => client::status(&socket),
             Command::Pause { reason, socket } => client::pause(&socket, reason.as_deref()),

@@ -4,6 +4,7 @@ pub mod audit;
 mod buying;
 mod fit;
 mod fleet;
+pub mod forecast;
 mod headroom;
 mod learn;
 mod pending;

@@ -29,6 +29,7 @@ mod life;
 mod oracle;
 mod plants;
 mod prometheus;
+pub mod replay;
 mod scheduler;
 mod sqs;
 mod streams;

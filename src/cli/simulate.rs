@@ -1,0 +1,312 @@
+//! `node-fleet simulate`: a demand that was recorded or made up, under policies side by side.
+
+use crate::sim::replay::{Boot, Conditions, Outcome, Progress, Recording, Repairs, Shape, SideBySide, side_by_side, work};
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::SignedDuration;
+use serde::Serialize;
+use std::fs::File;
+use std::io::{BufReader, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long a demand that is made up is: two weeks to warm up, two that count.
+const SYNTHETIC_DAYS: usize = 28;
+/// More nodes than these make a replay long and tell nothing else.
+const MOST_NODES: f64 = 10_000.0;
+
+/// Replays a demand under node-fleet, imitations of what others have, and the optimum.
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("demand").required(true).args(["trace", "synthetic"]))]
+pub(super) struct Simulate {
+    /// Demand that was recorded: a CSV file under the header `timestamp,value`, times in ISO 8601, values in any unit.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Demand that is made up, 28 days of it.
+    #[arg(long, value_name = "SHAPE", value_parser = shape)]
+    synthetic: Option<Shape>,
+    /// Scales the demand: so many nodes suffice in 99.9 % of its minutes.
+    #[arg(long, value_name = "NUMBER", default_value_t = 20.0, value_parser = nodes, conflicts_with = "node_size", allow_negative_numbers = true)]
+    nodes: f64,
+    /// Leaves the demand as it is: one node serves so much of it.
+    #[arg(long, value_name = "DEMAND", value_parser = positive, allow_negative_numbers = true)]
+    node_size: Option<f64>,
+    /// How long a node boots (`120s`), or the shortest and the longest (`60s..180s`); then 2 % of launches fail.
+    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = boot)]
+    boot: Boot,
+    /// What a node-minute of demand that waits is worth, in node-minutes that are paid.
+    #[arg(long, value_name = "FACTOR", default_value_t = 20.0, value_parser = price, allow_negative_numbers = true)]
+    price_of_waiting: f64,
+    /// Dollars for a node and an hour. The default is the list price of an m5.xlarge in us-east-1 in 2025.
+    #[arg(long, value_name = "DOLLARS", default_value_t = 0.192, value_parser = positive, allow_negative_numbers = true)]
+    node_price: f64,
+    /// For what is drawn: the demand made up, boot times, the days of the intervals.
+    #[arg(long, value_name = "NUMBER", default_value_t = 7)]
+    seed: u64,
+    /// Prints JSON in place of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is printed as JSON.
+#[derive(Debug, Serialize)]
+struct Report<'a> {
+    summary: &'a str,
+    demand: String,
+    repairs: Repairs,
+    price_of_waiting: f64,
+    dollars_per_node_hour: f64,
+    #[serde(flatten)]
+    found: &'a SideBySide,
+}
+
+fn shape(text: &str) -> Result<Shape, String> {
+    let names = || Shape::ALL.map(Shape::name).join(", ");
+    Shape::ALL.into_iter().find(|shape| shape.name() == text).ok_or_else(|| format!("expected one of {}", names()))
+}
+
+fn number(text: &str) -> Option<f64> {
+    text.parse().ok().filter(|number: &f64| number.is_finite())
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    number(text).filter(|number| *number > 0.0).ok_or_else(|| "expected a number above 0".into())
+}
+
+fn nodes(text: &str) -> Result<f64, String> {
+    number(text).filter(|number| (1.0..=MOST_NODES).contains(number)).ok_or_else(|| format!("expected a number from 1 to {MOST_NODES}"))
+}
+
+fn price(text: &str) -> Result<f64, String> {
+    number(text).filter(|number| (1.0..=10_000.0).contains(number)).ok_or_else(|| "expected a number from 1 to 10000".into())
+}
+
+fn boot(text: &str) -> Result<Boot, String> {
+    let seconds = |text: &str| {
+        let length = text.parse::<SignedDuration>().ok();
+        // Half an hour is as far as is looked ahead.
+        length.map(|it| it.as_secs()).and_then(|it| u32::try_from(it).ok()).filter(|it| (60..=1740).contains(it))
+    };
+    let expected = || "expected a time from 60s to 29m, or two of them, as in `60s..180s`".to_owned();
+    match text.split_once("..") {
+        None => seconds(text).map(Boot::Fixed).ok_or_else(expected),
+        Some((least, most)) => {
+            let (least, most) = seconds(least).zip(seconds(most)).filter(|(least, most)| least <= most).ok_or_else(expected)?;
+            Ok(Boot::Spread { least, most, failing: 0.02 })
+        }
+    }
+}
+
+/// Replays the demand and prints what was found.
+///
+/// # Errors
+/// When the file cannot be read, or is no recording.
+pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
+    let (name, recording) = simulate.recording()?;
+    let conditions = Conditions {
+        boot: simulate.boot,
+        price_of_waiting: simulate.price_of_waiting,
+        dollars_per_hour: simulate.node_price,
+        seed: simulate.seed,
+    };
+    let style = ProgressStyle::with_template("{bar:40} {percent} %, {eta} left; {msg}").context("the progress bar")?;
+    let bar = ProgressBar::new(work(&recording)).with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(250));
+    let found = side_by_side(&recording, &conditions, &mut Bar(&bar));
+    bar.finish_and_clear();
+    let summary = summary(&found);
+    let mut out = std::io::stdout().lock();
+    if simulate.json {
+        let report = Report {
+            summary: &summary,
+            demand: name,
+            repairs: recording.repairs,
+            price_of_waiting: simulate.price_of_waiting,
+            dollars_per_node_hour: simulate.node_price,
+            found: &found,
+        };
+        serde_json::to_writer_pretty(&mut out, &report)?;
+        writeln!(out)?;
+    } else {
+        write!(out, "{summary}\n\n{}{}", table(&found), remarks(simulate, &recording, &found))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Simulate {
+    fn recording(&self) -> anyhow::Result<(String, Recording)> {
+        let (name, recording) = match (&self.trace, self.synthetic) {
+            (Some(path), _) => {
+                let name = path.display().to_string();
+                let file = File::open(path).with_context(|| format!("--trace {name}"))?;
+                let recording = Recording::read(&name, BufReader::new(file))?;
+                (name, recording)
+            }
+            (None, Some(shape)) => (shape.name().to_owned(), shape.days(SYNTHETIC_DAYS, self.seed)),
+            (None, None) => anyhow::bail!("expected --trace FILE or --synthetic SHAPE"),
+        };
+        let scaled = match self.node_size {
+            Some(size) => recording.divided(size),
+            None => recording.scaled(self.nodes),
+        };
+        let peak = scaled.carried().into_iter().fold(0.0_f32, f32::max);
+        // A single minute may lie far above the rest.
+        if f64::from(peak) > 6.0 * MOST_NODES {
+            anyhow::bail!(
+                "{name}: the peak is {peak:.0} nodes; expected at most {}, with a larger --node-size or fewer --nodes",
+                6.0 * MOST_NODES
+            );
+        }
+        Ok((name, scaled))
+    }
+}
+
+struct Bar<'a>(&'a ProgressBar);
+
+impl Progress for Bar<'_> {
+    fn begins(&mut self, name: &str) {
+        self.0.set_message(name.to_owned());
+    }
+
+    fn passed(&mut self, minutes: u64) {
+        self.0.inc(minutes);
+    }
+}
+
+/// Says in one sentence what came out.
+fn summary(found: &SideBySide) -> String {
+    let (ours, others) = (&found.outcomes[0], &found.outcomes[1..]);
+    let against = |name: &str| others.iter().find(|outcome| outcome.policy.starts_with(name));
+    let threshold = ["threshold 70/30, one step", "threshold 70/30, proportional"].into_iter().filter_map(against);
+    let threshold = threshold.min_by(|one, other| one.cost.total_cmp(&other.cost));
+    let begin = format!(
+        "On these {:.0} days node-fleet would have cost ${:.2}, with {:.0} node-minutes of demand waiting ({:.2} %)",
+        found.days,
+        ours.dollars,
+        ours.unmet_node_minutes,
+        100.0 * ours.unmet_share
+    );
+    let compared = |other: &Outcome, name: &str| {
+        let share = 100.0 * (ours.dollars / other.dollars - 1.0);
+        let word = if share <= 0.0 { "less" } else { "more" };
+        format!("{:.0} % {word} than {name}, which leaves {:.0} waiting", share.abs(), other.unmet_node_minutes)
+    };
+    let rivals = [(threshold, "a 70/30 threshold"), (against("cluster-autoscaler-like"), "a cluster-autoscaler")];
+    let rivals: Vec<String> = rivals.iter().filter_map(|(other, name)| other.map(|other| compared(other, name))).collect();
+    format!("{begin}: {}.", rivals.join(", and "))
+}
+
+fn table(found: &SideBySide) -> String {
+    let header = ["policy", "node-hours", "dollars", "unmet", "min. over", "launches", "cost", "x optimum", "ours to this (95 %)"];
+    let row = |outcome: &Outcome| {
+        let ratio = outcome.ours_to_this.map(|it| format!("{:.3} ({:.3}-{:.3})", it.ratio, it.low, it.high));
+        [
+            outcome.policy.clone(),
+            format!("{:.0}", outcome.node_hours),
+            format!("{:.2}", outcome.dollars),
+            format!("{:.3} %", 100.0 * outcome.unmet_share),
+            outcome.minutes_over.to_string(),
+            outcome.launches.to_string(),
+            format!("{:.0}", outcome.cost),
+            format!("{:.3}", outcome.to_clairvoyant),
+            ratio.unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<[String; 9]> = std::iter::once(header.map(str::to_owned)).chain(found.outcomes.iter().map(row)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; 9] = std::array::from_fn(width);
+    let line = |row: &[String; 9]| {
+        let cells = row.iter().zip(widths).enumerate();
+        let cells = cells.map(|(column, (cell, width))| if column == 0 { format!("{cell:width$}") } else { format!("{cell:>width$}") });
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+fn remarks(simulate: &Simulate, recording: &Recording, found: &SideBySide) -> String {
+    let cost = format!(
+        "Cost is node-minutes paid, and {} for each that was unmet. {:.1} days before these taught the forecast.",
+        simulate.price_of_waiting, found.warm_up_days
+    );
+    let coverage = found.coverage.map(|[at_90, at_95]| {
+        let (at_90, at_95) = (100.0 * at_90, 100.0 * at_95);
+        format!("Demand stayed below the forecast's 90 % in {at_90:.1} % of the minutes, and below its 95 % in {at_95:.1} %.")
+    });
+    let Repairs { period_seconds: period, gaps, missing_minutes: missing } = recording.repairs;
+    let gaps = (gaps > 0).then(|| format!("The recording has gaps, {gaps} of them with {missing} minutes: they are not counted."));
+    let period = (period > 60).then(|| format!("It has a value every {period} seconds: each stands until the next."));
+    let lines = [Some(cost), coverage, gaps, period];
+    lines.into_iter().flatten().fold("\n".to_owned(), |text, line| text + &line + "\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        simulate: Simulate,
+    }
+
+    fn simulate(words: &[&str]) -> Result<Simulate, String> {
+        let line = Line::try_parse_from(["simulate"].iter().chain(words)).map_err(|error| error.to_string())?;
+        Ok(line.simulate)
+    }
+
+    #[test]
+    fn arguments_that_make_no_sense_are_named_with_what_would_be_right() {
+        for (words, expected) in [
+            (&[][..], "--trace"),
+            (&["--trace", "a.csv", "--synthetic", "daily"], "cannot be used with"),
+            (&["--synthetic", "dayly"], "daily, bursty, cron, flash-sale"),
+            (&["--synthetic", "daily", "--nodes", "0"], "from 1 to 10000"),
+            (&["--synthetic", "daily", "--nodes", "many"], "from 1 to 10000"),
+            (&["--synthetic", "daily", "--nodes", "4", "--node-size", "3"], "cannot be used with"),
+            (&["--synthetic", "daily", "--node-size", "-1"], "above 0"),
+            (&["--synthetic", "daily", "--boot", "2"], "60s to 29m"),
+            (&["--synthetic", "daily", "--boot", "180s..60s"], "60s..180s"),
+            (&["--synthetic", "daily", "--boot", "2h"], "60s to 29m"),
+            (&["--synthetic", "daily", "--price-of-waiting", "0.5"], "from 1 to 10000"),
+        ] {
+            let error = simulate(words).expect_err(&words.join(" "));
+            assert!(error.contains(expected), "{words:?}: {error}");
+        }
+        assert_eq!(simulate(&["--synthetic", "daily"]).expect("it is right").boot, Boot::Fixed(120));
+        let spread = simulate(&["--synthetic", "daily", "--boot", "60s..3m"]).expect("it is right").boot;
+        assert_eq!(spread, Boot::Spread { least: 60, most: 180, failing: 0.02 });
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_or_no_recording_is_named() {
+        let missing = simulate(&["--trace", "/nowhere/demand.csv"]).expect("it is right").recording();
+        assert!(missing.is_err_and(|error| format!("{error:#}").contains("/nowhere/demand.csv")));
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("demand.csv");
+        std::fs::write(&path, "when,what\n").expect("it is written");
+        let wrong = simulate(&["--trace", path.to_str().expect("text")]).expect("it is right").recording();
+        assert!(wrong.is_err_and(|error| error.to_string().contains("demand.csv, line 1: the header is `when,what`")));
+    }
+
+    #[test]
+    fn the_table_and_the_sentence_hold_what_was_found() {
+        struct Silent;
+        impl Progress for Silent {
+            fn begins(&mut self, _: &str) {}
+            fn passed(&mut self, _: u64) {}
+        }
+        let recording = Shape::Cron.days(2, 1).scaled(8.0);
+        let conditions = Conditions { boot: Boot::Fixed(120), price_of_waiting: 20.0, dollars_per_hour: 1.0, seed: 1 };
+        let found = side_by_side(&recording, &conditions, &mut Silent);
+        let table = table(&found);
+        assert_eq!(table.lines().count(), 1 + found.outcomes.len());
+        for name in ["node-fleet ", "static peak", "Karpenter-like", "AWS-predictive-like", "best in hindsight", "clairvoyant optimum"] {
+            assert!(table.contains(name), "{name}\n{table}");
+        }
+        let sentence = summary(&found);
+        assert!(sentence.starts_with("On these 1 days node-fleet would have cost $"), "{sentence}");
+        assert!(sentence.contains("than a 70/30 threshold") && sentence.ends_with('.'), "{sentence}");
+    }
+}

@@ -1,0 +1,120 @@
+//! How wrong forecasts were, as a distribution from which quantiles are drawn.
+
+/// How many cells the errors are counted in.
+const CELLS: usize = 120;
+/// Cells are equally wide in the inverse hyperbolic sine of the error: fine near nothing, coarse far out.
+const REACH: f64 = 6.0;
+const PER_UNIT: f64 = CELLS as f64 / (2.0 * REACH);
+
+/// Errors in units of their expected size, the older ones fading.
+#[derive(Debug, Clone)]
+pub(super) struct Residuals {
+    counts: [f64; CELLS],
+    weight: f64,
+    growth: f64,
+    /// Share, and share times error, of what lies in a cell and above it; as of the last [`Residuals::settle`].
+    above: [(f64, f64); CELLS + 1],
+}
+
+impl Residuals {
+    /// Makes one in which an error counts half after so many more.
+    pub(super) fn new(half_life: f64) -> Self {
+        let growth = (std::f64::consts::LN_2 / half_life).exp();
+        Self { counts: [0.0; CELLS], weight: 1.0, growth, above: [(0.0, 0.0); CELLS + 1] }
+    }
+
+    pub(super) fn learn(&mut self, error: f64) {
+        self.counts[cell(error)] += self.weight;
+        self.weight *= self.growth;
+    }
+
+    /// Brings what is asked up to date with what was learnt.
+    pub(super) fn settle(&mut self) {
+        self.counts.iter_mut().for_each(|count| *count /= self.weight);
+        self.weight = 1.0;
+        let total: f64 = self.counts.iter().sum();
+        if total <= 0.0 {
+            return;
+        }
+        let (mut share, mut moment) = (0.0, 0.0);
+        for at in (0..CELLS).rev() {
+            let here = self.counts[at] / total;
+            share += here;
+            moment += here * f64::midpoint(edge(at), edge(at + 1));
+            self.above[at] = (share, moment);
+        }
+    }
+
+    /// Gives the error that is exceeded with probability `1 - quantile`.
+    pub(super) fn quantile(&self, quantile: f64) -> f64 {
+        let beyond = 1.0 - quantile;
+        // The first cell above whose upper edge less than `beyond` lies.
+        let at = self.above[..CELLS].partition_point(|(share, _)| *share > beyond).saturating_sub(1);
+        let (here, over) = (self.above[at].0, self.above[at + 1].0);
+        let part = if here > over { ((here - beyond) / (here - over)).clamp(0.0, 1.0) } else { 1.0 };
+        edge(at) + part * (edge(at + 1) - edge(at))
+    }
+
+    /// Gives the expected amount by which an error exceeds this one.
+    pub(super) fn excess(&self, error: f64) -> f64 {
+        let at = cell(error);
+        let (low, high) = (edge(at), edge(at + 1));
+        // Within its cell the errors are taken as spread evenly.
+        let (over, moment) = self.above[at + 1];
+        let inside = self.above[at].0 - over;
+        let part = ((high - error) / (high - low)).clamp(0.0, 1.0);
+        (moment - over * error) + inside * part * part * (high - low) / 2.0
+    }
+}
+
+fn cell(error: f64) -> usize {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded by the line before")]
+    let at = ((error.asinh() + REACH) * PER_UNIT).clamp(0.0, CELLS as f64 - 1.0) as usize;
+    at
+}
+
+fn edge(at: usize) -> f64 {
+    EDGES[at]
+}
+
+/// Edges of the cells.
+static EDGES: std::sync::LazyLock<[f64; CELLS + 1]> =
+    std::sync::LazyLock::new(|| std::array::from_fn(|at| (at as f64 / PER_UNIT - REACH).sinh()));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(errors: impl Iterator<Item = f64>) -> Residuals {
+        let mut residuals = Residuals::new(1e9);
+        errors.for_each(|error| residuals.learn(error));
+        residuals.settle();
+        residuals
+    }
+
+    #[test]
+    fn its_quantiles_are_those_of_what_it_learnt() {
+        let even = of((0..10_000).map(|at| f64::from(at) / 5000.0 - 1.0));
+        for quantile in [0.05, 0.5, 0.9, 0.95, 0.99] {
+            let expected = 2.0 * quantile - 1.0;
+            // Within a cell, a tenth wide here, errors are taken as spread evenly.
+            assert!((even.quantile(quantile) - expected).abs() < 0.06, "{quantile}: {}", even.quantile(quantile));
+        }
+    }
+
+    #[test]
+    fn the_excess_is_the_mean_of_what_sticks_out() {
+        let errors = || (0..10_000).map(|at| f64::from(at) / 1000.0 - 2.0);
+        let residuals = of(errors());
+        for from in [-3.0, -1.0, 0.0, 2.5, 7.0, 9.0] {
+            let expected = errors().map(|error| (error - from).max(0.0)).sum::<f64>() / 10_000.0;
+            assert!((residuals.excess(from) - expected).abs() < 0.05, "{from}: {} {expected}", residuals.excess(from));
+        }
+    }
+
+    #[test]
+    fn errors_beyond_all_measure_stay_in_the_last_cell() {
+        let wild = of([f64::INFINITY, 1e30, -1e30].into_iter());
+        assert!(wild.quantile(0.99).is_finite() && wild.excess(0.0).is_finite());
+    }
+}

@@ -1,0 +1,168 @@
+//! How well the forecast did against those that need no model.
+
+use serde::Serialize;
+
+/// The quantiles that are scored.
+pub const SCORED: [f64; 2] = [0.9, 0.95];
+
+/// A score counts half after so many minutes: a wrecked forecast is found out within the day.
+const HALF_LIFE: f64 = 480.0;
+/// Scores of fewer minutes than these say nothing.
+const ENOUGH: f64 = 240.0;
+/// Trust is lost when the loss exceeds the better naive one by this factor, and won back at none.
+const LOST_AT: f64 = 1.1;
+
+/// How a forecast did lately.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Score {
+    /// Mean pinball loss over the scored quantiles, in units of demand.
+    pub pinball: f64,
+    /// Share of minutes whose demand was at most the quantile, for each of the scored ones.
+    pub coverage: [f64; 2],
+}
+
+/// The forecast's record beside the naive ones, over about the last day.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Record {
+    /// The forecast.
+    pub forecast: Score,
+    /// "As it is", with a margin.
+    pub persistence: Score,
+    /// "As it was at this time yesterday", with a margin; `None` before there is a yesterday.
+    pub seasonal: Option<Score>,
+    /// Minutes that were scored.
+    pub minutes: u64,
+}
+
+impl Record {
+    /// Gives the forecast's loss as a share of the better naive one's: below one, it is worth its while.
+    #[must_use]
+    pub fn relative_loss(&self) -> f64 {
+        let naive = self.seasonal.map_or(self.persistence.pinball, |it| it.pinball.min(self.persistence.pinball));
+        if naive > 0.0 {
+            self.forecast.pinball / naive
+        } else {
+            f64::from(u8::from(self.forecast.pinball > 0.0)) * f64::INFINITY.min(f64::MAX)
+        }
+    }
+}
+
+/// Keeps the record, and the trust that follows from it.
+#[derive(Debug, Clone)]
+pub(super) struct Scorer {
+    entrants: [Entrant; 3],
+    seasonal_minutes: u64,
+    minutes: u64,
+    trusted: bool,
+}
+
+/// What was said of a minute: the forecast's quantiles, and the two naive centres.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said {
+    pub quantiles: [f64; 2],
+    pub persistence: f64,
+    pub seasonal: Option<f64>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Entrant {
+    score: Score,
+    /// What a naive forecast adds for each quantile; it follows the coverage.
+    margins: [f64; 2],
+    error: f64,
+    weight: f64,
+}
+
+impl Entrant {
+    fn margin(&mut self, value: f64, centre: f64) -> [f64; 2] {
+        let quantiles = self.margins.map(|margin| centre + margin);
+        self.error += ((value - centre).abs() - self.error) / (self.weight + 1.0).min(1440.0);
+        for ((margin, quantile), level) in self.margins.iter_mut().zip(quantiles).zip(SCORED) {
+            let covered = if value <= quantile { 1.0 } else { 0.0 };
+            *margin += 0.1 * self.error * (level - covered);
+        }
+        quantiles
+    }
+
+    fn add(&mut self, value: f64, quantiles: [f64; 2]) {
+        let fade = 0.5_f64.powf(1.0 / HALF_LIFE);
+        self.weight = self.weight * fade + 1.0;
+        let step = 1.0 / self.weight;
+        let loss = |quantile: f64, level: f64| (level * (value - quantile)).max((level - 1.0) * (value - quantile));
+        let mean = f64::midpoint(loss(quantiles[0], SCORED[0]), loss(quantiles[1], SCORED[1]));
+        self.score.pinball += step * (mean - self.score.pinball);
+        for (coverage, quantile) in self.score.coverage.iter_mut().zip(quantiles) {
+            let covered = if value <= quantile { 1.0 } else { 0.0 };
+            *coverage += step * (covered - *coverage);
+        }
+    }
+}
+
+impl Scorer {
+    pub(super) fn new() -> Self {
+        Self { entrants: [Entrant::default(); 3], seasonal_minutes: 0, minutes: 0, trusted: true }
+    }
+
+    /// Scores what was said of a minute whose demand is known.
+    pub(super) fn score(&mut self, said: &Said, value: f64) {
+        let [forecast, persistence, seasonal] = &mut self.entrants;
+        forecast.add(value, said.quantiles);
+        let quantiles = persistence.margin(value, said.persistence);
+        persistence.add(value, quantiles);
+        if let Some(centre) = said.seasonal {
+            let quantiles = seasonal.margin(value, centre);
+            seasonal.add(value, quantiles);
+            self.seasonal_minutes += 1;
+        }
+        self.minutes += 1;
+        let loss = self.record().relative_loss();
+        self.trusted = if self.trusted { forecast_is_new(self.minutes) || loss <= LOST_AT } else { loss <= 1.0 };
+    }
+
+    pub(super) fn record(&self) -> Record {
+        let [forecast, persistence, seasonal] = self.entrants.map(|entrant| entrant.score);
+        let is_known = self.seasonal_minutes as f64 >= ENOUGH;
+        Record { forecast, persistence, seasonal: is_known.then_some(seasonal), minutes: self.minutes }
+    }
+
+    /// Tells whether the forecast has earned its place.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.trusted
+    }
+}
+
+fn forecast_is_new(minutes: u64) -> bool {
+    (minutes as f64) < ENOUGH
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A demand that swings; the forecast knows it up to an error.
+    fn scored(error: f64, minutes: i32) -> Scorer {
+        let mut scorer = Scorer::new();
+        for minute in 0..minutes {
+            let value = |minute: i32| 10.0 + f64::from(minute % 20);
+            let said = Said { quantiles: [value(minute) + error; 2], persistence: value(minute - 3), seasonal: None };
+            scorer.score(&said, value(minute));
+        }
+        scorer
+    }
+
+    #[test]
+    fn a_good_forecast_is_trusted_and_a_bad_one_is_not() {
+        assert!(scored(0.5, 1000).is_trusted());
+        assert!(!scored(-30.0, 1000).is_trusted());
+        assert!(scored(-30.0, 200).is_trusted(), "too few minutes to tell");
+    }
+
+    #[test]
+    fn the_naive_margins_cover_what_they_should() {
+        let record = scored(0.5, 5000).record();
+        for (coverage, level) in record.persistence.coverage.into_iter().zip(SCORED) {
+            assert!((coverage - level).abs() < 0.03, "{coverage} {level}");
+        }
+        assert!(record.relative_loss() < 1.0);
+    }
+}

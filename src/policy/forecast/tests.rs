@@ -1,0 +1,177 @@
+//! The forecaster as a whole, on demands whose law is known.
+
+use super::*;
+use std::f64::consts::TAU;
+
+const SETTINGS: ForecastSettings = ForecastSettings { node: 1.0, boot: 2, price_of_waiting: 20.0 };
+
+/// A number between -1 and 1 that looks random and is the same each time.
+fn noise(minute: i64) -> f64 {
+    let mut bits = minute.cast_unsigned().wrapping_add(0x9e37_79b9_7f4a_7c15).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    bits = (bits ^ (bits >> 31)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((bits ^ (bits >> 29)) >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+}
+
+fn daily(minute: i64) -> f64 {
+    6.0 - 3.0 * (TAU * minute as f64 / 1440.0).cos() + 0.5 * noise(minute)
+}
+
+fn hourly_jobs(minute: i64) -> f64 {
+    2.2 + 0.3 * noise(minute) + if minute % 60 < 5 { 4.0 } else { 0.0 }
+}
+
+fn bursts(minute: i64) -> f64 {
+    let since = minute - minute / 97 * 97;
+    let size = 3.0 * (1.0 + noise(minute / 97 * 97 + 7));
+    4.0 + 0.4 * noise(minute) + size * (-(since as f64) / 8.0).exp()
+}
+
+fn observed(demand: fn(i64) -> f64, minutes: std::ops::Range<i64>) -> Forecaster {
+    let mut forecaster = Forecaster::new(SETTINGS);
+    minutes.for_each(|minute| forecaster.observe(Minute(minute), demand(minute)).expect("minutes run forward"));
+    forecaster
+}
+
+#[test]
+fn quantiles_cover_what_they_promise_on_each_kind_of_demand() {
+    for (name, demand) in [("daily", daily as fn(i64) -> f64), ("jobs", hourly_jobs), ("bursts", bursts)] {
+        let mut forecaster = observed(demand, 0..1440);
+        let (mut covered, mut minutes) = ([0.0; 2], 0.0);
+        for minute in 1440..4 * 1440 {
+            let expected = forecaster.expect(3).expect("it has learnt");
+            let value = demand(expected.minute.0);
+            minutes += 1.0;
+            covered[0] += f64::from(u8::from(value <= expected.quantile_90));
+            covered[1] += f64::from(u8::from(value <= expected.quantile_95));
+            forecaster.observe(Minute(minute), demand(minute)).expect("minutes run forward");
+        }
+        for (covered, level) in covered.iter().zip(SCORED) {
+            assert!((covered / minutes - level).abs() < 0.015, "{name} at {level}: {}", covered / minutes);
+        }
+    }
+}
+
+#[test]
+fn a_job_of_each_hour_is_bought_for_before_it_comes() {
+    let mut forecaster = observed(hourly_jobs, 0..2 * 1440);
+    let mut bought_in_time = 0;
+    for minute in 2 * 1440..3 * 1440 {
+        // The job begins at the full hour; nodes that serve it then are launched two minutes before.
+        if minute % 60 == 58 {
+            let advice = forecaster.advise(Minute(minute));
+            bought_in_time += usize::from(advice.want.expect("it speaks").buy >= 6);
+            assert_eq!(advice.standing, Standing::Trusted);
+        }
+        forecaster.observe(Minute(minute), hourly_jobs(minute)).expect("minutes run forward");
+    }
+    assert!(bought_in_time >= 23, "{bought_in_time} of 24");
+}
+
+#[test]
+fn it_says_when_it_will_be_ready_and_when_it_is_blind() {
+    let mut forecaster = Forecaster::new(SETTINGS);
+    let nothing = forecaster.advise(Minute(0));
+    assert_eq!((nothing.want, nothing.standing), (None, Standing::Learning { ready_at: None }));
+    for minute in 0..100 {
+        forecaster.observe(Minute(minute), 3.5).expect("minutes run forward");
+    }
+    let early = forecaster.advise(Minute(100));
+    assert_eq!(early.standing, Standing::Learning { ready_at: Some(Minute(359)) });
+    // Reactive, until it has learnt: enough for what there is.
+    assert!(early.want.is_some_and(|want| (4..=5).contains(&want.buy)), "{early}");
+    assert!(early.following.iter().all(|following| !following.way.is_predictive()));
+    let blind = forecaster.advise(Minute(111));
+    assert_eq!((blind.want, blind.standing), (None, Standing::Blind { latest: Minute(99) }));
+    assert_eq!(blind.to_string(), "no demand is known since minute 99");
+}
+
+#[test]
+fn a_wrecked_forecast_is_demoted_within_a_day_and_does_no_harm() {
+    let mut forecaster = observed(daily, 0..3 * 1440);
+    assert_eq!(forecaster.advise(Minute(3 * 1440)).standing, Standing::Trusted);
+    forecaster.wreck(0.3);
+    let demoted = (3 * 1440..4 * 1440).find(|minute| {
+        forecaster.observe(Minute(*minute), daily(*minute)).expect("minutes run forward");
+        forecaster.advise(Minute(minute + 1)).standing == Standing::Demoted
+    });
+    let demoted = demoted.expect("it is demoted within a day");
+    let mut short = 0.0;
+    for minute in demoted + 1..demoted + 1440 {
+        let advice = forecaster.advise(Minute(minute));
+        assert!(advice.following.iter().all(|following| !following.way.is_predictive()), "{advice}");
+        short += (daily(minute) - f64::from(advice.want.expect("it speaks").hold)).max(0.0);
+        forecaster.observe(Minute(minute), daily(minute)).expect("minutes run forward");
+    }
+    assert!(short < 0.02 * 1440.0 * 6.0, "{short} node-minutes short");
+    assert!(forecaster.advise(Minute(demoted + 1440)).to_string().contains("stands back"));
+}
+
+#[test]
+fn what_is_said_of_a_minute_does_not_depend_on_what_comes_after() {
+    let mut one = observed(bursts, 0..1000);
+    let mut other = observed(|minute| if minute < 900 { bursts(minute) } else { 50.0 }, 0..900);
+    let mut replayed = observed(bursts, 0..900);
+    assert_eq!(other.advise(Minute(900)), replayed.advise(Minute(900)));
+    for minute in 900..1000 {
+        replayed.observe(Minute(minute), bursts(minute)).expect("minutes run forward");
+        other.observe(Minute(minute), 50.0).expect("minutes run forward");
+    }
+    assert_eq!(one.advise(Minute(1000)), replayed.advise(Minute(1000)));
+    assert_ne!(one.advise(Minute(1000)).want, other.advise(Minute(1000)).want);
+    assert!(one.observe(Minute(999), 1.0).is_err());
+}
+
+#[test]
+fn whoever_observes_the_history_again_knows_the_same() {
+    let mut one = Forecaster::new(SETTINGS);
+    for minute in (0..1200).filter(|minute| !(500..560).contains(minute)) {
+        one.observe(Minute(minute), daily(minute)).expect("minutes run forward");
+    }
+    let text = serde_json::to_string(one.history()).expect("a history is a value");
+    let history: DemandHistory = serde_json::from_str(&text).expect("and can be read");
+    let other = Forecaster::from_history(SETTINGS, &history);
+    assert_eq!(one.advise(Minute(1200)), other.advise(Minute(1200)));
+}
+
+#[test]
+fn a_gap_teaches_nothing_and_is_survived() {
+    let mut forecaster = observed(daily, 0..1440);
+    let before = forecaster.record().minutes;
+    forecaster.observe(Minute(1800), daily(1800)).expect("minutes run forward");
+    assert!(forecaster.record().minutes <= before + 1, "a gap is not scored");
+    let want = forecaster.advise(Minute(1801)).want.expect("it speaks");
+    assert!(f64::from(want.buy) >= daily(1800).floor() && f64::from(want.buy) < 15.0, "{want:?}");
+    // After a silence longer than is kept it begins anew.
+    forecaster.observe(Minute(100 * 1440), 2.0).expect("minutes run forward");
+    assert!(matches!(forecaster.advise(Minute(100 * 1440 + 1)).standing, Standing::Learning { ready_at: Some(_) }));
+}
+
+#[test]
+fn a_dearer_wait_never_means_fewer_nodes_on_average() {
+    let mut sums = Vec::new();
+    for price_of_waiting in [5.0, 20.0, 200.0] {
+        let mut forecaster = Forecaster::new(ForecastSettings { price_of_waiting, ..SETTINGS });
+        let mut sum = 0;
+        for minute in 0..2 * 1440 {
+            forecaster.observe(Minute(minute), bursts(minute)).expect("minutes run forward");
+            sum += forecaster.advise(Minute(minute + 1)).want.expect("it speaks").hold;
+        }
+        sums.push(sum);
+    }
+    assert!(sums.is_sorted(), "{sums:?}");
+}
+
+#[test]
+fn settings_may_change_while_it_runs() {
+    let mut forecaster = observed(daily, 0..1440);
+    forecaster.set(ForecastSettings { boot: 5, ..SETTINGS });
+    for minute in 1440..1600 {
+        forecaster.observe(Minute(minute), daily(minute)).expect("minutes run forward");
+    }
+    let expected = forecaster.advise(Minute(1600)).expected.expect("it speaks");
+    assert_eq!(expected.minute, Minute(1605));
+    forecaster.set(ForecastSettings { node: 4.0, ..SETTINGS });
+    forecaster.observe(Minute(1600), daily(1600)).expect("minutes run forward");
+    let want = forecaster.advise(Minute(1601)).want.expect("it speaks");
+    assert!((1..=4).contains(&want.buy), "{want:?}");
+}

@@ -1,0 +1,159 @@
+//! What a policy cost and what it left waiting, day by day.
+
+use super::fleet::Tick;
+use rand::RngExt as _;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng as _;
+use serde::Serialize;
+
+/// How often days are drawn for an interval.
+const DRAWS: usize = 1000;
+
+/// What happened in a day that counts.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+pub struct Day {
+    /// Node-minutes that were paid for.
+    pub paid: f64,
+    /// Node-minutes of demand that waited.
+    pub unmet: f64,
+}
+
+impl Day {
+    /// Gives node-minutes, and those unmet at their price.
+    #[must_use]
+    pub fn cost(self, price: f64) -> f64 {
+        self.paid + price * self.unmet
+    }
+}
+
+/// The sums over all minutes that count.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Tally {
+    /// Minutes that count: after the warm-up, and measured.
+    pub minutes: u64,
+    /// Each day, by 1440 minutes.
+    pub days: Vec<Day>,
+    /// Demand, in node-minutes.
+    pub demand: f64,
+    /// Minutes in which demand exceeded what was ready.
+    pub minutes_over: u64,
+    /// Nodes that were launched.
+    pub launches: u64,
+    under: f64,
+    over: f64,
+    minutes_under: u64,
+    minutes_idle: u64,
+}
+
+impl Tally {
+    /// Counts a minute of a day.
+    pub fn count(&mut self, day: usize, demand: f64, tick: Tick) {
+        if self.days.len() <= day {
+            self.days.resize(day + 1, Day::default());
+        }
+        let ready = f64::from(tick.ready);
+        let unmet = (demand - ready).max(0.0);
+        self.days[day].paid += f64::from(tick.paid);
+        self.days[day].unmet += unmet;
+        self.minutes += 1;
+        self.demand += demand;
+        self.minutes_over += u64::from(unmet > 0.0);
+        self.launches += u64::from(tick.launched);
+        // The elasticity metrics count whole nodes: what is needed against what serves.
+        let needed = (demand - 1e-6).ceil().max(0.0);
+        if needed > 0.0 {
+            self.under += (needed - ready).max(0.0) / needed;
+            self.over += (ready - needed).max(0.0) / needed;
+        }
+        self.minutes_under += u64::from(ready < needed);
+        self.minutes_idle += u64::from(ready > needed);
+    }
+
+    /// Gives the sum of the days.
+    #[must_use]
+    pub fn sum(&self) -> Day {
+        self.days.iter().fold(Day::default(), |sum, day| Day { paid: sum.paid + day.paid, unmet: sum.unmet + day.unmet })
+    }
+
+    /// Gives the metrics of elasticity that the SPEC research group defined.
+    #[must_use]
+    pub fn elasticity(&self) -> Elasticity {
+        let minutes = self.minutes.max(1) as f64;
+        Elasticity {
+            under_provisioning: self.under / minutes,
+            over_provisioning: self.over / minutes,
+            time_under: self.minutes_under as f64 / minutes,
+            time_over: self.minutes_idle as f64 / minutes,
+        }
+    }
+}
+
+/// How closely capacity followed the nodes that were needed.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Elasticity {
+    /// Mean share of the needed nodes that was missing.
+    pub under_provisioning: f64,
+    /// Mean share of the needed nodes that was there beyond them.
+    pub over_provisioning: f64,
+    /// Share of minutes with too few nodes.
+    pub time_under: f64,
+    /// Share of minutes with too many nodes.
+    pub time_over: f64,
+}
+
+/// A ratio of costs, with the interval in which 95 of 100 drawings of days have it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Ratio {
+    /// The ratio over all days.
+    pub ratio: f64,
+    /// 2.5 of 100 drawings lie below.
+    pub low: f64,
+    /// 2.5 of 100 drawings lie above.
+    pub high: f64,
+}
+
+/// Compares the costs of two policies on the same days, drawn with replacement.
+#[must_use]
+pub fn compare(one: &[Day], other: &[Day], price: f64, seed: u64) -> Ratio {
+    let days = one.len().min(other.len());
+    let pairs: Vec<(f64, f64)> = one.iter().zip(other).map(|(one, other)| (one.cost(price), other.cost(price))).collect();
+    let ratio = |(one, other): (f64, f64)| one / other.max(f64::MIN_POSITIVE);
+    let add = |sum: (f64, f64), pair: &(f64, f64)| (sum.0 + pair.0, sum.1 + pair.1);
+    let whole = ratio(pairs.iter().fold((0.0, 0.0), add));
+    if days == 0 {
+        return Ratio { ratio: 1.0, low: 1.0, high: 1.0 };
+    }
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut draw = || ratio((0..days).map(|_| &pairs[random.random_range(0..days)]).fold((0.0, 0.0), add));
+    let mut drawn: Vec<f64> = (0..DRAWS).map(|_| draw()).collect();
+    drawn.sort_unstable_by(f64::total_cmp);
+    Ratio { ratio: whole, low: drawn[DRAWS / 40], high: drawn[DRAWS - 1 - DRAWS / 40] }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sums_are_those_of_a_hand_made_day() {
+        let mut tally = Tally::default();
+        for (demand, ready, paid) in [(1.5, 2, 2), (4.0, 2, 4), (0.0, 1, 1)] {
+            tally.count(0, demand, Tick { ready, paid, launched: paid - ready });
+        }
+        assert_eq!(tally.sum(), Day { paid: 7.0, unmet: 2.0 });
+        assert_eq!((tally.minutes, tally.minutes_over, tally.launches), (3, 1, 2));
+        let elasticity = tally.elasticity();
+        assert!((elasticity.under_provisioning - 0.5 / 3.0).abs() < 1e-12 && elasticity.over_provisioning.abs() < 1e-12);
+        assert!((elasticity.time_under - 1.0 / 3.0).abs() < 1e-12 && (elasticity.time_over - 1.0 / 3.0).abs() < 1e-12);
+        assert!((Day { paid: 7.0, unmet: 2.0 }.cost(20.0) - 47.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_interval_holds_the_ratio_and_narrows_where_days_are_alike() {
+        let days = |swing: f64| (0..28).map(|day| Day { paid: 100.0 + swing * f64::from(day % 7), unmet: 0.0 }).collect::<Vec<_>>();
+        let (even, uneven) = (compare(&days(0.0), &days(0.0), 20.0, 1), compare(&days(50.0), &days(0.0), 20.0, 1));
+        assert!((even.high - even.low).abs() < 1e-9);
+        assert!(uneven.low < uneven.ratio && uneven.ratio < uneven.high);
+        assert_eq!(uneven, compare(&days(50.0), &days(0.0), 20.0, 1));
+    }
+}

@@ -1,0 +1,31 @@
+//! A demand replayed under policies side by side: ours, imitations of what others have, and the optimum.
+//!
+//! Time runs by the minute. A policy decides on the demand of the last full minute; a node that it launches serves
+//! when it has booted and is paid for from its launch. What exceeds the ready nodes in a minute waits. All policies see
+//! the same demand, in nodes, and differ in nothing else: pods, types and zones are the matter of [`crate::sim::front`].
+//!
+//! What counts comes after a warm-up, and is one number: node-minutes paid, and node-minutes unmet at a price that is
+//! the operator's. [`clairvoyant`] gives the least it could have been.
+
+#![expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "minutes and nodes are far below 2^52")]
+
+mod clairvoyant;
+mod fleet;
+mod judge;
+mod policies;
+mod recording;
+mod side_by_side;
+mod synthetic;
+
+pub use clairvoyant::{Optimum, clairvoyant, clairvoyant_paths};
+pub use fleet::{Boot, Fleet, Tick};
+pub use judge::{Day, Elasticity, Ratio, Tally, compare};
+pub use policies::{
+    AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Ours, OursReactive, Persistence, Policy, StaticPeak, Threshold, View,
+};
+pub use recording::{Recording, RecordingError, Repairs};
+pub use side_by_side::{Conditions, Contestant, HEADROOMS, Outcome, Progress, SideBySide, side_by_side, work};
+pub use synthetic::Shape;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,266 @@
+//! A demand that was recorded: read from a file, made whole where that is safe, refused where it is not.
+
+use crate::policy::forecast::Minute;
+use jiff::Timestamp;
+use std::io::Read;
+
+/// The header that a file must have.
+const HEADER: [&str; 2] = ["timestamp", "value"];
+/// More than ten years of minutes are refused: a time that was misread would fill the memory.
+const LONGEST: i64 = 10 * 366 * 1440;
+/// A value so many times the median is of another unit, not of a burst.
+const ABSURD: f64 = 1e6;
+
+/// A demand, one value a minute, in whatever unit it was recorded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Recording {
+    /// The minute of the first value.
+    pub start: Minute,
+    /// What was measured; `None` in a gap.
+    pub values: Vec<Option<f32>>,
+    /// What was found and put right.
+    pub repairs: Repairs,
+}
+
+/// What was found in a file, and what was done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Repairs {
+    /// Seconds between two rows, as most rows have it. A value stands until the next row; several in a minute are averaged.
+    pub period_seconds: i64,
+    /// Stretches without rows. In them policies see the last value, and nothing is counted.
+    pub gaps: usize,
+    /// Minutes in those stretches.
+    pub missing_minutes: usize,
+}
+
+/// Why a file is no recording.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}, line {line}: {problem}")]
+pub struct RecordingError {
+    /// The file.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u64,
+    /// What is wrong there, and what would be right.
+    pub problem: String,
+}
+
+/// A row with the line it stands in.
+struct Row {
+    line: u64,
+    second: i64,
+    value: f64,
+}
+
+impl Recording {
+    /// Reads rows of time and demand under the header `timestamp,value`; times are ISO 8601 with a zone or `Z`.
+    ///
+    /// # Errors
+    /// When the header, a time or a value is not what it should be, time does not run forward, or there are no two rows.
+    pub fn read(file: &str, source: impl Read) -> Result<Self, RecordingError> {
+        let wrong = |line: u64, problem: String| RecordingError { file: file.to_owned(), line, problem };
+        let rows = rows(source).map_err(|(line, problem)| wrong(line, problem))?;
+        let period = period(&rows);
+        let (first, last) = (&rows[0], &rows[rows.len() - 1]);
+        let (start, end) = (Minute::of_second(first.second), Minute::of_second(last.second + period - 1));
+        if end.0 - start.0 >= LONGEST {
+            return Err(wrong(last.line, format!("{} years after the first row; expected at most ten", (end.0 - start.0) / (366 * 1440))));
+        }
+        let mut repairs = Repairs { period_seconds: period, ..Repairs::default() };
+        let length = usize::try_from(end.0 - start.0 + 1).unwrap_or(0);
+        let (mut sums, mut numbers) = (vec![0.0_f64; length], vec![0_u32; length]);
+        for (at, row) in rows.iter().enumerate() {
+            let next = rows.get(at + 1).map_or(row.second + period, |next| next.second);
+            // Half a period of grace: scrapes come late now and then.
+            let stands_until = if 2 * (next - row.second) > 3 * period { row.second + period } else { next };
+            repairs.gaps += usize::from(stands_until < next);
+            let begin = Minute::of_second(row.second).0 - start.0;
+            let end = (Minute::of_second(stands_until - 1).0 - start.0).max(begin);
+            for minute in begin..=end {
+                let minute = usize::try_from(minute).unwrap_or(0);
+                // A minute belongs to the rows that begin in it, and to the one before only if there are none.
+                if minute as i64 == begin || numbers[minute] == 0 {
+                    sums[minute] += row.value;
+                    numbers[minute] += 1;
+                }
+            }
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "demand is measured to fewer digits than single precision has")]
+        let mean = |(sum, number): (&f64, &u32)| (*number > 0).then(|| (sum / f64::from(*number)) as f32);
+        let values: Vec<Option<f32>> = sums.iter().zip(&numbers).map(mean).collect();
+        repairs.missing_minutes = values.iter().filter(|value| value.is_none()).count();
+        if !values.iter().flatten().any(|value| *value > 0.0) {
+            return Err(wrong(last.line, "the demand is zero from beginning to end; expected some that is not".into()));
+        }
+        Ok(Self { start, values, repairs })
+    }
+
+    /// Makes one of values without gaps.
+    #[must_use]
+    pub fn whole(start: Minute, values: &[f32]) -> Self {
+        let repairs = Repairs { period_seconds: 60, ..Repairs::default() };
+        Self { start, values: values.iter().copied().map(Some).collect(), repairs }
+    }
+
+    /// Gives the demand in nodes, scaled so that `nodes` suffice in 999 of 1000 minutes.
+    #[must_use]
+    pub fn scaled(&self, nodes: f64) -> Self {
+        let mut known: Vec<f32> = self.values.iter().flatten().copied().collect();
+        if known.is_empty() {
+            return self.clone();
+        }
+        let at = (known.len() * 999 / 1000).min(known.len() - 1);
+        let high = *known.select_nth_unstable_by(at, f32::total_cmp).1;
+        // A demand that is zero all but a thousandth of the time is scaled by its peak.
+        let high = if high > 0.0 { high } else { known.iter().copied().fold(f32::MIN_POSITIVE, f32::max) };
+        #[expect(clippy::cast_possible_truncation, reason = "a factor")]
+        let factor = (nodes / f64::from(high)) as f32;
+        let values = self.values.iter().map(|value| value.map(|value| value * factor)).collect();
+        Self { values, ..self.clone() }
+    }
+
+    /// Gives the demand in nodes that serve so much of it each.
+    #[must_use]
+    pub fn divided(&self, node_size: f64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "a factor")]
+        let factor = (1.0 / node_size) as f32;
+        let values = self.values.iter().map(|value| value.map(|value| value * factor)).collect();
+        Self { values, ..self.clone() }
+    }
+
+    /// Gives what policies see: in a gap, the last value.
+    #[must_use]
+    pub fn carried(&self) -> Vec<f32> {
+        let mut last = self.values.iter().flatten().next().copied().unwrap_or(0.0);
+        let carry = |value: &Option<f32>| {
+            last = value.unwrap_or(last);
+            last
+        };
+        self.values.iter().map(carry).collect()
+    }
+}
+
+fn rows(source: impl Read) -> Result<Vec<Row>, (u64, String)> {
+    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(source);
+    let header = reader.headers().map_err(|error| (1, error.to_string()))?;
+    if header.iter().ne(HEADER) {
+        let found = header.iter().collect::<Vec<_>>().join(",");
+        let found = if found.is_empty() { "the file is empty".to_owned() } else { format!("the header is `{found}`") };
+        return Err((1, format!("{found}; expected `timestamp,value`")));
+    }
+    let mut rows: Vec<Row> = Vec::new();
+    let mut record = csv::StringRecord::new();
+    loop {
+        let line = reader.position().line();
+        if !reader.read_record(&mut record).map_err(|error| (line, error.to_string()))? {
+            break;
+        }
+        let line = record.position().map_or(line, csv::Position::line);
+        let row = parse(&record, line).map_err(|problem| (line, problem))?;
+        if let Some(last) = rows.last()
+            && row.second <= last.second
+        {
+            let what = if row.second == last.second { "the same time as" } else { "earlier than" };
+            return Err((line, format!("the time `{}` is {what} that of line {}; expected times that run forward", &record[0], last.line)));
+        }
+        rows.push(row);
+    }
+    if rows.len() < 2 {
+        return Err((reader.position().line(), format!("{} rows of demand; expected two or more", rows.len())));
+    }
+    let mut positive: Vec<f64> = rows.iter().map(|row| row.value).filter(|value| *value > 0.0).collect();
+    if !positive.is_empty() {
+        let middle = positive.len() / 2;
+        let median = *positive.select_nth_unstable_by(middle, f64::total_cmp).1;
+        if let Some(row) = rows.iter().find(|row| row.value > ABSURD * median) {
+            let problem = format!("the value {} is a million times the median, {median}; expected all values in one unit", row.value);
+            return Err((row.line, problem));
+        }
+    }
+    Ok(rows)
+}
+
+fn parse(record: &csv::StringRecord, line: u64) -> Result<Row, String> {
+    if record.len() != 2 {
+        return Err(format!("{} fields; expected two, a time and a value", record.len()));
+    }
+    let second = record[0].parse::<Timestamp>();
+    let second = second.map_err(|_| format!("`{}` is no time; expected one like `2026-01-31T13:45:00Z`", &record[0]))?.as_second();
+    let value = record[1].parse::<f64>().ok().filter(|value| value.is_finite());
+    let value = value.ok_or_else(|| format!("`{}` is no number; expected a demand from 0 up", &record[1]))?;
+    if value < 0.0 {
+        return Err(format!("the value {value} is negative; expected a demand from 0 up"));
+    }
+    Ok(Row { line, second, value })
+}
+
+/// Gives the seconds between rows, as their median has it.
+fn period(rows: &[Row]) -> i64 {
+    let mut steps: Vec<i64> = rows.windows(2).map(|pair| pair[1].second - pair[0].second).collect();
+    let middle = (steps.len() - 1) / 2;
+    *steps.select_nth_unstable(middle).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Recording, String> {
+        Recording::read("demand.csv", text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line_and_what_would_be_right() {
+        let long = (0..9).fold("timestamp,value\n".to_owned(), |text, minute| text + &format!("2026-01-01T00:0{minute}:00Z,1\n"));
+        let long = long + "2026-01-01T02:00:00Z,1e9\n";
+        for (text, line, words) in [
+            ("", 1, &["empty", "`timestamp,value`"][..]),
+            ("time,cpu\n2026-01-01T00:00:00Z,1\n", 1, &["`time,cpu`", "`timestamp,value`"]),
+            ("timestamp,value\n", 2, &["0 rows", "two or more"]),
+            ("timestamp,value\n2026-01-01T00:00:00Z,1\n", 3, &["1 rows", "two or more"]),
+            ("timestamp,value\n2026-01-01T00:01:00Z,1\n2026-01-01T00:00:00Z,1\n", 3, &["earlier than", "line 2", "forward"]),
+            ("timestamp,value\n2026-01-01T00:01:00Z,1\n2026-01-01T00:01:00Z,2\n", 3, &["the same time", "line 2"]),
+            ("timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:01:00Z,-3\n", 3, &["-3", "negative", "from 0 up"]),
+            ("timestamp,value\n2026-01-01T00:00:00Z,NaN\n2026-01-01T00:01:00Z,1\n", 2, &["`NaN`", "no number"]),
+            ("timestamp,value\n2026-01-01T00:00:00Z,4Gi\n2026-01-01T00:01:00Z,1\n", 2, &["`4Gi`", "no number"]),
+            ("timestamp,value\nyesterday,1\n2026-01-01T00:01:00Z,1\n", 2, &["`yesterday`", "2026-01-31T13:45:00Z"]),
+            ("timestamp,value\n2026-01-01T00:00:00Z,1,2\n2026-01-01T00:01:00Z,1\n", 2, &["3 fields"]),
+            ("timestamp,value\n2026-01-01T00:00:00Z,0\n2026-01-01T00:01:00Z,0\n", 3, &["zero from beginning to end"]),
+            ("timestamp,value\n1990-01-01T00:00:00Z,1\n1990-01-01T00:01:00Z,1\n2026-01-01T00:00:00Z,1\n", 4, &["35 years", "at most ten"]),
+            (long.as_str(), 11, &["median", "one unit"]),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.starts_with(&format!("demand.csv, line {line}: ")), "{text}: {error}");
+            assert!(words.iter().all(|word| error.contains(word)), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn gaps_are_counted_and_stay_gaps() {
+        let text = "timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:01:00Z,2\n2026-01-01T00:02:00Z,3\n2026-01-01T00:06:00Z,4\n";
+        let recording = read(text).expect("it can be read");
+        assert_eq!(recording.values, [Some(1.0), Some(2.0), Some(3.0), None, None, None, Some(4.0)]);
+        assert_eq!(recording.repairs, Repairs { period_seconds: 60, gaps: 1, missing_minutes: 3 });
+        assert_eq!(recording.carried(), [1.0, 2.0, 3.0, 3.0, 3.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn a_value_stands_until_the_next_and_several_in_a_minute_are_averaged() {
+        let slow = read("timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:05:00+00:00,2\n").expect("it can be read");
+        assert_eq!(slow.values, [[Some(1.0); 5], [Some(2.0); 5]].concat());
+        let fast = "timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:00:30Z,3\n2026-01-01T00:01:00Z,5\n2026-01-01T00:01:30Z,7\n";
+        assert_eq!(read(fast).expect("it can be read").values, [Some(2.0), Some(6.0)]);
+        // A scrape that comes late is no gap.
+        let late = "timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:01:00Z,2\n2026-01-01T00:02:20Z,3\n2026-01-01T00:03:00Z,4\n";
+        let late = read(late).expect("it can be read");
+        assert_eq!((late.values.len(), late.repairs.gaps), (4, 0));
+    }
+
+    #[test]
+    fn scaling_makes_so_many_nodes_enough_in_999_of_1000_minutes() {
+        let values: Vec<f32> = (0_u16..1000).map(f32::from).collect();
+        let scaled = Recording::whole(Minute(0), &values).scaled(20.0);
+        assert_eq!(scaled.values[999], Some(20.0));
+        assert_eq!(scaled.values[0], Some(0.0));
+    }
+}

@@ -1,0 +1,329 @@
+//! One demand under every policy, side by side.
+
+use super::clairvoyant::clairvoyant_paths;
+use super::fleet::{Boot, Fleet, Tick};
+use super::judge::{Elasticity, Ratio, Tally, compare};
+use super::policies::{
+    AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Ours, OursReactive, Persistence, Policy, StaticPeak, Threshold, View,
+};
+use super::recording::Recording;
+use crate::policy::forecast::ForecastSettings;
+use serde::Serialize;
+use std::collections::VecDeque;
+
+/// The headrooms among which the best reactive policy is sought in hindsight.
+pub const HEADROOMS: [f64; 14] = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0];
+/// So many days warm up, or half of the recording where it is shorter than twice that.
+const WARM_UP_DAYS: usize = 14;
+
+/// Under which conditions a demand is replayed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Conditions {
+    /// How long nodes boot.
+    pub boot: Boot,
+    /// What a node-minute of unmet demand costs in node-minutes.
+    pub price_of_waiting: f64,
+    /// Dollars for a node and an hour.
+    pub dollars_per_hour: f64,
+    /// For what is drawn: boot times, failures, days of the intervals.
+    pub seed: u64,
+}
+
+/// Who follows the demand.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Contestant {
+    /// This daemon with its forecast.
+    Ours,
+    /// This daemon without it.
+    OursReactive,
+    /// The peak, always.
+    StaticPeak,
+    /// 70/30, one node at a time.
+    ThresholdStep,
+    /// 70/30, all the way.
+    ThresholdProportional,
+    /// cluster-autoscaler with a headroom.
+    ClusterAutoscaler(f64),
+    /// Karpenter with a headroom.
+    Karpenter(f64),
+    /// EC2's predictive scaling.
+    AwsPredictive,
+    /// The last value with a calibrated margin.
+    Persistence,
+}
+
+impl Contestant {
+    /// Lists those that stand side by side, ours first.
+    pub const TABLE: [Self; 9] = [
+        Self::Ours,
+        Self::OursReactive,
+        Self::StaticPeak,
+        Self::ThresholdStep,
+        Self::ThresholdProportional,
+        Self::ClusterAutoscaler(0.0),
+        Self::Karpenter(0.0),
+        Self::AwsPredictive,
+        Self::Persistence,
+    ];
+
+    /// Lists the reactive ones among which the best is sought in hindsight.
+    fn tuned() -> impl Iterator<Item = Self> {
+        HEADROOMS.into_iter().flat_map(|headroom| [Self::ClusterAutoscaler(headroom), Self::Karpenter(headroom)])
+    }
+
+    /// Gives the name for people.
+    #[must_use]
+    pub fn name(self) -> String {
+        let with = |name: &str, headroom: f64| {
+            if headroom > 0.0 { format!("{name} + {:.0} %", headroom * 100.0) } else { name.to_owned() }
+        };
+        match self {
+            Self::Ours => "node-fleet".into(),
+            Self::OursReactive => "node-fleet, reactive only".into(),
+            Self::StaticPeak => "static peak".into(),
+            Self::ThresholdStep => "threshold 70/30, one step".into(),
+            Self::ThresholdProportional => "threshold 70/30, proportional".into(),
+            Self::ClusterAutoscaler(headroom) => with("cluster-autoscaler-like", headroom),
+            Self::Karpenter(headroom) => with("Karpenter-like", headroom),
+            Self::AwsPredictive => "AWS-predictive-like".into(),
+            Self::Persistence => "persistence + margin".into(),
+        }
+    }
+
+    /// Makes the policy.
+    #[must_use]
+    pub fn policy(self, recording: &Recording, conditions: &Conditions) -> Box<dyn Policy> {
+        let (boot, price) = (conditions.boot.minutes(), conditions.price_of_waiting);
+        match self {
+            Self::Ours => {
+                let settings = ForecastSettings { node: 1.0, boot, price_of_waiting: price };
+                Box::new(Ours::new(settings, recording.start))
+            }
+            Self::OursReactive => Box::new(OursReactive::default()),
+            Self::StaticPeak => Box::new(StaticPeak(peak(recording))),
+            Self::ThresholdStep => Box::new(Threshold::new(false)),
+            Self::ThresholdProportional => Box::new(Threshold::new(true)),
+            Self::ClusterAutoscaler(headroom) => Box::new(ClusterAutoscalerLike::new(headroom)),
+            Self::Karpenter(headroom) => Box::new(KarpenterLike { headroom }),
+            Self::AwsPredictive => Box::new(AwsPredictiveLike::default()),
+            Self::Persistence => Box::new(Persistence::new(boot, price)),
+        }
+    }
+}
+
+fn peak(recording: &Recording) -> u32 {
+    let peak = recording.values.iter().flatten().copied().fold(0.0_f32, f32::max);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
+    let nodes = peak.ceil() as u32;
+    nodes
+}
+
+/// What a policy came to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Outcome {
+    /// Its name.
+    pub policy: String,
+    /// Hours of nodes that were paid for, boots included.
+    pub node_hours: f64,
+    /// What they cost.
+    pub dollars: f64,
+    /// Share of demand that waited, 0 to 1.
+    pub unmet_share: f64,
+    /// Node-minutes of demand that waited.
+    pub unmet_node_minutes: f64,
+    /// Minutes in which demand exceeded what was ready.
+    pub minutes_over: u64,
+    /// Nodes that were launched.
+    pub launches: u64,
+    /// How closely capacity followed need; `None` for the optimum, which is found layer by layer.
+    pub elasticity: Option<Elasticity>,
+    /// Node-minutes, and those unmet at the price of waiting.
+    pub cost: f64,
+    /// That cost over the optimum's.
+    pub to_clairvoyant: f64,
+    /// Cost of node-fleet over this one's; `None` for the optimum.
+    pub ours_to_this: Option<Ratio>,
+}
+
+/// All that a replay found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SideBySide {
+    /// Days that count.
+    pub days: f64,
+    /// Days before them that only taught.
+    pub warm_up_days: f64,
+    /// Each policy; the first is node-fleet, then those of the table, then the best reactive one in hindsight, then the optimum.
+    pub outcomes: Vec<Outcome>,
+    /// Share of minutes whose demand was at most the forecast's quantile at the lead of a launch, for 0.90 and 0.95;
+    /// `None` when no forecast was made.
+    pub coverage: Option<[f64; 2]>,
+}
+
+/// Tells how far a replay is.
+pub trait Progress {
+    /// Another policy begins.
+    fn begins(&mut self, name: &str);
+    /// So many of its minutes have passed since the last call.
+    fn passed(&mut self, minutes: u64);
+}
+
+/// Counts how many minutes of policies a replay lets pass in all.
+#[must_use]
+pub fn work(recording: &Recording) -> u64 {
+    (recording.values.len() * (Contestant::TABLE.len() + 2 * HEADROOMS.len())) as u64
+}
+
+/// Replays a demand in nodes under every policy.
+#[must_use]
+pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &mut dyn Progress) -> SideBySide {
+    let demand = recording.carried();
+    let warm_up = (WARM_UP_DAYS * 1440).min(demand.len() / 2);
+    let run = Run { recording, demand: &demand, warm_up, conditions };
+    let mut coverage = Coverage::new(conditions.boot.minutes());
+    let ours = run.ours(&mut coverage, progress);
+    let mut tallies = vec![(Contestant::Ours, ours)];
+    for contestant in Contestant::TABLE.into_iter().skip(1) {
+        tallies.push((contestant, run.contestant(contestant, progress)));
+    }
+    let price = conditions.price_of_waiting;
+    let tuned = Contestant::tuned().map(|contestant| (contestant, run.contestant(contestant, progress)));
+    let best = tuned.min_by(|(_, one), (_, other)| one.sum().cost(price).total_cmp(&other.sum().cost(price)));
+    let optimum = run.optimum();
+    let least = optimum.cost;
+    let ours = tallies[0].1.days.clone();
+    let outcome = |name: String, tally: &Tally| {
+        let ratio = compare(&ours, &tally.days, price, conditions.seed);
+        run.outcome(name, tally, least, ratio)
+    };
+    let mut outcomes: Vec<Outcome> = tallies.iter().map(|(contestant, tally)| outcome(contestant.name(), tally)).collect();
+    outcomes.extend(best.map(|(contestant, tally)| outcome(format!("best in hindsight: {}", contestant.name()), &tally)));
+    outcomes.push(optimum);
+    let days = |minutes: usize| minutes as f64 / 1440.0;
+    SideBySide { days: days(demand.len() - warm_up), warm_up_days: days(warm_up), outcomes, coverage: coverage.shares() }
+}
+
+struct Run<'a> {
+    recording: &'a Recording,
+    demand: &'a [f32],
+    warm_up: usize,
+    conditions: &'a Conditions,
+}
+
+impl Run<'_> {
+    fn contestant(&self, contestant: Contestant, progress: &mut dyn Progress) -> Tally {
+        progress.begins(&contestant.name());
+        self.replay(&mut *contestant.policy(self.recording, self.conditions), |_, _| {}, progress)
+    }
+
+    fn ours(&self, coverage: &mut Coverage, progress: &mut dyn Progress) -> Tally {
+        progress.begins(&Contestant::Ours.name());
+        let boot = self.conditions.boot.minutes();
+        let settings = ForecastSettings { node: 1.0, boot, price_of_waiting: self.conditions.price_of_waiting };
+        let mut ours = Ours::new(settings, self.recording.start);
+        let counts = |minute: usize| minute >= self.warm_up;
+        self.replay(&mut ours, |minute, ours| coverage.minute(ours, self.recording.values[minute], counts(minute)), progress)
+    }
+
+    fn replay<P: Policy + ?Sized>(&self, policy: &mut P, mut look: impl FnMut(usize, &P), progress: &mut dyn Progress) -> Tally {
+        const STEP: usize = 1440;
+        let (demand, values) = (self.demand, &self.recording.values);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
+        let first = demand[0].ceil() as u32;
+        let mut fleet = Fleet::new(self.conditions.boot, first, self.conditions.seed);
+        let mut tally = Tally::default();
+        for minute in 0..demand.len() {
+            fleet.begin();
+            let measured = minute > 0 && values[minute - 1].is_some();
+            let view = View { demand: &demand[..minute], measured, ready: fleet.ready(), have: fleet.have() };
+            let tick: Tick = if minute == 0 {
+                // No full minute is known: what there is stays.
+                fleet.pass(0, u32::MAX)
+            } else {
+                let want = policy.decide(&view);
+                fleet.pass(want.buy, want.hold)
+            };
+            look(minute, policy);
+            if minute >= self.warm_up && values[minute].is_some() {
+                tally.count((minute - self.warm_up) / 1440, f64::from(demand[minute]), tick);
+            }
+            if (minute + 1) % STEP == 0 {
+                progress.passed(STEP as u64);
+            }
+        }
+        progress.passed((demand.len() % STEP) as u64);
+        tally
+    }
+
+    fn outcome(&self, policy: String, tally: &Tally, least: f64, ours_to_this: Ratio) -> Outcome {
+        let sum = tally.sum();
+        let cost = sum.cost(self.conditions.price_of_waiting);
+        Outcome {
+            policy,
+            node_hours: sum.paid / 60.0,
+            dollars: sum.paid / 60.0 * self.conditions.dollars_per_hour,
+            unmet_share: sum.unmet / tally.demand.max(f64::MIN_POSITIVE),
+            unmet_node_minutes: sum.unmet,
+            minutes_over: tally.minutes_over,
+            launches: tally.launches,
+            elasticity: Some(tally.elasticity()),
+            cost,
+            to_clairvoyant: cost / least.max(f64::MIN_POSITIVE),
+            ours_to_this: Some(ours_to_this),
+        }
+    }
+
+    /// Finds the optimum of the minutes that count; gaps are left out, as if the minutes around them met.
+    fn optimum(&self) -> Outcome {
+        let counted = self.demand.iter().zip(&self.recording.values).skip(self.warm_up).filter(|(_, value)| value.is_some());
+        let demand: Vec<f32> = counted.map(|(demand, _)| *demand).collect();
+        let mut capacity = vec![0_u16; demand.len()];
+        let (boot, price) = (self.conditions.boot.mean_minutes(), self.conditions.price_of_waiting);
+        let found = clairvoyant_paths(&demand, boot, price, |_, minute| capacity[minute] += 1);
+        let over = demand.iter().zip(&capacity).filter(|(demand, capacity)| **demand > f32::from(**capacity) + 1e-6).count();
+        let total: f64 = demand.iter().map(|value| f64::from(*value)).sum();
+        Outcome {
+            policy: "clairvoyant optimum".into(),
+            node_hours: found.node_minutes / 60.0,
+            dollars: found.node_minutes / 60.0 * self.conditions.dollars_per_hour,
+            unmet_share: found.unmet / total.max(f64::MIN_POSITIVE),
+            unmet_node_minutes: found.unmet,
+            minutes_over: over as u64,
+            launches: found.launches,
+            elasticity: None,
+            cost: found.cost(price),
+            to_clairvoyant: 1.0,
+            ours_to_this: None,
+        }
+    }
+}
+
+/// Counts how often demand stayed below what the forecast promised.
+struct Coverage {
+    boot: usize,
+    /// The quantiles said of the minutes to come, the next one first.
+    said: VecDeque<Option<[f64; 2]>>,
+    covered: [u64; 2],
+    minutes: u64,
+}
+
+impl Coverage {
+    fn new(boot: usize) -> Self {
+        Self { boot, said: VecDeque::new(), covered: [0; 2], minutes: 0 }
+    }
+
+    fn minute(&mut self, ours: &Ours, value: Option<f32>, counts: bool) {
+        // What is known is the minute before this one, so this is said of the minute `boot` after it.
+        let expected = ours.forecaster().expect(self.boot + 1);
+        self.said.push_back(expected.map(|expected| [expected.quantile_90, expected.quantile_95]));
+        let said = if self.said.len() > self.boot { self.said.pop_front().flatten() } else { None };
+        let (Some(said), Some(value), true) = (said, value, counts) else { return };
+        self.minutes += 1;
+        for (covered, quantile) in self.covered.iter_mut().zip(said) {
+            *covered += u64::from(f64::from(value) <= quantile);
+        }
+    }
+
+    fn shares(&self) -> Option<[f64; 2]> {
+        (self.minutes > 0).then(|| self.covered.map(|covered| covered as f64 / self.minutes as f64))
+    }
+}

@@ -1,0 +1,173 @@
+//! What each policy is documented to do, and that none of them sees what is to come.
+
+use super::*;
+use crate::policy::forecast::{ForecastSettings, Minute, Want};
+
+/// Lets a policy follow a demand with nodes that boot two minutes; gives what was paid for in each minute.
+fn followed(policy: &mut dyn Policy, demand: &[f32], begin: u32) -> Vec<u32> {
+    let mut fleet = Fleet::new(Boot::Fixed(120), begin, 0);
+    let decide = |minute: usize| {
+        fleet.begin();
+        let view = View { demand: &demand[..minute], measured: minute > 0, ready: fleet.ready(), have: fleet.have() };
+        let want = if minute == 0 { Want { buy: 0, hold: u32::MAX } } else { policy.decide(&view) };
+        fleet.pass(want.buy, want.hold).paid
+    };
+    (0..demand.len()).map(decide).collect()
+}
+
+fn steps(parts: &[(f32, usize)]) -> Vec<f32> {
+    parts.iter().flat_map(|(value, minutes)| std::iter::repeat_n(*value, *minutes)).collect()
+}
+
+/// Gives the minutes in which the number of nodes changed, with the number after it.
+fn changes(paid: &[u32]) -> Vec<(usize, u32)> {
+    (1..paid.len()).filter(|at| paid[*at] != paid[at - 1]).map(|at| (at, paid[at])).collect()
+}
+
+#[test]
+fn the_static_peak_never_changes() {
+    assert!(changes(&followed(&mut StaticPeak(7), &steps(&[(1.0, 20), (6.5, 20)]), 7)).is_empty());
+}
+
+#[test]
+fn the_threshold_of_one_step_grows_after_four_minutes_and_rests_five() {
+    // Two nodes at 1.6 are 80 % busy from minute 10 on, which is seen in minute 11.
+    let paid = followed(&mut Threshold::new(false), &steps(&[(1.0, 10), (2.4, 30)]), 2);
+    assert_eq!(changes(&paid), [(14, 3), (19, 4)]);
+}
+
+#[test]
+fn the_threshold_shrinks_after_ten_minutes_and_rests_ten() {
+    let paid = followed(&mut Threshold::new(false), &steps(&[(3.0, 5), (0.2, 30)]), 5);
+    assert_eq!(changes(&paid), [(15, 4), (25, 3)]);
+    let paid = followed(&mut Threshold::new(true), &steps(&[(3.0, 5), (0.2, 30)]), 5);
+    assert_eq!(changes(&paid), [(15, 1)]);
+}
+
+#[test]
+fn the_proportional_threshold_goes_to_the_right_number_at_once() {
+    // 4.2 over 0.7 is 6.
+    let paid = followed(&mut Threshold::new(true), &steps(&[(1.0, 10), (4.2, 30)]), 2);
+    assert_eq!(changes(&paid), [(14, 6)]);
+}
+
+#[test]
+fn a_cluster_autoscaler_grows_at_once_and_shrinks_after_ten_minutes_unneeded() {
+    let demand = steps(&[(2.0, 12), (4.0, 3), (2.0, 30)]);
+    let paid = followed(&mut ClusterAutoscalerLike::new(0.0), &demand, 2);
+    // Seen in minute 13; the last minute of the peak is 14, and ten later ones did not need it.
+    assert_eq!(changes(&paid), [(13, 4), (25, 2)]);
+    let paid = followed(&mut ClusterAutoscalerLike::new(0.5), &demand, 3);
+    assert_eq!(changes(&paid), [(13, 6), (25, 3)]);
+}
+
+#[test]
+fn a_cluster_autoscaler_removes_nothing_within_ten_minutes_of_an_addition() {
+    let demand = steps(&[(5.0, 12), (1.0, 9), (6.0, 1), (1.0, 30)]);
+    let paid = followed(&mut ClusterAutoscalerLike::new(0.0), &demand, 5);
+    assert_eq!(changes(&paid), [(22, 6), (32, 1)]);
+}
+
+#[test]
+fn karpenter_grows_and_shrinks_at_once() {
+    let paid = followed(&mut KarpenterLike { headroom: 0.0 }, &steps(&[(2.0, 10), (4.0, 5), (2.0, 10)]), 2);
+    assert_eq!(changes(&paid), [(11, 4), (16, 2)]);
+}
+
+#[test]
+fn the_aws_like_policy_buys_before_the_hour_that_was_busy_yesterday() {
+    // Two days, busy from 10 to 11.
+    let day = steps(&[(1.4, 600), (7.0, 60), (1.4, 780)]);
+    let paid = followed(&mut AwsPredictiveLike::default(), &[day.clone(), day].concat(), 2);
+    assert_eq!(paid[1440 + 594], 2);
+    assert_eq!(paid[1440 + 595], 10, "five minutes ahead of the hour");
+    assert_eq!(paid[600], 2, "nothing is known on the first day");
+    assert_eq!(paid[1440 + 720], 2, "target tracking gives it back");
+}
+
+#[test]
+fn persistence_adds_the_rise_that_is_exceeded_as_often_as_waiting_is_worth() {
+    // One minute in ten is two nodes higher: at a price of 20 the margin covers it, at one of 2 it does not.
+    let demand: Vec<f32> = (0..600).map(|minute| if minute % 10 == 0 { 4.0 } else { 2.0 }).collect();
+    let nodes = |price: f64| followed(&mut Persistence::new(2, price), &demand, 2)[485];
+    assert_eq!((nodes(20.0), nodes(2.0)), (4, 2));
+}
+
+#[test]
+fn ours_reactive_buys_for_pending_at_once_and_for_busy_nodes_after_four_minutes() {
+    let paid = followed(&mut OursReactive::default(), &steps(&[(1.0, 10), (4.2, 30)]), 2);
+    assert_eq!(changes(&paid), [(11, 5), (14, 6)]);
+}
+
+#[test]
+fn no_policy_sees_what_is_to_come() {
+    let recording = Shape::Bursty.days(1, 3).scaled(12.0);
+    let past = 1000;
+    let mut other = recording.clone();
+    other.values[past..].iter_mut().for_each(|value| *value = Some(1.0));
+    let conditions = Conditions { boot: Boot::Fixed(120), price_of_waiting: 20.0, dollars_per_hour: 1.0, seed: 1 };
+    // The static peak is the one that knows what it is not told.
+    for contestant in Contestant::TABLE.into_iter().filter(|contestant| *contestant != Contestant::StaticPeak) {
+        let wants = |recording: &Recording| -> Vec<Want> {
+            let mut policy = contestant.policy(recording, &conditions);
+            let (demand, mut fleet) = (recording.carried(), Fleet::new(conditions.boot, 3, 1));
+            let decide = |minute: usize| {
+                fleet.begin();
+                let view = View { demand: &demand[..minute], measured: minute > 0, ready: fleet.ready(), have: fleet.have() };
+                let want = policy.decide(&view);
+                fleet.pass(want.buy, want.hold);
+                want
+            };
+            (0..recording.values.len()).map(decide).collect()
+        };
+        let (one, two) = (wants(&recording), wants(&other));
+        // The minute `past` is decided on what was before it.
+        let differs = one.iter().zip(&two).position(|(one, other)| one != other);
+        assert!(differs.is_some_and(|minute| minute > past), "{}: {differs:?}", contestant.name());
+    }
+}
+
+struct Silent;
+
+impl Progress for Silent {
+    fn begins(&mut self, _: &str) {}
+    fn passed(&mut self, _: u64) {}
+}
+
+#[test]
+fn nobody_is_cheaper_than_the_optimum_and_ours_sees_jobs_coming() {
+    let recording = Shape::Cron.days(4, 1).scaled(8.0);
+    let conditions = Conditions { boot: Boot::Fixed(120), price_of_waiting: 60.0, dollars_per_hour: 2.0, seed: 1 };
+    let found = side_by_side(&recording, &conditions, &mut Silent);
+    for outcome in &found.outcomes {
+        assert!(outcome.to_clairvoyant >= 1.0 - 1e-6, "{outcome:?}");
+        assert!((outcome.dollars - 2.0 * outcome.node_hours).abs() < 1e-6);
+    }
+    let best = found.outcomes.iter().find(|outcome| outcome.policy.starts_with("best in hindsight")).expect("it is there");
+    let ratio = best.ours_to_this.expect("it has one").ratio;
+    assert!(ratio < 0.9, "{ratio} of the best reactive policy in hindsight");
+    assert!(found.coverage.is_some());
+}
+
+#[test]
+fn gaps_are_not_counted_and_booting_at_random_is_the_same_each_time() {
+    let mut recording = Shape::Daily.days(2, 1).scaled(6.0);
+    recording.values[2000..2300].iter_mut().for_each(|value| *value = None);
+    let boot = Boot::Spread { least: 60, most: 180, failing: 0.02 };
+    let conditions = Conditions { boot, price_of_waiting: 20.0, dollars_per_hour: 1.0, seed: 1 };
+    let found = side_by_side(&recording, &conditions, &mut Silent);
+    let peak = found.outcomes.iter().find(|outcome| outcome.policy == "static peak").expect("it is there");
+    // Six nodes and something, for the day that counts without the gap.
+    assert!((peak.node_hours - 7.0 * (1440.0 - 300.0) / 60.0).abs() < 8.0, "{peak:?}");
+    assert_eq!(found, side_by_side(&recording, &conditions, &mut Silent));
+}
+
+#[test]
+fn ours_follows_the_demand_it_is_shown() {
+    let settings = ForecastSettings { node: 1.0, boot: 2, price_of_waiting: 20.0 };
+    let mut ours = Ours::new(settings, Minute(100));
+    let demand = steps(&[(3.0, 300), (5.0, 300)]);
+    let paid = followed(&mut ours, &demand, 3);
+    assert!((5..=6).contains(&paid[320]) && (5..=6).contains(&paid[599]), "{} {}", paid[320], paid[599]);
+    assert_eq!(ours.forecaster().history().first(), Some(Minute(100)));
+}
