@@ -53,6 +53,15 @@
 //! | observability | model, ports, config, `control::status` |
 //! | cli | everything |
 //!
+//! # How it decides
+//!
+//! In three layers, pool by pool. Safety comes first and last: a pause, doubtful data, cooldowns, budgets, and the
+//! audit of the finished plan. The reactive layer serves pods that wait, and sustained utilisation and metrics. The
+//! predictive one ([`policy::forecast`]) follows the demands of `[[forecast]]` rules: the controller reads their past
+//! from Prometheus and on with every full turn, and puts what they lead to, a number of nodes to buy up to and one to
+//! hold, into the snapshot. It is a rule among the others, which wants nodes and forbids removals. Nothing of it is
+//! written down, since whoever takes over reads the same past.
+//!
 //! # How it buys and gives back
 //!
 //! A turn lays the nodes that exist, boot and may be bought on a board that knows the scheduler's

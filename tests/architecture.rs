@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The nouns of the policy: its settings, and what its audit finds. Its decisions are not among them.
-const POLICY_NOUNS: [&str; 18] = [
+const POLICY_NOUNS: [&str; 21] = [
     "policy::audit",
     "policy::Invariant",
     "policy::Violation",
@@ -23,6 +23,9 @@ const POLICY_NOUNS: [&str; 18] = [
     "policy::Replacement",
     "policy::OfferRest",
     "policy::MetricRule",
+    "policy::ForecastRule",
+    "policy::Predictive",
+    "policy::PredictiveMode",
     "policy::MetricGoal",
 ];
 

@@ -140,6 +140,7 @@ pub fn snapshot(nodes: usize, pods: Vec<Pod>, load: f64) -> Snapshot {
         offers: Observed::Known { value: Arc::new(offers()), at },
         prices: Arc::default(),
         metrics: BTreeMap::new(),
+        prospects: BTreeMap::new(),
         operations: BTreeMap::new(),
         templates: BTreeMap::new(),
         pause: None,

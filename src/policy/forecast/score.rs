@@ -11,6 +11,8 @@ const HALF_LIFE: f64 = 480.0;
 const ENOUGH: f64 = 240.0;
 /// Trust is lost when the loss exceeds the better naive one by this factor, and won back at none.
 const LOST_AT: f64 = 1.1;
+/// A loss below this share of the mean demand is nothing.
+const NEGLIGIBLE: f64 = 0.01;
 
 /// How a forecast did lately.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
@@ -30,15 +32,21 @@ pub struct Record {
     pub persistence: Score,
     /// "As it was at this time yesterday", with a margin; `None` before there is a yesterday.
     pub seasonal: Option<Score>,
+    /// Mean demand, in the same weights.
+    pub demand: f64,
     /// Minutes that were scored.
     pub minutes: u64,
 }
 
 impl Record {
     /// Gives the forecast's loss as a share of the better naive one's: below one, it is worth its while.
+    ///
+    /// A loss that is nothing beside the demand counts as that much: where every day is the same, the day before is
+    /// without fault, and no forecast is better.
     #[must_use]
     pub fn relative_loss(&self) -> f64 {
         let naive = self.seasonal.map_or(self.persistence.pinball, |it| it.pinball.min(self.persistence.pinball));
+        let naive = naive.max(NEGLIGIBLE * self.demand);
         if naive > 0.0 {
             self.forecast.pinball / naive
         } else {
@@ -51,6 +59,8 @@ impl Record {
 #[derive(Debug, Clone)]
 pub(super) struct Scorer {
     entrants: [Entrant; 3],
+    /// Mean demand, and the weight of what it is the mean of.
+    demand: (f64, f64),
     seasonal_minutes: u64,
     minutes: u64,
     trusted: bool,
@@ -85,8 +95,7 @@ impl Entrant {
     }
 
     fn add(&mut self, value: f64, quantiles: [f64; 2]) {
-        let fade = 0.5_f64.powf(1.0 / HALF_LIFE);
-        self.weight = self.weight * fade + 1.0;
+        self.weight = self.weight * fade() + 1.0;
         let step = 1.0 / self.weight;
         let loss = |quantile: f64, level: f64| (level * (value - quantile)).max((level - 1.0) * (value - quantile));
         let mean = f64::midpoint(loss(quantiles[0], SCORED[0]), loss(quantiles[1], SCORED[1]));
@@ -100,11 +109,14 @@ impl Entrant {
 
 impl Scorer {
     pub(super) fn new() -> Self {
-        Self { entrants: [Entrant::default(); 3], seasonal_minutes: 0, minutes: 0, trusted: true }
+        Self { entrants: [Entrant::default(); 3], demand: (0.0, 0.0), seasonal_minutes: 0, minutes: 0, trusted: true }
     }
 
     /// Scores what was said of a minute whose demand is known.
     pub(super) fn score(&mut self, said: &Said, value: f64) {
+        let (mean, weight) = &mut self.demand;
+        *weight = *weight * fade() + 1.0;
+        *mean += (value - *mean) / *weight;
         let [forecast, persistence, seasonal] = &mut self.entrants;
         forecast.add(value, said.quantiles);
         let quantiles = persistence.margin(value, said.persistence);
@@ -122,13 +134,18 @@ impl Scorer {
     pub(super) fn record(&self) -> Record {
         let [forecast, persistence, seasonal] = self.entrants.map(|entrant| entrant.score);
         let is_known = self.seasonal_minutes as f64 >= ENOUGH;
-        Record { forecast, persistence, seasonal: is_known.then_some(seasonal), minutes: self.minutes }
+        Record { forecast, persistence, seasonal: is_known.then_some(seasonal), demand: self.demand.0, minutes: self.minutes }
     }
 
     /// Tells whether the forecast has earned its place.
     pub(super) fn is_trusted(&self) -> bool {
         self.trusted
     }
+}
+
+/// What a minute weighs one minute later.
+fn fade() -> f64 {
+    0.5_f64.powf(1.0 / HALF_LIFE)
 }
 
 fn forecast_is_new(minutes: u64) -> bool {
@@ -155,6 +172,20 @@ mod tests {
         assert!(scored(0.5, 1000).is_trusted());
         assert!(!scored(-30.0, 1000).is_trusted());
         assert!(scored(-30.0, 200).is_trusted(), "too few minutes to tell");
+    }
+
+    #[test]
+    fn a_naive_forecast_without_fault_is_no_reason_against_one_that_is_nearly_so() {
+        let scored = |error: f64| {
+            let mut scorer = Scorer::new();
+            for _ in 0..3000 {
+                scorer.score(&Said { quantiles: [10.0 + error; 2], persistence: 10.0, seasonal: Some(10.0) }, 10.0);
+            }
+            scorer
+        };
+        assert!(scored(0.5).is_trusted());
+        assert!(!scored(-5.0).is_trusted());
+        assert!(scored(0.5).record().relative_loss().is_finite());
     }
 
     #[test]

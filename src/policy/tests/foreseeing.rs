@@ -5,29 +5,29 @@ use crate::model::prospect::{Prospect, Wanted};
 use crate::policy::ForecastRule;
 
 /// Idle nodes without pods, and a forecast that wants so many nodes.
-fn scene(nodes: usize, mode: PredictiveMode, wanted: Option<Wanted>) -> Scene {
+fn scene(nodes: usize, mode: PredictiveMode, wanted: impl Into<Option<Wanted>>) -> Scene {
     let mut scene = Scene::with_nodes(nodes).busy(0.1, 0.1);
     scene.settings.pools[0].max = 20;
     scene.settings.scale_down.share_at_once = 1.0;
     scene.settings.predictive.mode = mode;
     scene.settings.forecasts = vec![ForecastRule { name: "requests".into(), pool: "workers".into(), query: "q".into(), per_node: 1.0 }];
-    scene.snapshot.prospects.insert("requests".into(), Prospect { wanted, evidence: "a rise".into() });
+    scene.snapshot.prospects.insert("requests".into(), Prospect { wanted: wanted.into(), evidence: "a rise".into() });
     scene
 }
 
-fn wanted(buy: u32, hold: u32) -> Option<Wanted> {
-    Some(Wanted { buy, hold })
+fn wanted(buy: u32, hold: u32) -> Wanted {
+    Wanted { buy, hold }
 }
 
 #[test]
 fn a_forecast_buys_ahead_and_holds_what_will_be_needed() {
     // The nodes that there are, what is wanted; how many are bought at once, and how many go once they have been idle.
     let rows = [
-        (4, wanted(4, 4), 0, 0),
-        (4, wanted(7, 7), 3, 0),
-        (4, wanted(3, 4), 0, 0),
-        (8, wanted(3, 5), 0, 3),
-        (8, wanted(0, 0), 0, 6),
+        (4, Some(wanted(4, 4)), 0, 0),
+        (4, Some(wanted(7, 7)), 3, 0),
+        (4, Some(wanted(3, 4)), 0, 0),
+        (8, Some(wanted(3, 5)), 0, 3),
+        (8, Some(wanted(0, 0)), 0, 6),
         (8, None, 0, 6),
     ];
     for (nodes, wanted, bought, gone) in rows {

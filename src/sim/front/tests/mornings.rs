@@ -8,7 +8,6 @@ use crate::sim::workload::Curve;
 use std::time::Duration;
 
 const DAY: Duration = Duration::from_hours(24);
-const MINUTE: Duration = Duration::from_mins(1);
 /// Days that the forecast learns from before they count.
 const LEARNING: u32 = 3;
 const DAYS: u32 = 10;
@@ -28,22 +27,19 @@ fn office(mode: PredictiveMode) -> Scenario {
     scenario
 }
 
-/// Lets the days pass. Gives on how many mornings after the first ones pods waited for a node, and how many there were.
+/// Lets the days pass. Gives on how many mornings after the first ones pods found no node, and how many there were.
 async fn mornings(world: &Stage) -> (u32, u32) {
     let (mut waited, mut seen) = (0, 0);
     // The first morning is fourteen hours after the beginning.
-    tokio::time::sleep(Duration::from_hours(14) - MINUTE).await;
+    tokio::time::sleep(Duration::from_mins(14 * 60 - 1)).await;
     for day in 0..DAYS {
-        let mut waits = false;
-        for _ in 0..24 {
-            tokio::time::sleep(Duration::from_secs(20)).await;
-            waits |= world.with(|truth| truth.kubernetes.waits() > 0);
-        }
+        let before = world.with(|truth| truth.marks);
+        tokio::time::sleep(Duration::from_mins(10)).await;
         if day >= LEARNING {
             seen += 1;
-            waited += u32::from(waits);
+            waited += u32::from(world.with(|truth| truth.marks) > before);
         }
-        tokio::time::sleep(DAY - MINUTE * 8).await;
+        tokio::time::sleep(Duration::from_mins(24 * 60 - 10)).await;
     }
     (waited, seen)
 }
