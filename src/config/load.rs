@@ -313,7 +313,12 @@ mod tests {
             ("timeout = \"2s\"", "timeout = \"3s\"", "ledger.timeout = \"3s\"", "ledger.heartbeat"),
             ("request_timeout = \"5s\"", "request_timeout = \"4s\"", "kubernetes.timeout = \"5s\"", "operations.request_timeout"),
             ("stopped = \"24h\"", "stopped = \"30m\"", "rest.stopped = \"30m\"", "rest.longest"),
-            ("sustain = \"4m\"\n\n", "sustain = \"1m\"\n\n", "metric.queue_depth.sustain = \"1m\"", "evaluation.interval"),
+            (
+                "per_node = 500.0\n        sustain = \"4m\"",
+                "per_node = 500.0\n        sustain = \"1m\"",
+                "metric.queue_depth.sustain = \"1m\"",
+                "evaluation.interval",
+            ),
             ("expendable_below = -10", "expendable_below = 2000000000", "evaluation.expendable_below", "evaluation.critical_priority"),
             ("unhealthy_after = \"15m\"", "unhealthy_after = 15", "evaluation.unhealthy_after = 15", "unit"),
             ("\"node.cilium.io/agent-not-ready\"", "\"a=b:NoSchedule\"", "evaluation.startup_taints", "key"),

@@ -9,6 +9,7 @@ use crate::bed::Bed;
 
 mod fidelity;
 pub mod fleet;
+mod foreseeing;
 mod growing;
 mod notices;
 mod packing;
@@ -52,6 +53,7 @@ scenarios! {
     growing::cpu_must_last,
     growing::capacity_runs_out,
     growing::some_never_join,
+    foreseeing::a_rise_is_bought_for,
     shrinking::load_falls,
     shrinking::protected_nodes_stay,
     shrinking::blind_is_careful,

@@ -1,0 +1,46 @@
+//! What the daemon makes of the past of a demand, read from a real Prometheus.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use jiff::Timestamp;
+
+use super::fleet::{fleet, launched_since, settled};
+use crate::bed::Bed;
+use crate::configuration::Configuration;
+use crate::wait::{Seen, until};
+
+/// From the scenario's begin to the rise, at least: within it 28 days are read and learnt from, and nodes boot.
+const AHEAD: i64 = 200;
+
+/// A demand has risen every hour for 28 days, at the same second: the nodes are there when it does so again.
+pub async fn a_rise_is_bought_for(bed: &mut Bed) -> Result<()> {
+    let rise = (Timestamp::now().as_second() + AHEAD).div_euclid(60) * 60 + 60;
+    let query = format!("vector(1.5) + 4 * ((vector(time() - {}) % 3600) < bool 1200)", rise.rem_euclid(3600));
+    let forecast = format!(
+        "[predictive]\nmode = \"on\"\nboot = \"1m\"\n\
+         [[forecast]]\nname = \"orders\"\npool = \"workers\"\nquery = \"{query}\"\nper_node = 1.0\n"
+    );
+    let configuration = Configuration { scale_down: false, more: forecast, ..Configuration::default() };
+    let daemon = fleet(bed, &configuration).await?;
+    let mark = bed.proxy.mark();
+    let left = Duration::from_secs(u64::try_from(rise - Timestamp::now().as_second()).unwrap_or(0));
+    until("six nodes before the demand rises", left, async || {
+        let (nodes, shown) = (bed.cluster.workers().await?.len(), daemon.get_json("/api/v1/forecast").await?);
+        Ok(if nodes == 6 { Seen::Done(()) } else { Seen::NotYet(format!("{nodes} nodes; {shown}")) })
+    })
+    .await?;
+    let early = rise - Timestamp::now().as_second();
+    ensure!(launched_since(bed, mark) == 4, "2 nodes serve 1.5 and 6 serve 5.5, so 4 are to be bought, not {}", launched_since(bed, mark));
+    let ledger = settled(bed, &daemon).await?;
+    for launch in ledger.of("launch", "done").iter().filter(|launch| launch.body["order"]["reason"]["why"] == "rule") {
+        ensure!(launch.body["order"]["reason"]["rule"] == "orders", "{}", launch.body);
+    }
+    let shown = daemon.get_json("/api/v1/forecast").await?;
+    let orders = &shown["forecasts"]["orders"];
+    ensure!(orders["standing"] == "trusted" && orders["known_minutes"].as_u64() > Some(40_000), "{shown}");
+    let trusted = daemon.metric("node_fleet_forecast_trusted", &["rule=\"orders\""]).await?;
+    ensure!(trusted == Some(1.0), "node_fleet_forecast_trusted is {trusted:?}");
+    println!("  {} minutes of the past; 4 nodes were Ready {early} s before the rise: {}", orders["known_minutes"], orders["says"]);
+    Ok(())
+}
