@@ -1,5 +1,8 @@
 //! `node-fleet simulate`: a demand that was recorded or made up, under policies side by side.
 
+#[cfg(feature = "live")]
+mod history;
+
 use crate::sim::replay::{Boot, Conditions, Outcome, Progress, Recording, Repairs, Shape, SideBySide, side_by_side, work};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -18,7 +21,8 @@ const MOST_NODES: f64 = 10_000.0;
 
 /// Replays a demand under node-fleet, imitations of what others have, and the optimum.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("demand").required(true).args(["trace", "synthetic"]))]
+#[cfg_attr(not(feature = "live"), command(group = clap::ArgGroup::new("demand").required(true).args(["trace", "synthetic"])))]
+#[cfg_attr(feature = "live", command(group = clap::ArgGroup::new("demand").required(true).args(["trace", "synthetic", "config"])))]
 pub(super) struct Simulate {
     /// Demand that was recorded: a CSV file under the header `timestamp,value`, times in ISO 8601, values in any unit.
     #[arg(long, value_name = "FILE")]
@@ -26,6 +30,9 @@ pub(super) struct Simulate {
     /// Demand that is made up, 28 days of it.
     #[arg(long, value_name = "SHAPE", value_parser = shape)]
     synthetic: Option<Shape>,
+    #[cfg(feature = "live")]
+    #[command(flatten)]
+    history: history::History,
     /// Scales the demand: so many nodes suffice in 99.9 % of its minutes.
     #[arg(long, value_name = "NUMBER", default_value_t = 20.0, value_parser = nodes, conflicts_with = "node_size", allow_negative_numbers = true)]
     nodes: f64,
@@ -35,9 +42,10 @@ pub(super) struct Simulate {
     /// How long a node boots (`120s`), or the shortest and the longest (`60s..180s`); then 2 % of launches fail.
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = boot)]
     boot: Boot,
-    /// What a node-minute of demand that waits is worth, in node-minutes that are paid.
-    #[arg(long, value_name = "FACTOR", default_value_t = 20.0, value_parser = price, allow_negative_numbers = true)]
-    price_of_waiting: f64,
+    /// What a node-minute of demand that waits is worth, in node-minutes that are paid; 20 where neither this nor a
+    /// configuration says.
+    #[arg(long, value_name = "FACTOR", value_parser = price, allow_negative_numbers = true)]
+    price_of_waiting: Option<f64>,
     /// Dollars for a node and an hour. The default is the list price of an m5.xlarge in us-east-1 in 2025.
     #[arg(long, value_name = "DOLLARS", default_value_t = 0.192, value_parser = positive, allow_negative_numbers = true)]
     node_price: f64,
@@ -103,13 +111,11 @@ fn boot(text: &str) -> Result<Boot, String> {
 /// # Errors
 /// When the file cannot be read, or is no recording.
 pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
-    let (name, recording) = simulate.recording()?;
-    let conditions = Conditions {
-        boot: simulate.boot,
-        price_of_waiting: simulate.price_of_waiting,
-        dollars_per_hour: simulate.node_price,
-        seed: simulate.seed,
+    let Demand { name, recording, price_of_waiting } = match simulate.demand()? {
+        Ok(demand) => demand,
+        Err(code) => return Ok(code),
     };
+    let conditions = Conditions { boot: simulate.boot, price_of_waiting, dollars_per_hour: simulate.node_price, seed: simulate.seed };
     let style = ProgressStyle::with_template("{bar:40} {percent} %, {eta} left; {msg}").context("the progress bar")?;
     let bar = ProgressBar::new(work(&recording)).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(250));
@@ -122,19 +128,47 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
             summary: &summary,
             demand: name,
             repairs: recording.repairs,
-            price_of_waiting: simulate.price_of_waiting,
+            price_of_waiting,
             dollars_per_node_hour: simulate.node_price,
             found: &found,
         };
         serde_json::to_writer_pretty(&mut out, &report)?;
         writeln!(out)?;
     } else {
-        write!(out, "{summary}\n\n{}{}", table(&found), remarks(simulate, &recording, &found))?;
+        write!(out, "{summary}\n\n{}{}", table(&found), remarks(price_of_waiting, &recording, &found))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What waiting is worth where nobody says.
+const PRICE_OF_WAITING: f64 = 20.0;
+
+/// What is replayed.
+struct Demand {
+    name: String,
+    /// In nodes.
+    recording: Recording,
+    price_of_waiting: f64,
+}
+
 impl Simulate {
+    /// Finds the demand. An exit code instead ends the command.
+    fn demand(&self) -> anyhow::Result<Result<Demand, ExitCode>> {
+        #[cfg(feature = "live")]
+        if let Some(past) = self.history.past()? {
+            return past.map_or_else(
+                |code| Ok(Err(code)),
+                |past| {
+                    let recording = bounded(&past.name, past.recording.divided(past.per_node))?;
+                    let price_of_waiting = self.price_of_waiting.unwrap_or(past.price_of_waiting);
+                    Ok(Ok(Demand { name: past.name, recording, price_of_waiting }))
+                },
+            );
+        }
+        let (name, recording) = self.recording()?;
+        Ok(Ok(Demand { name, recording, price_of_waiting: self.price_of_waiting.unwrap_or(PRICE_OF_WAITING) }))
+    }
+
     fn recording(&self) -> anyhow::Result<(String, Recording)> {
         let (name, recording) = match (&self.trace, self.synthetic) {
             (Some(path), _) => {
@@ -150,16 +184,19 @@ impl Simulate {
             Some(size) => recording.divided(size),
             None => recording.scaled(self.nodes),
         };
-        let peak = scaled.carried().into_iter().fold(0.0_f32, f32::max);
-        // A single minute may lie far above the rest.
-        if f64::from(peak) > 6.0 * MOST_NODES {
-            anyhow::bail!(
-                "{name}: the peak is {peak:.0} nodes; expected at most {}, with a larger --node-size or fewer --nodes",
-                6.0 * MOST_NODES
-            );
-        }
+        let scaled = bounded(&name, scaled)?;
         Ok((name, scaled))
     }
+}
+
+/// Refuses a demand whose replay would take for ever.
+fn bounded(name: &str, recording: Recording) -> anyhow::Result<Recording> {
+    let peak = recording.carried().into_iter().fold(0.0_f32, f32::max);
+    // A single minute may lie far above the rest.
+    if f64::from(peak) > 6.0 * MOST_NODES {
+        anyhow::bail!("{name}: the peak is {peak:.0} nodes; expected at most {}, with larger nodes or fewer of them", 6.0 * MOST_NODES);
+    }
+    Ok(recording)
 }
 
 struct Bar<'a>(&'a ProgressBar);
@@ -224,10 +261,10 @@ fn table(found: &SideBySide) -> String {
     rows.iter().map(line).collect()
 }
 
-fn remarks(simulate: &Simulate, recording: &Recording, found: &SideBySide) -> String {
+fn remarks(price_of_waiting: f64, recording: &Recording, found: &SideBySide) -> String {
     let cost = format!(
         "Cost is node-minutes paid, and {} for each that was unmet. {:.1} days before these taught the forecast.",
-        simulate.price_of_waiting, found.warm_up_days
+        price_of_waiting, found.warm_up_days
     );
     let coverage = found.coverage.map(|[at_90, at_95]| {
         let (at_90, at_95) = (100.0 * at_90, 100.0 * at_95);

@@ -58,9 +58,24 @@ impl Recording {
     /// # Errors
     /// When the header, a time or a value is not what it should be, time does not run forward, or there are no two rows.
     pub fn read(file: &str, source: impl Read) -> Result<Self, RecordingError> {
+        let rows = rows(source).map_err(|(line, problem)| RecordingError { file: file.to_owned(), line, problem })?;
+        Self::assembled(file, &rows)
+    }
+
+    /// Makes one of samples in the order of their time. Errors count them from 1, as if they were lines.
+    ///
+    /// # Errors
+    /// When there are no two of them, one is negative, one is of another unit, or all are zero.
+    pub fn of_samples(name: &str, samples: &[(Timestamp, f64)]) -> Result<Self, RecordingError> {
+        let rows = samples.iter().zip(1..).map(|((at, value), line)| Row { line, second: at.as_second(), value: *value }).collect();
+        let rows =
+            in_one_unit(rows, samples.len() as u64).map_err(|(line, problem)| RecordingError { file: name.to_owned(), line, problem })?;
+        Self::assembled(name, &rows)
+    }
+
+    fn assembled(file: &str, rows: &[Row]) -> Result<Self, RecordingError> {
         let wrong = |line: u64, problem: String| RecordingError { file: file.to_owned(), line, problem };
-        let rows = rows(source).map_err(|(line, problem)| wrong(line, problem))?;
-        let period = period(&rows);
+        let period = period(rows);
         let (first, last) = (&rows[0], &rows[rows.len() - 1]);
         let (start, end) = (Minute::of_second(first.second), Minute::of_second(last.second + period - 1));
         if end.0 - start.0 >= LONGEST {
@@ -165,8 +180,16 @@ fn rows(source: impl Read) -> Result<Vec<Row>, (u64, String)> {
         }
         rows.push(row);
     }
+    in_one_unit(rows, reader.position().line())
+}
+
+/// Looks whether there are enough rows, and whether all are demand in the same unit.
+fn in_one_unit(rows: Vec<Row>, end: u64) -> Result<Vec<Row>, (u64, String)> {
     if rows.len() < 2 {
-        return Err((reader.position().line(), format!("{} rows of demand; expected two or more", rows.len())));
+        return Err((end, format!("{} rows of demand; expected two or more", rows.len())));
+    }
+    if let Some(row) = rows.iter().find(|row| row.value < 0.0) {
+        return Err((row.line, format!("the value {} is negative; expected a demand from 0 up", row.value)));
     }
     let mut positive: Vec<f64> = rows.iter().map(|row| row.value).filter(|value| *value > 0.0).collect();
     if !positive.is_empty() {
@@ -188,9 +211,6 @@ fn parse(record: &csv::StringRecord, line: u64) -> Result<Row, String> {
     let second = second.map_err(|_| format!("`{}` is no time; expected one like `2026-01-31T13:45:00Z`", &record[0]))?.as_second();
     let value = record[1].parse::<f64>().ok().filter(|value| value.is_finite());
     let value = value.ok_or_else(|| format!("`{}` is no number; expected a demand from 0 up", &record[1]))?;
-    if value < 0.0 {
-        return Err(format!("the value {value} is negative; expected a demand from 0 up"));
-    }
     Ok(Row { line, second, value })
 }
 
