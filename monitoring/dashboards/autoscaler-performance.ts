@@ -8,12 +8,12 @@ const SCALE_EVENTS = [
 ] as const;
 
 export const autoscalerPerformance = dashboard('node-fleet-autoscaler', 'node-fleet / Autoscaler performance', 'How fast and how well the daemon decides')
-  .withPanel(number('Since the last turn', 'Of the leader; a turn comes at least with every interval', 's', 'time() - max(node_fleet_last_turn_timestamp_seconds)', [300, 600]))
-  .withPanel(number('Evaluation, 95th percentile', 'From the beginning of a turn to the execution of its plan', 's', 'node_fleet:turn_duration:p95', [5, 15]))
-  .withPanel(number('Pod to launch, 95th percentile', 'From the Unschedulable condition to the request to EC2, in an hour', 's', 'node_fleet:unschedulable_to_launch:p95', [2, 15]))
-  .withPanel(number('Launch to Ready, 90th percentile', 'From the request to the Ready node, in an hour', 's', 'node_fleet:join_duration:p90', [240, 300]))
-  .withPanel(number('Failures in 15 minutes', 'Launches and retirements that failed', 'short', 'sum(node_fleet:operation_failures:increase15m) or vector(0)', [1, 3]))
-  .withPanel(number('Paused', '1 while nothing is started', 'short', 'max(node_fleet_paused)', [1, 1]))
+  .withPanel(number('Since the last turn', 'Of the leader; a turn comes at least with every interval', 's', 'time() - max(node_fleet_last_turn_timestamp_seconds)', [300, 'yellow'], [600, 'red']))
+  .withPanel(number('Evaluation, 95th percentile', 'From the beginning of a turn to the execution of its plan', 's', 'node_fleet:turn_duration:p95', [5, 'yellow'], [15, 'red']))
+  .withPanel(number('Pod to launch, 95th percentile', 'From the Unschedulable condition to the request to EC2, in an hour', 's', 'node_fleet:unschedulable_to_launch:p95', [2, 'yellow'], [15, 'red']))
+  .withPanel(number('Launch to Ready, 90th percentile', 'From the request to the Ready node, in an hour', 's', 'node_fleet:join_duration:p90', [240, 'yellow'], [300, 'red']))
+  .withPanel(number('Failures in 15 minutes', 'Launches and retirements that failed', 'short', 'sum(node_fleet:operation_failures:increase15m) or vector(0)', [1, 'yellow'], [3, 'red']))
+  .withPanel(number('Paused', '1 while nothing is started', 'short', 'max(node_fleet_paused)', [1, 'yellow']))
   .withRow(row('Evaluation and scale events'))
   .withPanel(durations('Evaluation', 'How long turns take', 'sum by (le) (increase(node_fleet_turn_duration_seconds_bucket[$__rate_interval]))'))
   .withPanel(

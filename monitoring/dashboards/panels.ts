@@ -51,9 +51,11 @@ export function bars(title: string, description: string, unit: string, list: rea
   return stacked(title, description, unit, list).drawStyle(GraphDrawStyle.Bars).fillOpacity(80);
 }
 
-/** One number; `limits` are the values from which it is yellow and red. */
-export function number(title: string, description: string, unit: string, query: string, limits?: readonly [yellow: number, red: number]): stat.PanelBuilder {
-  const steps = [{ value: null, color: 'green' }, ...(limits ? [{ value: limits[0], color: 'yellow' }, { value: limits[1], color: 'red' }] : [])];
+/** From which value on a number has which colour; below the first it is green. */
+export type Step = readonly [value: number, color: 'green' | 'yellow' | 'red'];
+
+/** One number. */
+export function number(title: string, description: string, unit: string, query: string, ...steps: readonly Step[]): stat.PanelBuilder {
   return new stat.PanelBuilder()
     .title(title)
     .description(description)
@@ -63,7 +65,7 @@ export function number(title: string, description: string, unit: string, query: 
     .reduceOptions(new common.ReduceDataOptionsBuilder().calcs(['lastNotNull']))
     .colorMode(common.BigValueColorMode.Value)
     .graphMode(common.BigValueGraphMode.Area)
-    .thresholds(new ThresholdsConfigBuilder().mode(ThresholdsMode.Absolute).steps(steps))
+    .thresholds(new ThresholdsConfigBuilder().mode(ThresholdsMode.Absolute).steps([{ value: null, color: 'green' }, ...steps.map(([value, color]) => ({ value, color }))]))
     .height(4)
     .span(4);
 }
