@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod demo;
+mod documents;
 mod fuzz;
 #[cfg(feature = "live")]
 mod run;
@@ -68,6 +69,18 @@ enum Command {
     },
     /// Makes the running daemon decide now, and shows what it decided.
     Evaluate(client::Socket),
+    /// Writes the script by which a shell completes this command line to the standard output.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Writes the man pages into a folder.
+    #[command(hide = true)]
+    Man {
+        /// The folder, which must be there.
+        #[arg(value_name = "FOLDER")]
+        folder: std::path::PathBuf,
+    },
 }
 
 impl Cli {
@@ -89,6 +102,8 @@ impl Cli {
             Command::ResetOffers(socket) => client::reset_offers(&socket),
             Command::Explain { what, socket } => client::explain(&socket, &what),
             Command::Evaluate(socket) => client::evaluate(&socket),
+            Command::Completions { shell } => documents::completions(shell),
+            Command::Man { folder } => documents::man(&folder),
         }
     }
 }
