@@ -7,6 +7,7 @@ umask 077
 NF_ROOT=${NF_ROOT:-}
 NF_METADATA=${NF_METADATA:-http://169.254.169.254}
 NF_PAUSE=${NF_PAUSE:-5}
+NF_TRIES=${NF_TRIES:-120}
 
 # To the journal, where the script's output goes, and to the console, which EC2 shows without a login.
 say() {
@@ -14,10 +15,13 @@ say() {
     { printf 'node-fleet boot: %s\n' "$*" >/dev/console; } 2>/dev/null || true
 }
 
-# Tries a command TIMES times.
+# Tries a command TIMES times, $NF_TRIES at most.
 retry() {
     local times=$1 try
     shift
+    if ((times > NF_TRIES)); then
+        times=$NF_TRIES
+    fi
     for ((try = 1; try <= times; try++)); do
         if "$@"; then
             return 0
@@ -30,23 +34,27 @@ retry() {
     return 1
 }
 
-# Instance metadata, version 2 alone: without a session's token nothing is answered.
+# A session with the instance's metadata, version 2 alone: without one nothing is answered.
+metadata_session() {
+    curl -fsS --max-time 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$NF_METADATA/latest/api/token"
+}
+
 metadata() {
-    local session
-    session=$(curl -fsS --max-time 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$NF_METADATA/latest/api/token") || return 1
-    curl -fsS --max-time 5 -H @- "$NF_METADATA/latest/$1" <<<"X-aws-ec2-metadata-token: $session"
+    curl -fsS --max-time 5 -H @- "$NF_METADATA/latest/$2" <<<"X-aws-ec2-metadata-token: $1"
 }
 
 facts() {
-    instance=$(metadata meta-data/instance-id) &&
-        zone=$(metadata meta-data/placement/availability-zone) &&
-        instance_type=$(metadata meta-data/instance-type) &&
-        market=$(metadata meta-data/instance-life-cycle)
+    local session
+    session=$(metadata_session) &&
+        instance=$(metadata "$session" meta-data/instance-id) &&
+        zone=$(metadata "$session" meta-data/placement/availability-zone) &&
+        instance_type=$(metadata "$session" meta-data/instance-type) &&
+        market=$(metadata "$session" meta-data/instance-life-cycle)
 }
 
-# Takes one value of the JSON object on standard input.
+# Prints values of the JSON object on standard input, one a line.
 field() {
-    python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"
+    python3 -Ic 'import json, sys; it = json.load(sys.stdin); print(*(it[key] for key in sys.argv[1:]), sep="\n")' "$@"
 }
 
 # Where a service answers.
@@ -56,13 +64,14 @@ endpoint() {
 
 # curl with the signature of the instance's role; the keys pass by a pipe, never by the arguments.
 signed() {
-    local service=$1 role keys id secret session
+    local service=$1 session role keys
     shift
-    role=$(metadata meta-data/iam/security-credentials/) || return 1
-    keys=$(metadata "meta-data/iam/security-credentials/$role") || return 1
-    id=$(field AccessKeyId <<<"$keys") && secret=$(field SecretAccessKey <<<"$keys") && session=$(field Token <<<"$keys") || return 1
+    session=$(metadata_session) || return 1
+    role=$(metadata "$session" meta-data/iam/security-credentials/) || return 1
+    keys=$(metadata "$session" "meta-data/iam/security-credentials/$role" | field AccessKeyId SecretAccessKey Token) || return 1
+    mapfile -t keys <<<"$keys"
     curl -sS --max-time "${NF_TIMEOUT:-30}" --aws-sigv4 "aws:amz:$NF_REGION:$service" \
-        --config <(printf 'user = "%s:%s"\nheader = "x-amz-security-token: %s"\n' "$id" "$secret" "$session") "$@"
+        --config <(printf 'user = "%s:%s"\nheader = "x-amz-security-token: %s"\n' "${keys[@]}") "$@"
 }
 
 # Calls Secrets Manager with the JSON on standard input. Status 3: the secret has no value yet.

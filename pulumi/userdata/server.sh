@@ -46,7 +46,7 @@ make_secret() {
     if ((status != 3)); then
         return "$status"
     fi
-    text=$(python3 -c 'import json, sys; print(json.dumps({"SecretId": sys.argv[1], "ClientRequestToken": sys.argv[2], "SecretString": sys.stdin.read()}))' \
+    text=$(python3 -Ic 'import json, sys; print(json.dumps({"SecretId": sys.argv[1], "ClientRequestToken": sys.argv[2], "SecretString": sys.stdin.read()}))' \
         "$1" "$(cat /proc/sys/kernel/random/uuid)" < <(printf '%s' "$2")) || return 1
     secrets_manager PutSecretValue <<<"$text" >/dev/null || return 1
     say "made a value for $1"
@@ -54,7 +54,7 @@ make_secret() {
 
 # Lays out the bundle's files: manifests for K3s to apply, dashboards, the daemon's configuration.
 unpack() {
-    NF_ROOT=$NF_ROOT python3 - "$1" <<'END'
+    NF_ROOT=$NF_ROOT python3 -I - "$1" <<'END'
 import json, os, pathlib, sys
 
 root = pathlib.Path(os.environ["NF_ROOT"] or "/")
