@@ -72,7 +72,7 @@ function named(type: string, name: string, inputs: Record<string, any>): { id: s
 
 let recorded: Made[] = [];
 
-const mocks: pulumi.runtime.Mocks = {
+export const mocks: pulumi.runtime.Mocks = {
     newResource(args) {
         const { id, more } = named(args.type, args.name, args.inputs);
         const state = { ...args.inputs, ...more };
