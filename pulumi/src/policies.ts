@@ -101,10 +101,8 @@ function fleet(names: Names): Statement[] {
     const action = ["ec2:CreateFleet"];
     return [
         allow("FleetOfOurTemplates", action, [names.image, ...names.templates, ...names.subnets]),
-        allow("FleetWithTags", action, [any(names, "fleet"), any(names, "volume")], { StringEquals: requestTags(names) }),
-        allow("FleetOfTaggedInstances", action, [any(names, "instance")], {
-            StringEquals: { ...requestTags(names), "ec2:InstanceType": names.instanceTypes },
-        }),
+        // A fleet names several types at once; RunInstances is judged on the one that it takes.
+        allow("FleetWithTags", action, ["fleet", "instance", "volume"].map(kind => any(names, kind)), { StringEquals: requestTags(names) }),
     ];
 }
 
@@ -114,12 +112,8 @@ function instances(names: Names): Statement[] {
     const ours = { "ec2:LaunchTemplate": names.templates };
     return [
         allow("RunOurTemplates", action, names.templates, { ArnEquals: ours }),
-        // The request chooses the subnet; image and group come from the template and cannot be others.
-        allow("RunInOurSubnets", action, names.subnets, { ArnEquals: ours }),
-        allow("RunWhatTheTemplateNames", action, [names.image, names.workerGroup], {
-            ArnEquals: ours,
-            Bool: { "ec2:IsLaunchTemplateResource": "true" },
-        }),
+        // Each of these is named whole, so that a request which overrides the template's can only name the same.
+        allow("RunInOurPlaces", action, [...names.subnets, names.image, names.workerGroup], { ArnEquals: ours }),
         allow("RunTaggedInstances", action, [any(names, "instance")], {
             ArnEquals: { ...ours, "ec2:InstanceProfile": names.workerProfile },
             StringEquals: { ...requestTags(names), "ec2:InstanceType": names.instanceTypes, "ec2:MetadataHttpTokens": "required" },
