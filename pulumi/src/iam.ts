@@ -1,0 +1,50 @@
+/** The roles of servers and workers. The third, EventBridge's, is beside its rules. */
+
+import * as aws from "@pulumi/aws";
+import * as pulumi from "@pulumi/pulumi";
+import { tags } from "./names";
+import { daemon, type Document, type Names, server, trust, worker } from "./policies";
+import type { Settings } from "./settings";
+
+export interface Role {
+    readonly role: aws.iam.Role;
+    readonly profile: aws.iam.InstanceProfile;
+}
+
+/** Makes a role without rights, and the profile by which instances take it on. */
+function role(settings: Settings, name: "server" | "worker", description: string): Role {
+    const made = new aws.iam.Role(name, {
+        name: `${settings.cluster}-${settings.region}-${name}`,
+        description,
+        assumeRolePolicy: JSON.stringify(trust()),
+        tags: tags(settings, name),
+    });
+    const profile = new aws.iam.InstanceProfile(name, { name: made.name, role: made.name, tags: tags(settings, name) });
+    return { role: made, profile };
+}
+
+export function serverRole(settings: Settings): Role {
+    return role(settings, "server", "K3s servers with the node-fleet daemon");
+}
+
+export function workerRole(settings: Settings): Role {
+    return role(settings, "worker", "K3s workers: they read the agent's token, and no more");
+}
+
+/** Gives the roles their rights, once all that these name is there. */
+export function grant(serverRole: Role, workerRole: Role, names: pulumi.Output<Names>): aws.iam.RolePolicy[] {
+    const policy = (name: string, to: Role, make: (names: Names) => Document): aws.iam.RolePolicy =>
+        new aws.iam.RolePolicy(name, { role: to.role.id, policy: names.apply(it => JSON.stringify(make(it))) });
+    return [policy("daemon", serverRole, daemon), policy("server", serverRole, server), policy("worker", workerRole, worker)];
+}
+
+/** The roles that EC2 itself needs for fleets and for spot; an account has each once, whoever made it. */
+export function serviceRoles(settings: Settings): void {
+    if (!settings.serviceLinkedRoles) {
+        return;
+    }
+    for (const service of ["ec2fleet", "spot"]) {
+        // Other fleets of the account may have come to need it.
+        new aws.iam.ServiceLinkedRole(service, { awsServiceName: `${service}.amazonaws.com`, tags: tags(settings, service) }, { retainOnDelete: true });
+    }
+}

@@ -1,0 +1,63 @@
+/** The daemon's own check reads the configuration that the servers are given. */
+
+import { strict as assert } from "node:assert";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { run, settings } from "./world";
+
+function check(text: string): { status: number | null; said: string } {
+    const program = process.env["NODE_FLEET"];
+    assert.ok(program, "NODE_FLEET names the daemon; `pulumi/test` sets it");
+    const directory = mkdtempSync(join(tmpdir(), "node-fleet-"));
+    try {
+        const file = join(directory, "node-fleet.toml");
+        writeFileSync(file, text);
+        const ran = spawnSync(program, ["check", "--config", file], { encoding: "utf8" });
+        return { status: ran.status, said: `${ran.stdout}${ran.stderr}` };
+    } finally {
+        rmSync(directory, { recursive: true });
+    }
+}
+
+test("the configuration that the bundle carries is valid for the daemon, and names what was made", async () => {
+    const made = await run(settings());
+    const bundle = JSON.parse(made.one("aws:s3/bucketObjectv2:BucketObjectv2", "bundle").inputs["content"]);
+    const text: string = bundle["daemon/node-fleet.toml"];
+    const { status, said } = check(text);
+    assert.equal(status, 0, said);
+    assert.match(said, /prod/);
+    const parts = [
+        made.one("aws:ec2/launchTemplate:LaunchTemplate", "pool-workers").id,
+        made.one("aws:ec2/subnet:Subnet", "private-0").id,
+        made.one("aws:ec2/subnet:Subnet", "private-1").id,
+        made.one("aws:sqs/queue:Queue", "notices").id,
+        "prod-ledger",
+        "prod/prometheus",
+    ];
+    assert.deepEqual(parts.filter(part => !text.includes(`"${part}"`)), []);
+    assert.ok(!text.includes(made.one("aws:ec2/subnet:Subnet", "public-0").id));
+});
+
+test("several pools with types of their own prices are valid, too", async () => {
+    const pools = [{ name: "web", min: 0, max: 50, spotShare: 1 / 3 }, { name: "gpu-less", instanceTypes: ["r7i.large"], onDemandBase: 0, spotShare: 1 }];
+    const made = await run(settings({ pools, prices: { "r7i.large": 0.1323 }, servers: 3 }));
+    const { status, said } = check(made.outputs["daemonConfig"]);
+    assert.equal(status, 0, said);
+});
+
+test("a type without a price is refused before anything is made", async () => {
+    const { daemonConfig } = await import("../src/daemon-config");
+    const of = settings({ pools: [{ name: "workers", instanceTypes: ["r7i.48xlarge"] }] });
+    const made = { table: "t", queueUrl: "q", prometheusSecret: "s", subnets: [], templates: { workers: "lt-1" } };
+    assert.throws(() => daemonConfig(of, made), /node-fleet:prices has no price for r7i.48xlarge; right would be/);
+});
+
+test("the check would see a mistake", async () => {
+    const { outputs } = await run(settings());
+    const { status, said } = check(outputs["daemonConfig"].replace("[notices]\nqueue_url", "[notices]\nqueue"));
+    assert.notEqual(status, 0);
+    assert.match(said, /queue/);
+});

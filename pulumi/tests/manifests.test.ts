@@ -1,0 +1,123 @@
+/** What K3s applies by itself on a server. */
+
+import { strict as assert } from "node:assert";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { parseAllDocuments } from "yaml";
+import { dashboards, manifests } from "../src/bundle";
+import { REPOSITORY } from "../src/daemon-config";
+
+type Thing = Record<string, any>;
+
+function things(): Thing[] {
+    return Object.entries(manifests()).flatMap(([name, text]) =>
+        parseAllDocuments(text).map(document => {
+            assert.deepEqual(document.errors, [], name);
+            return document.toJS() as Thing;
+        }),
+    );
+}
+
+const workloads = (): Thing[] => things().filter(it => ["DaemonSet", "Deployment"].includes(it["kind"]));
+const one = (kind: string, name: string): Thing => {
+    const found = things().find(it => it["kind"] === kind && it["metadata"].name === name);
+    assert.ok(found, `${kind} ${name}`);
+    return found;
+};
+const containers = (it: Thing): Thing[] => [...(it["spec"].template.spec.initContainers ?? []), ...it["spec"].template.spec.containers];
+
+test("every object is named once, in a namespace that is there", () => {
+    const names = things().map(it => `${it["kind"]} ${it["metadata"].namespace ?? ""}/${it["metadata"].name}`);
+    assert.equal(new Set(names).size, names.length, names.join("\n"));
+    const namespaces = new Set(things().map(it => it["metadata"].namespace).filter(Boolean));
+    assert.deepEqual([...namespaces].sort(), ["kube-system", "monitoring"]);
+    assert.ok(one("Namespace", "monitoring"));
+});
+
+test("the daemon's role is the one of packaging/, untouched", () => {
+    assert.equal(manifests()["node-fleet-rbac.yaml"], readFileSync(join(REPOSITORY, "packaging/kubernetes/rbac.yaml"), "utf8"));
+});
+
+test("every image has a version, and every container gives up what it does not need", () => {
+    const found = workloads();
+    assert.deepEqual(found.map(it => it["metadata"].name).sort(), ["grafana", "kube-state-metrics", "node-exporter", "prometheus"]);
+    for (const workload of found) {
+        for (const container of containers(workload)) {
+            assert.match(container["image"], /^[a-z0-9.-]+\.[a-z]+\/[a-z0-9/-]+:v?\d+\.\d+\.\d+$/);
+            assert.equal(container["securityContext"].allowPrivilegeEscalation, false);
+            assert.deepEqual(container["securityContext"].capabilities.drop, ["ALL"]);
+            assert.ok(!container["securityContext"].privileged);
+        }
+        for (const container of workload["spec"].template.spec.containers) {
+            assert.ok(container.resources.limits.memory && container.resources.requests.cpu, container.name);
+        }
+        assert.equal(workload["spec"].template.spec.securityContext.runAsNonRoot, true);
+        assert.equal(workload["spec"].template.spec.securityContext.seccompProfile.type, "RuntimeDefault");
+    }
+});
+
+test("Prometheus and Grafana listen on a server's loopback alone, and Prometheus asks for a password", () => {
+    const prometheus = one("DaemonSet", "prometheus")["spec"].template.spec;
+    const [container] = prometheus.containers;
+    assert.ok(prometheus.hostNetwork);
+    assert.deepEqual(prometheus.nodeSelector, { "node-role.kubernetes.io/control-plane": "true" });
+    assert.ok(container.args.includes("--web.listen-address=127.0.0.1:9090"));
+    assert.ok(container.args.includes("--web.config.file=/etc/prometheus-web/web.yml"));
+    const grafana = one("DaemonSet", "grafana")["spec"].template.spec;
+    assert.deepEqual(grafana.nodeSelector, prometheus.nodeSelector);
+    assert.equal(grafana.containers[0].env.find((it: Thing) => it["name"] === "GF_SERVER_HTTP_ADDR").value, "127.0.0.1");
+    assert.deepEqual(things().filter(it => ["Service", "Ingress"].includes(it["kind"])), []);
+});
+
+test("no role of the monitoring may write, or see secrets", () => {
+    const roles = things().filter(it => it["kind"] === "ClusterRole" && it["metadata"].name.startsWith("monitoring-"));
+    assert.equal(roles.length, 2);
+    for (const rule of roles.flatMap(it => it["rules"])) {
+        assert.deepEqual(rule.verbs, ["list", "watch"]);
+        assert.ok(!rule.resources.some((it: string) => it === "*" || it.startsWith("secrets") || it === "configmaps"));
+    }
+});
+
+test("Prometheus itself accepts its configuration and the web configuration that a server writes", context => {
+    const promtool = spawnSync("promtool", ["--version"]);
+    if (promtool.error) {
+        context.skip("promtool is not installed");
+        return;
+    }
+    const directory = mkdtempSync(join(tmpdir(), "node-fleet-"));
+    const check = (what: string[], text: string): string => {
+        const file = join(directory, "file.yml");
+        writeFileSync(file, text);
+        const ran = spawnSync("promtool", ["check", ...what, file], { encoding: "utf8" });
+        return ran.status === 0 ? "" : `${ran.stdout}${ran.stderr}`;
+    };
+    const web = "basic_auth_users:\n  node-fleet: $2b$10$V2JR7W2kmF.tiW3.lZ3j..ZscGIhFI8mWfKZHS53mAlV3/luhp3/m\n";
+    try {
+        // Debian builds Prometheus without the discovery of Kubernetes.
+        const text: string = one("ConfigMap", "prometheus")["data"]["prometheus.yml"];
+        const discovery = /kubernetes_sd_configs:\n\s+- role: pod\n\s+namespaces:\n\s+names: \[monitoring\]/g;
+        assert.equal(text.match(discovery)?.length, 2);
+        assert.equal(check(["config", "--syntax-only"], text.replace(discovery, "static_configs: []")), "");
+        assert.equal(check(["web-config"], web), "");
+        assert.notEqual(check(["web-config"], web.replace("basic_auth_users", "basic_auth_user")), "");
+    } finally {
+        rmSync(directory, { recursive: true });
+    }
+});
+
+test("the exporter's series carry the node's name, as the daemon reads them", () => {
+    const { scrape_configs: jobs } = parseAllDocuments(one("ConfigMap", "prometheus")["data"]["prometheus.yml"])[0]?.toJS() as Thing;
+    const job = jobs.find((it: Thing) => it["job_name"] === "node-exporter");
+    assert.ok(job.relabel_configs.some((it: Thing) => it["target_label"] === "instance" && it["source_labels"][0] === "__meta_kubernetes_pod_node_name"));
+    const ports = one("DaemonSet", "node-exporter")["spec"].template.spec.containers[0].ports;
+    assert.deepEqual(ports, [{ name: "metrics", containerPort: 9100 }]);
+});
+
+test("dashboards become one ConfigMap, and too many of them are refused before anything is made", () => {
+    const [map] = parseAllDocuments(dashboards([["cost.json", '{"title":"Cost"}']]));
+    assert.deepEqual(map?.toJS().data, { "cost.json": '{"title":"Cost"}' });
+    assert.throws(() => dashboards([["a.json", "x".repeat(1_000_000)]]), /right would be at most/);
+});

@@ -1,0 +1,292 @@
+/** What the roles may and may not do, decided by a policy simulator over the documents that the program makes. */
+
+import { strict as assert } from "node:assert";
+import { before, test } from "node:test";
+import { ACCOUNT, python, REGION, type Run, run, settings } from "./world";
+
+interface Case {
+    readonly what: string;
+    readonly role?: "server" | "worker" | "events" | "stranger";
+    readonly service?: string;
+    readonly action: string;
+    readonly resource: string;
+    readonly context?: Record<string, unknown>;
+    readonly resourcePolicy?: unknown;
+}
+
+const ec2 = (kind: string, id: string): string => `arn:aws:ec2:${REGION}:${ACCOUNT}:${kind}/${id}`;
+const FOREIGN_TEMPLATE = ec2("launch-template", "lt-0fffffffffffffff1");
+const TAGS = { Project: "node-fleet", ManagedBy: "node-fleet", Role: "k3s-worker", "node-fleet.io/cluster": "prod" };
+const requested = (tags: Record<string, string> = TAGS): Record<string, string> =>
+    Object.fromEntries(Object.entries(tags).map(([key, value]) => [`aws:RequestTag/${key}`, value]));
+const carried = (tags: Record<string, string> = TAGS): Record<string, string> =>
+    Object.fromEntries(Object.entries(tags).map(([key, value]) => [`aws:ResourceTag/${key}`, value]));
+const without = (key: string): Record<string, string> => Object.fromEntries(Object.entries(TAGS).filter(([name]) => name !== key));
+
+let made: Run;
+let arns: Record<string, string>;
+let documents: Record<string, { arn: string; policies: unknown[] }>;
+
+before(async () => {
+    made = await run(settings());
+    const arn = (type: string, name: string): string => made.one(type, name).state["arn"];
+    arns = {
+        template: arn("aws:ec2/launchTemplate:LaunchTemplate", "pool-workers"),
+        subnet: arn("aws:ec2/subnet:Subnet", "private-0"),
+        other: arn("aws:ec2/subnet:Subnet", "private-1"),
+        open: arn("aws:ec2/subnet:Subnet", "public-0"),
+        group: arn("aws:ec2/securityGroup:SecurityGroup", "worker"),
+        serverGroup: arn("aws:ec2/securityGroup:SecurityGroup", "server"),
+        profile: arn("aws:iam/instanceProfile:InstanceProfile", "worker"),
+        serverProfile: arn("aws:iam/instanceProfile:InstanceProfile", "server"),
+        workerRole: arn("aws:iam/role:Role", "worker"),
+        serverRole: arn("aws:iam/role:Role", "server"),
+        eventsRole: arn("aws:iam/role:Role", "events"),
+        table: arn("aws:dynamodb/table:Table", "ledger"),
+        queue: arn("aws:sqs/queue:Queue", "notices"),
+        dead: arn("aws:sqs/queue:Queue", "dead-letters"),
+        topic: arn("aws:sns/topic:Topic", "alarms"),
+        rule: arn("aws:cloudwatch/eventRule:EventRule", "spot-interruption"),
+        serverToken: arn("aws:secretsmanager/secret:Secret", "k3s-server-token"),
+        agentToken: arn("aws:secretsmanager/secret:Secret", "k3s-agent-token"),
+        prometheus: arn("aws:secretsmanager/secret:Secret", "prometheus"),
+        slack: arn("aws:secretsmanager/secret:Secret", "slack"),
+        image: `arn:aws:ec2:${REGION}::image/ami-0123456789abcdef0`,
+        bundle: "arn:aws:s3:::prod-artifacts/server.json",
+    };
+    const policy = (name: string): unknown => JSON.parse(made.one("aws:iam/rolePolicy:RolePolicy", name).inputs["policy"]);
+    documents = {
+        server: { arn: a("serverRole"), policies: [policy("daemon"), policy("server")] },
+        worker: { arn: a("workerRole"), policies: [policy("worker")] },
+        events: { arn: a("eventsRole"), policies: [policy("events")] },
+        // One who may send anywhere as far as its own policy goes.
+        stranger: {
+            arn: `arn:aws:iam::${ACCOUNT}:role/stranger`,
+            policies: [{ Version: "2012-10-17", Statement: [{ Effect: "Allow", Action: "sqs:*", Resource: "*" }] }],
+        },
+    };
+});
+
+const a = (name: string): string => {
+    const arn = arns[name];
+    assert.ok(arn, name);
+    return arn;
+};
+
+/** A case of the server's role. */
+const daemon = (what: string, action: string, resource: string, context: Record<string, unknown> = {}): Case => ({ what, role: "server", action, resource, context });
+
+/** What EC2 says of an instance that is about to run as it should. */
+const running = (): Record<string, unknown> => ({
+    ...requested(),
+    "ec2:LaunchTemplate": a("template"),
+    "ec2:InstanceProfile": a("profile"),
+    "ec2:InstanceType": "m5.large",
+    "ec2:MetadataHttpTokens": "required",
+});
+const interfaceOf = (): Record<string, unknown> => ({ "ec2:LaunchTemplate": a("template"), "ec2:Subnet": a("subnet"), "ec2:AssociatePublicIpAddress": "false" });
+const ledger = { "dynamodb:LeadingKeys": ["prod"] };
+
+const denied = (): Case[] => [
+    // Terminating
+    daemon("a foreign instance without tags", "ec2:TerminateInstances", ec2("instance", "i-0f"), {}),
+    daemon("another cluster's worker", "ec2:TerminateInstances", ec2("instance", "i-0f"), carried({ ...TAGS, "node-fleet.io/cluster": "test" })),
+    daemon("a server of its own cluster", "ec2:TerminateInstances", ec2("instance", "i-0f"), carried({ ...TAGS, Role: "k3s-server" })),
+    daemon("an instance of the project that a person manages", "ec2:TerminateInstances", ec2("instance", "i-0f"), carried(without("ManagedBy"))),
+    daemon("an instance of another project", "ec2:TerminateInstances", ec2("instance", "i-0f"), carried({ ...TAGS, Project: "shop" })),
+    daemon("an instance in another account", "ec2:TerminateInstances", `arn:aws:ec2:${REGION}:999999999999:instance/i-0f`, carried()),
+    daemon("an instance in another region", "ec2:TerminateInstances", `arn:aws:ec2:us-east-1:${ACCOUNT}:instance/i-0f`, carried()),
+    daemon("stopping its own worker", "ec2:StopInstances", ec2("instance", "i-0f"), carried()),
+    // Tagging
+    daemon("tagging a running instance", "ec2:CreateTags", ec2("instance", "i-0f"), requested()),
+    daemon("making a foreign instance its own by tags", "ec2:CreateTags", ec2("instance", "i-0f"), { ...requested(), ...carried({ Project: "shop" }) }),
+    daemon("tags at another creation", "ec2:CreateTags", ec2("instance", "i-0f"), { ...requested(), "ec2:CreateAction": "CreateImage" }),
+    daemon("tags of another cluster at a launch", "ec2:CreateTags", ec2("instance", "*"), { ...requested({ ...TAGS, "node-fleet.io/cluster": "test" }), "ec2:CreateAction": "CreateFleet" }),
+    daemon("tags of a server at a launch", "ec2:CreateTags", ec2("instance", "*"), { ...requested({ ...TAGS, Role: "k3s-server" }), "ec2:CreateAction": "RunInstances" }),
+    daemon("tagging a security group", "ec2:CreateTags", ec2("security-group", "sg-1"), { ...requested(), "ec2:CreateAction": "RunInstances" }),
+    daemon("taking tags away", "ec2:DeleteTags", ec2("instance", "i-0f"), carried()),
+    // Fleets
+    ...Object.keys(TAGS).map(key => daemon(`a fleet's instance without the tag ${key}`, "ec2:CreateFleet", ec2("instance", "*"), requested(without(key)))),
+    daemon("a fleet without tags", "ec2:CreateFleet", ec2("fleet", "*")),
+    daemon("a fleet's volume without tags", "ec2:CreateFleet", ec2("volume", "*")),
+    daemon("a fleet of a foreign template", "ec2:CreateFleet", FOREIGN_TEMPLATE),
+    daemon("a fleet in a public subnet", "ec2:CreateFleet", a("open")),
+    daemon("a fleet of another image", "ec2:CreateFleet", `arn:aws:ec2:${REGION}::image/ami-0ffffffffffffffff`),
+    // Running
+    ...Object.keys(TAGS).map(key => daemon(`an instance without the tag ${key}`, "ec2:RunInstances", ec2("instance", "*"), { ...running(), [`aws:RequestTag/${key}`]: "" })),
+    daemon("an instance without a template", "ec2:RunInstances", ec2("instance", "*"), { ...running(), "ec2:LaunchTemplate": "" }),
+    daemon("an instance of a foreign template", "ec2:RunInstances", ec2("instance", "*"), { ...running(), "ec2:LaunchTemplate": FOREIGN_TEMPLATE }),
+    daemon("an instance with the server's profile", "ec2:RunInstances", ec2("instance", "*"), { ...running(), "ec2:InstanceProfile": a("serverProfile") }),
+    daemon("an instance with IMDSv1", "ec2:RunInstances", ec2("instance", "*"), { ...running(), "ec2:MetadataHttpTokens": "optional" }),
+    daemon("an instance of a type that no pool has", "ec2:RunInstances", ec2("instance", "*"), { ...running(), "ec2:InstanceType": "p4d.24xlarge" }),
+    daemon("a public address", "ec2:RunInstances", ec2("network-interface", "*"), { ...interfaceOf(), "ec2:AssociatePublicIpAddress": "true" }),
+    daemon("an interface in a public subnet", "ec2:RunInstances", ec2("network-interface", "*"), { ...interfaceOf(), "ec2:Subnet": a("open") }),
+    daemon("an interface that says nothing of its address", "ec2:RunInstances", ec2("network-interface", "*"), { "ec2:LaunchTemplate": a("template"), "ec2:Subnet": a("subnet") }),
+    daemon("a public subnet", "ec2:RunInstances", a("open"), { "ec2:LaunchTemplate": a("template") }),
+    daemon("another image than the template's", "ec2:RunInstances", `arn:aws:ec2:${REGION}::image/ami-0ffffffffffffffff`, { "ec2:LaunchTemplate": a("template") }),
+    daemon("the servers' security group", "ec2:RunInstances", a("serverGroup"), { "ec2:LaunchTemplate": a("template") }),
+    daemon("a foreign security group", "ec2:RunInstances", ec2("security-group", "sg-0ffffffffffffffff"), { "ec2:LaunchTemplate": a("template") }),
+    daemon("the worker's security group without a template", "ec2:RunInstances", a("group")),
+    daemon("the image of a foreign template", "ec2:RunInstances", a("image"), { "ec2:LaunchTemplate": FOREIGN_TEMPLATE }),
+    daemon("its subnet for a foreign template", "ec2:RunInstances", a("subnet"), { "ec2:LaunchTemplate": FOREIGN_TEMPLATE }),
+    daemon("a volume without encryption", "ec2:RunInstances", ec2("volume", "*"), { ...requested(), "ec2:LaunchTemplate": a("template"), "ec2:Encrypted": "false" }),
+    daemon("a volume without tags", "ec2:RunInstances", ec2("volume", "*"), { "ec2:LaunchTemplate": a("template"), "ec2:Encrypted": "true" }),
+    daemon("a key pair", "ec2:RunInstances", ec2("key-pair", "mine"), { "ec2:LaunchTemplate": a("template") }),
+    daemon("a foreign template itself", "ec2:RunInstances", FOREIGN_TEMPLATE, { "ec2:LaunchTemplate": FOREIGN_TEMPLATE }),
+    // Escalation
+    daemon("passing the server's role", "iam:PassRole", a("serverRole"), { "iam:PassedToService": "ec2.amazonaws.com" }),
+    daemon("passing any other role", "iam:PassRole", `arn:aws:iam::${ACCOUNT}:role/admin`, { "iam:PassedToService": "ec2.amazonaws.com" }),
+    daemon("passing the worker's role to Lambda", "iam:PassRole", a("workerRole"), { "iam:PassedToService": "lambda.amazonaws.com" }),
+    daemon("changing its template", "ec2:CreateLaunchTemplateVersion", a("template")),
+    daemon("changing which version is the default", "ec2:ModifyLaunchTemplate", a("template")),
+    daemon("reading user data", "ec2:DescribeInstanceAttribute", ec2("instance", "i-0f"), carried()),
+    daemon("opening a port", "ec2:AuthorizeSecurityGroupIngress", a("group")),
+    daemon("looking into another region", "ec2:DescribeInstances", "*", { "ec2:Region": "us-east-1" }),
+    // The ledger
+    daemon("another cluster's record", "dynamodb:GetItem", a("table"), { "dynamodb:LeadingKeys": ["test"] }),
+    daemon("writing another cluster's lock", "dynamodb:PutItem", a("table"), { "dynamodb:LeadingKeys": ["test"] }),
+    daemon("both clusters' records at once", "dynamodb:Query", a("table"), { "dynamodb:LeadingKeys": ["prod", "test"] }),
+    daemon("a read that names no key", "dynamodb:Query", a("table")),
+    daemon("reading the table through", "dynamodb:Scan", a("table"), ledger),
+    daemon("another table", "dynamodb:GetItem", `arn:aws:dynamodb:${REGION}:${ACCOUNT}:table/orders`, ledger),
+    daemon("deleting the table", "dynamodb:DeleteTable", a("table")),
+    daemon("switching expiry off", "dynamodb:UpdateTimeToLive", a("table")),
+    // Secrets
+    daemon("another secret", "secretsmanager:GetSecretValue", `arn:aws:secretsmanager:${REGION}:${ACCOUNT}:secret:prod/database-AbCdEf`),
+    daemon("overwriting the Slack webhook", "secretsmanager:PutSecretValue", a("slack")),
+    daemon("deleting a secret", "secretsmanager:DeleteSecret", a("serverToken")),
+    daemon("listing secrets", "secretsmanager:ListSecrets", "*"),
+    // Queue, topic, bucket
+    daemon("the dead-letter queue", "sqs:ReceiveMessage", a("dead")),
+    daemon("emptying the queue at once", "sqs:PurgeQueue", a("queue")),
+    daemon("forging a notice", "sqs:SendMessage", a("queue")),
+    daemon("another topic", "sns:Publish", `arn:aws:sns:${REGION}:${ACCOUNT}:billing`),
+    daemon("another object", "s3:GetObject", "arn:aws:s3:::prod-artifacts/other.json"),
+    daemon("replacing what servers boot from", "s3:PutObject", a("bundle")),
+    daemon("another parameter", "ssm:GetParameter", `arn:aws:ssm:${REGION}:${ACCOUNT}:parameter/db`),
+    daemon("becoming an administrator", "iam:AttachRolePolicy", a("serverRole")),
+    // Workers
+    { what: "a worker reads the server's token", role: "worker", action: "secretsmanager:GetSecretValue", resource: a("serverToken") },
+    { what: "a worker reads the Prometheus password", role: "worker", action: "secretsmanager:GetSecretValue", resource: a("prometheus") },
+    { what: "a worker reads the Slack webhook", role: "worker", action: "secretsmanager:GetSecretValue", resource: a("slack") },
+    { what: "a worker changes the agent's token", role: "worker", action: "secretsmanager:PutSecretValue", resource: a("agentToken") },
+    { what: "a worker terminates a worker", role: "worker", action: "ec2:TerminateInstances", resource: ec2("instance", "i-0f"), context: carried() },
+    { what: "a worker launches", role: "worker", action: "ec2:RunInstances", resource: ec2("instance", "*"), context: running() },
+    { what: "a worker looks at instances", role: "worker", action: "ec2:DescribeInstances", resource: "*", context: { "ec2:Region": REGION } },
+    { what: "a worker takes the lock", role: "worker", action: "dynamodb:PutItem", resource: a("table"), context: ledger },
+    { what: "a worker swallows a notice", role: "worker", action: "sqs:DeleteMessage", resource: a("queue") },
+    { what: "a worker reads the servers' bundle", role: "worker", action: "s3:GetObject", resource: a("bundle") },
+    { what: "a worker reads parameters", role: "worker", action: "ssm:GetParameter", resource: `arn:aws:ssm:${REGION}:${ACCOUNT}:parameter/db` },
+    { what: "a worker passes a role", role: "worker", action: "iam:PassRole", resource: a("workerRole"), context: { "iam:PassedToService": "ec2.amazonaws.com" } },
+    // EventBridge's role, and who else would send
+    { what: "the events' role reads the queue", role: "events", action: "sqs:ReceiveMessage", resource: a("queue") },
+    { what: "the events' role sends elsewhere", role: "events", action: "sqs:SendMessage", resource: a("dead") },
+    { what: "a principal with all of SQS sends a notice", role: "stranger", action: "sqs:SendMessage", resource: a("queue"), resourcePolicy: queue() },
+    { what: "another rule of EventBridge sends", service: "events.amazonaws.com", action: "sqs:SendMessage", resource: a("queue"),
+      context: { "aws:SourceArn": `arn:aws:events:${REGION}:${ACCOUNT}:rule/other` }, resourcePolicy: queue() },
+    { what: "another service sends", service: "s3.amazonaws.com", action: "sqs:SendMessage", resource: a("queue"), context: { "aws:SourceArn": a("rule") }, resourcePolicy: queue() },
+    { what: "a send without TLS", service: "events.amazonaws.com", action: "sqs:SendMessage", resource: a("queue"),
+      context: { "aws:SourceArn": a("rule"), "aws:SecureTransport": "false" }, resourcePolicy: queue() },
+];
+
+const allowed = (): Case[] => [
+    daemon("its own worker is terminated", "ec2:TerminateInstances", ec2("instance", "i-0a"), carried()),
+    daemon("a fleet of its template", "ec2:CreateFleet", a("template")),
+    daemon("a fleet in a private subnet", "ec2:CreateFleet", a("subnet")),
+    daemon("a fleet in the other private subnet", "ec2:CreateFleet", a("other")),
+    daemon("a fleet of the template's image", "ec2:CreateFleet", a("image")),
+    daemon("a fleet with its tags", "ec2:CreateFleet", ec2("fleet", "*"), requested()),
+    daemon("a fleet's instances with their tags", "ec2:CreateFleet", ec2("instance", "*"), requested()),
+    daemon("a fleet's volumes with their tags", "ec2:CreateFleet", ec2("volume", "*"), requested()),
+    daemon("an instance as it should be", "ec2:RunInstances", ec2("instance", "*"), running()),
+    daemon("its volume", "ec2:RunInstances", ec2("volume", "*"), { ...requested(), "ec2:LaunchTemplate": a("template"), "ec2:Encrypted": "true" }),
+    daemon("its interface", "ec2:RunInstances", ec2("network-interface", "*"), interfaceOf()),
+    daemon("its template", "ec2:RunInstances", a("template"), { "ec2:LaunchTemplate": a("template") }),
+    daemon("its subnet, which the request chooses", "ec2:RunInstances", a("subnet"), { "ec2:LaunchTemplate": a("template") }),
+    daemon("its image", "ec2:RunInstances", a("image"), { "ec2:LaunchTemplate": a("template") }),
+    daemon("its security group", "ec2:RunInstances", a("group"), { "ec2:LaunchTemplate": a("template") }),
+    daemon("its spot request", "ec2:RunInstances", ec2("spot-instances-request", "*")),
+    ...["fleet", "instance", "volume"].map(kind => daemon(`tags of a ${kind} at its creation`, "ec2:CreateTags", ec2(kind, "*"), { ...requested(), "ec2:CreateAction": "CreateFleet" })),
+    daemon("tags of an instance as RunInstances makes it", "ec2:CreateTags", ec2("instance", "*"), { ...requested(), "ec2:CreateAction": "RunInstances" }),
+    daemon("the template's tags of an interface", "ec2:CreateTags", ec2("network-interface", "*"), {
+        ...requested({ Project: "node-fleet", "node-fleet.io/cluster": "prod" }), "ec2:CreateAction": "RunInstances",
+    }),
+    daemon("passing the worker's role to EC2", "iam:PassRole", a("workerRole"), { "iam:PassedToService": "ec2.amazonaws.com" }),
+    ...["DescribeFleets", "DescribeInstances", "DescribeInstanceTypeOfferings", "DescribeInstanceTypes", "DescribeLaunchTemplateVersions", "DescribeSpotPriceHistory", "DescribeSubnets"]
+        .map(name => daemon(name, `ec2:${name}`, "*", { "ec2:Region": REGION })),
+    ...["ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"].map(name => daemon(`${name} under its key`, `dynamodb:${name}`, a("table"), ledger)),
+    daemon("looking at its table", "dynamodb:DescribeTable", a("table")),
+    daemon("looking at its table's expiry", "dynamodb:DescribeTimeToLive", a("table")),
+    ...["ReceiveMessage", "DeleteMessage", "GetQueueAttributes"].map(name => daemon(`${name} of its queue`, `sqs:${name}`, a("queue"))),
+    daemon("the Prometheus password", "secretsmanager:GetSecretValue", a("prometheus")),
+    daemon("the Slack webhook", "secretsmanager:GetSecretValue", a("slack")),
+    daemon("a server makes the agent's token", "secretsmanager:PutSecretValue", a("agentToken")),
+    daemon("a server reads the server's token", "secretsmanager:GetSecretValue", a("serverToken")),
+    daemon("a server reads its bundle", "s3:GetObject", a("bundle")),
+    daemon("a server reads the daemon's package", "s3:GetObject", "arn:aws:s3:::releases/node-fleet_0.1.0_amd64.deb"),
+    daemon("a server says that its boot failed", "sns:Publish", a("topic")),
+    { what: "a worker reads the agent's token", role: "worker", action: "secretsmanager:GetSecretValue", resource: a("agentToken") },
+    { what: "a worker offers a shell by Session Manager", role: "worker", action: "ssmmessages:OpenDataChannel", resource: "*", context: { "aws:RequestedRegion": REGION } },
+    { what: "EventBridge sends by its role", role: "events", action: "sqs:SendMessage", resource: a("queue"), resourcePolicy: queue() },
+    { what: "our rule sends", service: "events.amazonaws.com", action: "sqs:SendMessage", resource: a("queue"), context: { "aws:SourceArn": a("rule") }, resourcePolicy: queue() },
+];
+
+function queue(): unknown {
+    return JSON.parse(made.one("aws:sqs/queuePolicy:QueuePolicy", "notices").inputs["policy"]);
+}
+
+function decide(cases: readonly Case[]): boolean[] {
+    return python("evaluate.py", { roles: documents, cases: cases.map(it => ({ context: {}, ...it })) });
+}
+
+function unlike(cases: readonly Case[], wanted: boolean): string[] {
+    const results = decide(cases);
+    return cases.filter((_, index) => results[index] !== wanted).map(it => `${it.what} (${it.action})`);
+}
+
+test("what must not be is denied", context => {
+    context.diagnostic(`${denied().length} cases`);
+    assert.deepEqual(unlike(denied(), false), []);
+});
+
+test("what the daemon, the servers, the workers and the events need is allowed", context => {
+    context.diagnostic(`${allowed().length} cases`);
+    assert.ok(allowed().length + denied().length >= 60);
+    assert.deepEqual(unlike(allowed(), true), []);
+});
+
+test("every denied case of the daemon would be allowed if its statement lost its bounds", () => {
+    // A deny that no statement could ever allow proves nothing about conditions; these actions are all granted to someone.
+    const granted = new Set(allowed().map(it => it.action));
+    const loose = [{ Version: "2012-10-17", Statement: [{ Effect: "Allow", Action: [...granted], Resource: "*" }] }];
+    const bounded = denied().filter(it => it.role === "server" && granted.has(it.action));
+    assert.ok(bounded.length >= 40, `${bounded.length}`);
+    const results: boolean[] = python("evaluate.py", {
+        roles: { server: { arn: a("serverRole"), policies: loose } },
+        cases: bounded.map(it => ({ context: {}, ...it })),
+    });
+    assert.ok(results.every(Boolean));
+});
+
+test("the policies say only what AWS documents: actions, resources, condition keys, no needless wildcard", () => {
+    const policies = made.of("aws:iam/rolePolicy:RolePolicy").map(it => JSON.parse(it.inputs["policy"]));
+    const list = (value: string | string[]): string[] => (Array.isArray(value) ? value : [value]);
+    const statements = policies.flatMap(it => it.Statement).map(it => ({ ...it, Action: list(it.Action), Resource: list(it.Resource) }));
+    assert.ok(statements.length >= 20);
+    assert.ok(statements.every((it: any) => it.Effect === "Allow" && it.Action.every((action: string) => !action.includes("*"))));
+    assert.deepEqual(python("documented.py", statements), []);
+    const planted = [
+        { Sid: "Planted", Action: ["ec2:CreateFleet"], Resource: ["*"], Condition: { ArnEquals: { "ec2:LaunchTemplate": "x" } } },
+        { Sid: "Typo", Action: ["ec2:CreateFleets"], Resource: ["*"] },
+    ];
+    assert.equal(python("documented.py", planted).length, 3, "the check itself sees a wildcard, a key that the action lacks and a typo");
+});
+
+test("each role is taken on by its service alone", () => {
+    const trusts = made.of("aws:iam/role:Role").map(it => [it.name, JSON.parse(it.inputs["assumeRolePolicy"]).Statement.map((s: any) => s.Principal)]);
+    assert.deepEqual(Object.fromEntries(trusts), {
+        server: [{ Service: "ec2.amazonaws.com" }],
+        worker: [{ Service: "ec2.amazonaws.com" }],
+        events: [{ Service: "events.amazonaws.com" }],
+    });
+});

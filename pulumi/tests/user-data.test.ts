@@ -1,0 +1,319 @@
+/** The scripts that nodes boot with, run for real against services of loopback. */
+
+import { strict as assert } from "node:assert";
+import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, beforeEach, test } from "node:test";
+import { gunzipSync } from "node:zlib";
+import { parse } from "yaml";
+import { type Pool } from "../src/settings";
+import { LIMIT, packed, quoted, type ServerValues, serverScript, workerScript } from "../src/user-data";
+import { HEX, run, settings } from "./world";
+
+const K3S = "#!/bin/sh\necho ok\n";
+const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
+
+let aws: Server;
+let port = 0;
+let root = "";
+/** Secrets by name; one without a value is undefined. */
+let secrets: Record<string, string | undefined> = {};
+let objects: Record<string, string> = {};
+let asked: string[] = [];
+let failures = 0;
+
+before(async () => {
+    aws = createServer((request, response) => {
+        const chunks: Buffer[] = [];
+        request.on("data", chunk => chunks.push(chunk));
+        request.on("end", () => {
+            const { status, body } = answer(request.method ?? "", request.url ?? "", request.headers, Buffer.concat(chunks).toString());
+            response.writeHead(status);
+            response.end(body);
+        });
+    });
+    await new Promise<void>(resolve => aws.listen(0, "127.0.0.1", resolve));
+    port = (aws.address() as AddressInfo).port;
+});
+after(() => aws.close());
+beforeEach(() => {
+    root = mkdtempSync(join(tmpdir(), "node-fleet-boot-"));
+    asked = [];
+    failures = 0;
+    secrets = { "prod/k3s-agent-token": "agent-token-1", "prod/k3s-server-token": undefined, "prod/prometheus": undefined };
+    objects = { "/releases/k3s": K3S };
+});
+
+type Answer = { status: number; body: string };
+type Headers = Readonly<Record<string, string | string[] | undefined>>;
+
+function answer(method: string, url: string, headers: Headers, body: string): Answer {
+    const facts: Record<string, string> = {
+        "meta-data/instance-id": "i-0123456789abcdef0",
+        "meta-data/placement/availability-zone": "eu-central-1a",
+        "meta-data/instance-type": "m5.large",
+        "meta-data/instance-life-cycle": "spot",
+        "meta-data/iam/security-credentials/": "worker",
+        "meta-data/iam/security-credentials/worker": JSON.stringify({ AccessKeyId: "AKIDEXAMPLE", SecretAccessKey: "canary-key", Token: "session-1" }),
+    };
+    if (url === "/latest/api/token") {
+        return method === "PUT" ? { status: 200, body: "imds-session" } : { status: 405, body: "" };
+    }
+    const fact = /^\/latest\/(.*)$/.exec(url)?.[1];
+    if (fact !== undefined) {
+        // IMDSv2 alone: without a session nothing is told.
+        const known = headers["x-aws-ec2-metadata-token"] === "imds-session";
+        return known && facts[fact] !== undefined ? { status: 200, body: facts[fact] } : { status: 401, body: "" };
+    }
+    if (url === "/healthz") {
+        return { status: 200, body: "ok" };
+    }
+    const signature = /^AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE\/\d{8}\/eu-central-1\/(secretsmanager|s3|sns)\/aws4_request/;
+    if (!signature.test(String(headers["authorization"])) || headers["x-amz-security-token"] !== "session-1") {
+        return { status: 403, body: "unsigned" };
+    }
+    if (failures > 0) {
+        failures -= 1;
+        return { status: 503, body: "{}" };
+    }
+    return method === "GET" ? object(url) : call(String(headers["x-amz-target"] ?? ""), body);
+}
+
+function object(url: string): Answer {
+    asked.push(`GET ${url}`);
+    const found = objects[url];
+    return found === undefined ? { status: 403, body: "" } : { status: 200, body: found };
+}
+
+function call(target: string, body: string): Answer {
+    if (target === "") {
+        asked.push(new URLSearchParams(body).get("Action") ?? "nothing");
+        return { status: 200, body: "" };
+    }
+    const { SecretId, SecretString } = JSON.parse(body);
+    asked.push(`${target.split(".")[1]} ${SecretId}`);
+    if (!(SecretId in secrets)) {
+        return { status: 400, body: '{"__type":"AccessDeniedException","Message":"no"}' };
+    }
+    if (SecretString !== undefined) {
+        secrets[SecretId] = SecretString;
+        return { status: 200, body: "{}" };
+    }
+    const value = secrets[SecretId];
+    return value === undefined
+        ? { status: 400, body: '{"__type":"ResourceNotFoundException"}' }
+        : { status: 200, body: JSON.stringify({ Name: SecretId, SecretString: value }) };
+}
+
+/** Programs that only a booted machine has; each notes its call. */
+function programs(): string {
+    const directory = join(root, "programs");
+    mkdirSync(directory);
+    for (const name of ["systemctl", "apt-get", "node-fleet", "node-fleet-kubeconfig"]) {
+        writeFileSync(join(directory, name), `#!/bin/sh\necho "${name} $*" >>"${root}/called"\n`);
+        chmodSync(join(directory, name), 0o755);
+    }
+    return directory;
+}
+
+interface Boot {
+    readonly status: number | null;
+    readonly said: string;
+    readonly called: string[];
+    read(path: string): string;
+}
+
+async function boot(script: string): Promise<Boot> {
+    const at = `http://127.0.0.1:${port}`;
+    const env = {
+        PATH: `${programs()}:${process.env["PATH"]}`,
+        NF_ROOT: root,
+        NF_METADATA: at,
+        NF_KUBELET: at,
+        NF_PAUSE: "0.01",
+        NF_TRIES: "4",
+        AWS_ENDPOINT_URL: at,
+    };
+    const child = spawn("bash", [], { env, stdio: ["pipe", "pipe", "pipe"] });
+    let said = "";
+    child.stdout.on("data", chunk => (said += chunk));
+    child.stderr.on("data", chunk => (said += chunk));
+    child.stdin.end(script);
+    const status = await new Promise<number | null>(resolve => child.on("close", resolve));
+    const read = (path: string): string => readFileSync(join(root, path), "utf8");
+    const called = existsSync(join(root, "called")) ? read("called").trim().split("\n") : [];
+    return { status, said, called, read };
+}
+
+const of = (more: Record<string, unknown> = {}) =>
+    settings({
+        k3s: { version: "v1.34.1+k3s1", source: "s3://releases/k3s", sha256: sha256(K3S) },
+        package: { source: "s3://releases/node-fleet.deb", sha256: sha256("deb") },
+        ...more,
+    });
+const pool = (): Pool => of().pools[0] as Pool;
+const worker = (more: Record<string, unknown> = {}): string => workerScript(of(more), pool(), "server.prod.node-fleet.internal", "prod/k3s-agent-token");
+
+const BUNDLE = JSON.stringify({ "manifests/monitoring-x.yaml": "kind: X\n", "daemon/node-fleet.toml": "[cluster]\n" });
+const values = (more: Partial<ServerValues> = {}): ServerValues => ({
+    // Nothing answers there, so that the first server finds no cluster.
+    serverName: "127.0.0.1",
+    serverToken: "prod/k3s-server-token",
+    agentToken: "prod/k3s-agent-token",
+    prometheus: "prod/prometheus",
+    alarms: "arn:aws:sns:eu-central-1:123456789012:alarms",
+    bundle: "s3://prod-artifacts/server.json",
+    bundleSha256: sha256(BUNDLE),
+    ...more,
+});
+const withBundle = (): void => {
+    objects = { ...objects, "/prod-artifacts/server.json": BUNDLE, "/releases/node-fleet.deb": "deb" };
+};
+
+test("a worker joins with its provider id, labels and a name of its own", async () => {
+    const { status, said, called, read } = await boot(worker());
+    assert.equal(status, 0, said);
+    const config = parse(read("etc/rancher/k3s/config.yaml"));
+    assert.equal(config.server, "https://server.prod.node-fleet.internal:6443");
+    assert.equal(config.token, "agent-token-1");
+    assert.equal(config["node-name"], "workers-i-0123456789abcdef0");
+    assert.ok(config["kubelet-arg"].includes("provider-id=aws:///eu-central-1a/i-0123456789abcdef0"));
+    assert.deepEqual(config["node-label"], [
+        "topology.kubernetes.io/region=eu-central-1",
+        "topology.kubernetes.io/zone=eu-central-1a",
+        "node.kubernetes.io/instance-type=m5.large",
+        "node-fleet.io/market=spot",
+        "node-fleet.io/pool=workers",
+    ]);
+    assert.equal(statSync(join(root, "etc/rancher/k3s/config.yaml")).mode & 0o077, 0, "the token is root's alone");
+    const kubelet = parse(read("etc/rancher/k3s/kubelet.yaml"));
+    assert.deepEqual([kubelet.shutdownGracePeriod, kubelet.maxPods], ["60s", 110]);
+    assert.deepEqual(called.at(-1), "systemctl enable --now --no-block k3s-agent.service");
+    assert.ok(!/agent-token-1|canary-key|session-1/.test(said), "no secret is said");
+});
+
+test("a worker waits for the token while services stumble", async () => {
+    failures = 3;
+    const { status, said } = await boot(worker());
+    assert.equal(status, 0, said);
+});
+
+test("a K3s that is not the one of the checksum is never run, and the instance goes", async () => {
+    objects["/releases/k3s"] = "#!/bin/sh\necho evil\n";
+    const { status, said, called } = await boot(worker());
+    assert.equal(status, 1);
+    assert.match(said, /s3:\/\/releases\/k3s is not the file with the checksum/);
+    assert.ok(!existsSync(join(root, "usr/local/bin/k3s")));
+    assert.deepEqual(called, ["systemctl poweroff --no-block"]);
+});
+
+test("a worker without its token gives its instance back and says so", async () => {
+    secrets = {};
+    const { status, said, called } = await boot(worker());
+    assert.equal(status, 1);
+    assert.match(said, /FAILED with status 1; this instance is no part of the cluster prod/);
+    assert.deepEqual(called, ["systemctl poweroff --no-block"]);
+});
+
+test("the first server makes the secrets, lays out the bundle, and starts K3s before the daemon", async () => {
+    withBundle();
+    secrets["prod/k3s-agent-token"] = undefined;
+    const { status, said, called, read } = await boot(serverScript(of(), 0, values()));
+    assert.equal(status, 0, said);
+    assert.match(secrets["prod/k3s-server-token"] ?? "", /^[0-9a-f]{64}$/);
+    assert.notEqual(secrets["prod/k3s-agent-token"], secrets["prod/k3s-server-token"]);
+    const { username, password } = JSON.parse(secrets["prod/prometheus"] ?? "{}");
+    assert.equal(username, "node-fleet");
+    const config = parse(read("etc/rancher/k3s/config.yaml"));
+    assert.deepEqual([config["cluster-init"], config.server, config.token], [true, undefined, secrets["prod/k3s-server-token"]]);
+    assert.deepEqual(config["node-taint"], ["CriticalAddonsOnly=true:NoExecute"]);
+    assert.equal(read("var/lib/rancher/k3s/server/manifests/monitoring-x.yaml"), "kind: X\n");
+    assert.equal(read("etc/node-fleet/node-fleet.toml"), "[cluster]\n");
+    assert.equal(statSync(join(root, "etc/node-fleet/node-fleet.toml")).mode & 0o777, 0o644, "the daemon's own user reads it");
+    const web = read("var/lib/rancher/k3s/server/manifests/monitoring-secrets.yaml").split("---\n").map(it => parse(it));
+    assert.deepEqual(web.map(it => it.metadata.name), ["prometheus-web", "prometheus-credentials", "grafana-admin"]);
+    assert.deepEqual(web[1].stringData, { username, password });
+    const hash: string = parse(web[0].stringData["web.yml"]).basic_auth_users["node-fleet"];
+    const crypted = spawnSync("perl", ["-e", "print crypt($ARGV[0], $ARGV[1])", password, hash], { encoding: "utf8" });
+    assert.equal(crypted.stdout, hash, "bcrypt of the password");
+    assert.deepEqual(called.map(it => it.split(" ").slice(0, 2).join(" ")), [
+        "systemctl daemon-reload",
+        "systemctl enable",
+        "apt-get install",
+        "node-fleet check",
+        "node-fleet-kubeconfig ",
+        "systemctl enable",
+    ]);
+    for (const secret of [password, secrets["prod/k3s-server-token"], secrets["prod/k3s-agent-token"], "canary-key"]) {
+        assert.ok(!said.includes(secret ?? "?"), "no secret is said");
+    }
+});
+
+test("a server that is replaced keeps the secrets that there are", async () => {
+    withBundle();
+    secrets = { "prod/k3s-server-token": "old", "prod/k3s-agent-token": "older", "prod/prometheus": '{"username":"node-fleet","password":"p"}' };
+    const { status, said } = await boot(serverScript(of(), 0, values()));
+    assert.equal(status, 0, said);
+    assert.deepEqual(secrets["prod/k3s-server-token"], "old");
+    assert.ok(!asked.some(it => it.startsWith("PutSecretValue")));
+});
+
+test("a server that may not read a secret makes no value for it", async () => {
+    withBundle();
+    secrets = { "prod/k3s-agent-token": undefined, "prod/prometheus": undefined };
+    const { status, said } = await boot(serverScript(of(), 0, values()));
+    assert.equal(status, 1);
+    assert.match(said, /AccessDeniedException/);
+    assert.ok(!asked.some(it => it.startsWith("PutSecretValue")));
+});
+
+test("a server whose boot fails stops what it started and tells the topic", async () => {
+    secrets = { "prod/k3s-server-token": "s", "prod/k3s-agent-token": "a", "prod/prometheus": '{"username":"node-fleet","password":"p"}' };
+    const { status, called } = await boot(serverScript(of(), 0, values()));
+    assert.equal(status, 1, "the bundle is not there");
+    assert.deepEqual(called, ["systemctl disable --now node-fleet.service k3s.service"]);
+    assert.equal(asked.at(-1), "Publish");
+});
+
+test("a bundle cannot write beside its places", async () => {
+    const bad = JSON.stringify({ "manifests/../../../../../etc/passwd": "x" });
+    withBundle();
+    objects["/prod-artifacts/server.json"] = bad;
+    secrets = { "prod/k3s-server-token": "s", "prod/k3s-agent-token": "a", "prod/prometheus": '{"username":"node-fleet","password":"p"}' };
+    const { status, said } = await boot(serverScript(of(), 0, values({ bundleSha256: sha256(bad) })));
+    assert.equal(status, 1);
+    assert.match(said, /right would be KIND\/FILE/);
+    assert.ok(!existsSync(join(root, "etc/passwd")));
+});
+
+test("values reach the shell as they are, whatever is in them", () => {
+    for (const text of ["plain", "it's", "$(id) `id` \"x\" \\ \n end", "';id;'"]) {
+        const ran = spawnSync("bash", ["-c", `printf %s ${quoted(text)}`], { encoding: "utf8" });
+        assert.equal(ran.stdout, text);
+    }
+});
+
+test("user data is what is packed, fits, and carries neither secret nor bundle", async () => {
+    const made = await run(settings({ servers: 2 }));
+    const all = [
+        ...made.of("aws:ec2/instance:Instance").map(it => it.inputs["userDataBase64"]),
+        ...made.of("aws:ec2/launchTemplate:LaunchTemplate").map(it => it.inputs["userData"]),
+    ];
+    assert.equal(all.length, 3);
+    for (const data of all) {
+        const bytes = Buffer.from(data, "base64");
+        assert.ok(bytes.length < LIMIT);
+        const script = gunzipSync(bytes).toString();
+        assert.match(script, /^#!\/usr\/bin\/env bash\nNF_CLUSTER='prod'\n/);
+        assert.ok(script.includes(`NF_K3S_SHA256='${HEX}'`));
+        assert.equal(spawnSync("bash", ["-n"], { input: script }).status, 0);
+    }
+    assert.throws(() => packed(Array.from({ length: 30_000 }, (_, index) => sha256(String(index))).join("")), /EC2 takes 16384/);
+});
+
+test.afterEach(() => rmSync(root, { recursive: true, force: true }));

@@ -1,0 +1,171 @@
+# shellcheck shell=bash
+# A server: K3s with embedded etcd, the monitoring, and the daemon.
+
+manifests=$NF_ROOT/var/lib/rancher/k3s/server/manifests
+
+steps() {
+    say "server $NF_INDEX starts"
+    retry 24 facts
+    mkdir -p "$manifests" "$NF_ROOT/etc/node-fleet"
+    chmod 755 "$NF_ROOT/etc/node-fleet"
+    know_secrets
+    install_k3s
+    retry 10 fetch "$NF_BUNDLE" "$NF_BUNDLE_SHA256" "$NF_ROOT/var/lib/rancher/bundle.json"
+    unpack "$NF_ROOT/var/lib/rancher/bundle.json"
+    monitoring_secrets
+    k3s_config >"$NF_ROOT/etc/rancher/k3s/config.yaml"
+    k3s_unit k3s notify server
+    retry 120 api_is_ready
+    daemon
+}
+
+# Prints 64 hexadecimal digits that nobody can guess.
+random() {
+    od -An -vtx1 -N32 /dev/urandom | tr -d ' \n'
+}
+
+# The first server makes what has no value yet. The others wait for it.
+know_secrets() {
+    local prometheus
+    if [[ $NF_INDEX == 0 ]]; then
+        retry 24 make_secret "$NF_SERVER_TOKEN" "$(random)"
+        retry 24 make_secret "$NF_AGENT_TOKEN" "$(random)"
+        retry 24 make_secret "$NF_PROMETHEUS" "{\"username\":\"node-fleet\",\"password\":\"$(random)\"}"
+    fi
+    retry 120 learn server_token "$NF_SERVER_TOKEN"
+    retry 120 learn agent_token "$NF_AGENT_TOKEN"
+    retry 120 learn prometheus "$NF_PROMETHEUS"
+    prometheus_user=$(field username <<<"$prometheus")
+    prometheus_password=$(field password <<<"$prometheus")
+}
+
+# Gives a secret a value unless it has one. Only Secrets Manager's word that it has none counts.
+make_secret() {
+    local status=0 text
+    secret "$1" >/dev/null || status=$?
+    if ((status != 3)); then
+        return "$status"
+    fi
+    text=$(python3 -Ic 'import json, sys; print(json.dumps({"SecretId": sys.argv[1], "ClientRequestToken": sys.argv[2], "SecretString": sys.stdin.read()}))' \
+        "$1" "$(cat /proc/sys/kernel/random/uuid)" < <(printf '%s' "$2")) || return 1
+    secrets_manager PutSecretValue <<<"$text" >/dev/null || return 1
+    say "made a value for $1"
+}
+
+# Lays out the bundle's files: manifests for K3s to apply, dashboards, the daemon's configuration.
+unpack() {
+    NF_ROOT=$NF_ROOT python3 -I - "$1" <<'END'
+import json, os, pathlib, sys
+
+root = pathlib.Path(os.environ["NF_ROOT"] or "/")
+places = {"manifests": "var/lib/rancher/k3s/server/manifests", "daemon": "etc/node-fleet"}
+for name, text in json.load(open(sys.argv[1])).items():
+    kind, _, file = name.partition("/")
+    if "/" in file or file in ("", ".", ".."):
+        sys.exit(f"the bundle has a file `{name}`; right would be KIND/FILE")
+    path = root / places[kind] / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o644)
+END
+}
+
+# bcrypt of the password on standard input, as Prometheus wants it.
+bcrypt() {
+    perl -e 'my @a = (".", "/", "A".."Z", "a".."z", 0..9); open my $r, "<", "/dev/urandom"; read $r, my $b, 22;
+        my $salt = join "", map { $a[ord($_) % 64] } split //, $b; substr($salt, 21, 1) = ".";
+        my $p = <STDIN>; my $h = crypt($p, "\$2b\$10\$$salt"); die "no bcrypt\n" unless $h && $h =~ /^\$2b\$10\$.{53}$/; print $h'
+}
+
+# What Prometheus and Grafana need to know each other, for K3s to apply. Readable for root alone.
+monitoring_secrets() {
+    local hash
+    hash=$(printf '%s' "$prometheus_password" | bcrypt)
+    cat >"$manifests/monitoring-secrets.yaml" <<END
+apiVersion: v1
+kind: Secret
+metadata:
+  name: prometheus-web
+  namespace: monitoring
+stringData:
+  web.yml: |
+    basic_auth_users:
+      $prometheus_user: $hash
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: prometheus-credentials
+  namespace: monitoring
+stringData:
+  username: "$prometheus_user"
+  password: "$prometheus_password"
+END
+    # Grafana's administrator is made once: on every server the same, from what only servers know.
+    cat >>"$manifests/monitoring-secrets.yaml" <<END
+---
+apiVersion: v1
+kind: Secret
+metadata:
+  name: grafana-admin
+  namespace: monitoring
+stringData:
+  password: "$(printf 'grafana %s' "${server_token:?}" | sha256sum | cut -c 1-40)"
+END
+}
+
+# Another server answers: then there is a cluster to join, for the first one too when it is replaced.
+cluster_exists() {
+    curl -fsSk --max-time 5 -o /dev/null "https://$NF_SERVER:6443/ping" 2>/dev/null
+}
+
+k3s_config() {
+    if [[ $NF_INDEX != 0 ]]; then
+        retry 120 cluster_exists >&2
+        printf 'server: "https://%s:6443"\n' "$NF_SERVER"
+    elif cluster_exists; then
+        printf 'server: "https://%s:6443"\n' "$NF_SERVER"
+    else
+        printf 'cluster-init: true\n'
+    fi
+    cat <<END
+token: "${server_token:?}"
+agent-token: "${agent_token:?}"
+tls-san: ["$NF_SERVER"]
+secrets-encryption: true
+# Nodes carry EC2's provider id, and nothing listens for the world.
+disable-cloud-controller: true
+disable: ["servicelb", "traefik"]
+# Workloads belong on the workers; without them the daemon would see no need for any.
+node-taint: ["CriticalAddonsOnly=true:NoExecute"]
+END
+    node_config "server-${instance:?}"
+}
+
+api_is_ready() {
+    [[ $("$NF_ROOT/usr/local/bin/k3s" kubectl get --raw /readyz 2>/dev/null) == ok ]]
+}
+
+# The package leaves a configuration alone that is there already.
+daemon() {
+    local package=$NF_ROOT/var/cache/node-fleet.deb
+    mkdir -p "$NF_ROOT/var/cache"
+    retry 10 fetch "$NF_PACKAGE_SOURCE" "$NF_PACKAGE_SHA256" "$package"
+    DEBIAN_FRONTEND=noninteractive retry 10 apt-get install -y -q -o Dpkg::Options::=--force-confold "$package"
+    node-fleet check --config "$NF_ROOT/etc/node-fleet/node-fleet.toml"
+    # It waits for the service account's token, which K3s makes of the bundle's manifests.
+    retry 24 node-fleet-kubeconfig
+    systemctl enable --now node-fleet.service
+}
+
+# An API that does not answer is seen by the workers, the daemon's silence by the alarm on its
+# heartbeat; the topic is told the reason's place. The instance stays, to be looked at.
+failed() {
+    facts || true
+    systemctl disable --now node-fleet.service k3s.service || true
+    signed sns --data-urlencode Action=Publish --data-urlencode Version=2010-03-31 --data-urlencode "TopicArn=$NF_ALARMS" \
+        --data-urlencode "Subject=node-fleet: server $NF_INDEX of $NF_CLUSTER did not boot" \
+        --data-urlencode "Message=${instance:-An instance}: see journalctl -t node-fleet-boot" -o /dev/null "$(endpoint sns)/"
+}
+
+boot
