@@ -30,6 +30,7 @@ export const GRANTS: readonly Grant[] = [
     { action: "ec2:DescribeLaunchTemplateVersions", call: "describe_launch_template_versions", file: CATALOGUE },
     { action: "ec2:DescribeSpotPriceHistory", call: "describe_spot_price_history", file: "src/adapters/ec2/catalogue/spot.rs" },
     { action: "ec2:DescribeSubnets", call: "describe_subnets", file: CATALOGUE },
+    { action: "pricing:GetProducts", call: "get_products", file: "src/adapters/pricing.rs" },
     { action: "ec2:TerminateInstances", call: "terminate_instances", file: EC2 },
     { action: "dynamodb:GetItem", call: "get_item", file: LEDGER },
     { action: "dynamodb:Query", call: "query", file: JOURNAL },

@@ -93,6 +93,8 @@ function reading(names: Names): Statement[] {
             ["*"],
             { StringEquals: { "ec2:Region": names.region } },
         ),
+        // The public price list, which knows neither resources nor conditions.
+        allow("Prices", ["pricing:GetProducts"], ["*"]),
     ];
 }
 

@@ -214,6 +214,7 @@ const allowed = (): Case[] => [
     daemon("passing the worker's role to EC2", "iam:PassRole", a("workerRole"), { "iam:PassedToService": "ec2.amazonaws.com" }),
     ...["DescribeFleets", "DescribeInstances", "DescribeInstanceTypeOfferings", "DescribeInstanceTypes", "DescribeLaunchTemplateVersions", "DescribeSpotPriceHistory", "DescribeSubnets"]
         .map(name => daemon(name, `ec2:${name}`, "*", { "ec2:Region": REGION })),
+    daemon("list prices", "pricing:GetProducts", "*"),
     ...["ConditionCheckItem", "DeleteItem", "GetItem", "PutItem", "Query", "UpdateItem"].map(name => daemon(`${name} under its key`, `dynamodb:${name}`, a("table"), ledger)),
     daemon("looking at its table", "dynamodb:DescribeTable", a("table")),
     daemon("looking at its table's expiry", "dynamodb:DescribeTimeToLive", a("table")),
