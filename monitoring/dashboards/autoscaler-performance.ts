@@ -40,6 +40,29 @@ export const autoscalerPerformance = dashboard('node-fleet-autoscaler', 'node-fl
     ]),
   )
   .withPanel(latest('To look at', 'Conditions that last; the runbook has a section for each', 'short', 'max by (name) (node_fleet_alert) == 1'))
+  .withRow(row('Forecast'))
+  .withPanel(
+    lines('Forecast against actual demand', 'By rule: what there is, and what was expected for the minute in which a node launched now would serve', 'short', [
+      ['max by (rule, value) (node_fleet_forecast_demand)', '{{rule}}: {{value}}'],
+    ]),
+  )
+  .withPanel(
+    lines('Nodes by forecast', 'Up to which a forecast buys and down to which it holds, against the wanted ones; a gap means that it has no say', 'short', [
+      ['max by (pool, rule, bound) (node_fleet_forecast_nodes{pool=~"$pool"})', '{{pool}} {{rule}}: {{bound}}'],
+      ['max by (pool) (node_fleet_nodes_desired{pool=~"$pool"})', '{{pool}}: wanted'],
+    ]),
+  )
+  .withPanel(
+    lines('Loss of forecasts', 'Of about a day, as a share of the better naive forecast\'s: below 1 it earns its place. Trusted is 1 while it has a say', 'short', [
+      ['max by (rule) (node_fleet_forecast_loss_ratio)', '{{rule}}: loss'],
+      ['max by (rule) (node_fleet_forecast_trusted)', '{{rule}}: trusted'],
+    ]),
+  )
+  .withPanel(
+    lines('Coverage of forecasts', 'Share of the minutes of about a day whose demand stayed below the quantile: p90 belongs at 0.9', 'percentunit', [
+      ['max by (rule, quantile) (node_fleet_forecast_coverage_ratio)', '{{rule}}: {{quantile}}'],
+    ]).max(1),
+  )
   .withRow(row('Operations'))
   .withPanel(lines('Under way', 'Launches and retirements by state', 'short', [['sum by (kind, state) (node_fleet_operations)', '{{kind}} {{state}}']]))
   .withPanel(bars('Failures', 'Launches and retirements that failed, in 15 minutes', 'short', [['node_fleet:operation_failures:increase15m', '{{kind}}: {{failure}}']]))
