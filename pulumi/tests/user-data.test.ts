@@ -8,7 +8,7 @@ import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { after, before, beforeEach, test } from "node:test";
+import { after, afterEach, before, beforeEach, test } from "node:test";
 import { gunzipSync } from "node:zlib";
 import { parse } from "yaml";
 import { type Pool } from "../src/settings";
@@ -316,4 +316,4 @@ test("user data is what is packed, fits, and carries neither secret nor bundle",
     assert.throws(() => packed(Array.from({ length: 30_000 }, (_, index) => sha256(String(index))).join("")), /EC2 takes 16384/);
 });
 
-test.afterEach(() => rmSync(root, { recursive: true, force: true }));
+afterEach(() => rmSync(root, { recursive: true, force: true }));
