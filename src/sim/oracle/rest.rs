@@ -53,11 +53,16 @@ impl Truth {
             }
             return;
         }
-        // A price that falls lets the fleet have what a ceiling has kept from it.
-        if !changed && self.oracle.promises.policy.price_ceiling.is_none() {
+        // A price that falls lets the fleet have what a ceiling has kept from it; and a forecast expects more than nothing.
+        if !changed && !self.is_forecast(pool) && self.oracle.promises.policy.price_ceiling.is_none() {
             let since = self.now.saturating_sub(at);
             self.violated(10, format!("nothing happens and, {since:?} after it had settled, the fleet buys: {}", request.token));
         }
+    }
+
+    /// Tells whether the pool follows a forecast: it buys for what once was at this hour, and holds what its rule asks for.
+    fn is_forecast(&self, pool: &PoolName) -> bool {
+        self.oracle.promises.policy.forecasts.iter().any(|rule| rule.pool == *pool)
     }
 
     /// Says why the operation buys a successor, if it does.
@@ -132,8 +137,8 @@ impl Truth {
     /// Notes which workers nothing lies on that would move, while their pool could clearly do without one.
     pub(super) fn note_idle(&mut self) {
         let mut idle: BTreeMap<String, NodeName> = BTreeMap::new();
-        // An empty one may be the headroom.
-        let pools = self.oracle.promises.policy.pools.iter().filter(|pool| pool.headroom.is_empty());
+        // An empty one may be the headroom, or what is held for a demand to come.
+        let pools = self.oracle.promises.policy.pools.iter().filter(|pool| pool.headroom.is_empty() && !self.is_forecast(&pool.name));
         for pool in pools.filter(|_| self.kubernetes.waits() == 0) {
             let ours = |node: &&Node| {
                 let protected = node.instance.as_ref().is_some_and(|id| self.oracle.protected.contains(id));

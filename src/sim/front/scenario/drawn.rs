@@ -11,7 +11,7 @@ use crate::model::scheduling::{
 use crate::model::snapshot::DaemonSet;
 use crate::model::{Bytes, MilliCpu, Resources, Zone};
 use crate::policy::schedule::Schedule;
-use crate::policy::{AtOnce, BoundsSchedule, Disruption, Headroom, Settings as Policy};
+use crate::policy::{AtOnce, BoundsSchedule, Disruption, ForecastRule, Headroom, Settings as Policy};
 use crate::sim::ec2::{KINDS, Kind, PoolSpec};
 use crate::sim::faults::{Fault, plan};
 use crate::sim::streams::{self, Purpose};
@@ -74,7 +74,7 @@ impl Scenario {
         scenario
     }
 
-    /// Adds what some clusters have: pods that keep their nodes, important ones, headroom, budgets, an age for nodes.
+    /// Adds what some clusters have: pods that keep their nodes, important ones, headroom, budgets, an age for nodes, a forecast.
     fn extras(&mut self, random: &mut ChaCha8Rng) {
         let keeps = random.random_range(0..6);
         let important = random.random_bool(0.2);
@@ -103,6 +103,10 @@ impl Scenario {
             self.new_template_at = Some(span(self.hours * random.random_range(0.1..0.4)));
         }
         self.recommends = random.random_bool(0.3);
+        if random.random_bool(0.15) {
+            let (pool, per_node) = (self.settings.policy.pools[0].name.clone(), random.random_range(1.0..3.0));
+            self.settings.policy.forecasts.push(ForecastRule { name: "cores".into(), pool, query: "cores".into(), per_node });
+        }
     }
 
     /// Keeps a second pool, if there is one, for some of the workloads: it is tainted, and they tolerate and want it.
