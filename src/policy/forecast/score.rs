@@ -11,6 +11,8 @@ const HALF_LIFE: f64 = 480.0;
 const ENOUGH: f64 = 240.0;
 /// Trust is lost when the loss exceeds the better naive one by this factor, and won back at none.
 const LOST_AT: f64 = 1.1;
+/// A loss of so little of the demand matters to nobody: where demand stands still, the naive ones lose nothing at all.
+const NEGLIGIBLE: f64 = 1e-3;
 
 /// How a forecast did lately.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
@@ -38,12 +40,19 @@ impl Record {
     /// Gives the forecast's loss as a share of the better naive one's: below one, it is worth its while.
     #[must_use]
     pub fn relative_loss(&self) -> f64 {
-        let naive = self.seasonal.map_or(self.persistence.pinball, |it| it.pinball.min(self.persistence.pinball));
+        let naive = self.naive();
         if naive > 0.0 {
             self.forecast.pinball / naive
+        } else if self.forecast.pinball > 0.0 {
+            f64::MAX
         } else {
-            f64::from(u8::from(self.forecast.pinball > 0.0)) * f64::INFINITY.min(f64::MAX)
+            1.0
         }
+    }
+
+    /// Gives the loss of the better naive forecast.
+    fn naive(&self) -> f64 {
+        self.seasonal.map_or(self.persistence.pinball, |it| it.pinball.min(self.persistence.pinball))
     }
 }
 
@@ -53,6 +62,8 @@ pub(super) struct Scorer {
     entrants: [Entrant; 3],
     seasonal_minutes: u64,
     minutes: u64,
+    /// About how high demand lately was.
+    level: f64,
     trusted: bool,
 }
 
@@ -100,7 +111,7 @@ impl Entrant {
 
 impl Scorer {
     pub(super) fn new() -> Self {
-        Self { entrants: [Entrant::default(); 3], seasonal_minutes: 0, minutes: 0, trusted: true }
+        Self { entrants: [Entrant::default(); 3], seasonal_minutes: 0, minutes: 0, level: 0.0, trusted: true }
     }
 
     /// Scores what was said of a minute whose demand is known.
@@ -115,8 +126,11 @@ impl Scorer {
             self.seasonal_minutes += 1;
         }
         self.minutes += 1;
-        let loss = self.record().relative_loss();
-        self.trusted = if self.trusted { forecast_is_new(self.minutes) || loss <= LOST_AT } else { loss <= 1.0 };
+        self.level += (value - self.level) / (self.minutes as f64).min(HALF_LIFE);
+        let record = self.record();
+        let factor = if self.trusted { LOST_AT } else { 1.0 };
+        let is_good = record.forecast.pinball <= factor * record.naive() + NEGLIGIBLE * self.level;
+        self.trusted = is_good || (self.minutes as f64) < ENOUGH;
     }
 
     pub(super) fn record(&self) -> Record {
@@ -129,10 +143,6 @@ impl Scorer {
     pub(super) fn is_trusted(&self) -> bool {
         self.trusted
     }
-}
-
-fn forecast_is_new(minutes: u64) -> bool {
-    (minutes as f64) < ENOUGH
 }
 
 #[cfg(test)]
@@ -155,6 +165,15 @@ mod tests {
         assert!(scored(0.5, 1000).is_trusted());
         assert!(!scored(-30.0, 1000).is_trusted());
         assert!(scored(-30.0, 200).is_trusted(), "too few minutes to tell");
+    }
+
+    #[test]
+    fn a_demand_that_stands_still_costs_no_trust() {
+        let mut scorer = Scorer::new();
+        for _ in 0..1000 {
+            scorer.score(&Said { quantiles: [5.001, 5.002], persistence: 5.0, seasonal: Some(5.0) }, 5.0);
+        }
+        assert!(scorer.is_trusted() && scorer.record().relative_loss() > 1.0);
     }
 
     #[test]
