@@ -4,6 +4,11 @@ use super::features::FARTHEST;
 use super::predictor::{HORIZONS, LEVELS, Outlook, Predictor};
 use serde::Serialize;
 
+/// The cautions that are tried, ascending.
+const CAUTIONS: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
+/// What is more than so many nodes above the lowest that may be needed is beyond any forecast.
+const MOST_AHEAD: u32 = 1000;
+
 /// One way to follow demand.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -72,9 +77,10 @@ pub(super) struct Scene<'a> {
     pub boot: usize,
     /// What a node-minute of unmet demand costs in node-minutes.
     pub price: f64,
-    pub predictor: &'a Predictor,
     /// The forecast at each of `HORIZONS`; empty where there is none.
     pub outlooks: &'a [Outlook],
+    /// What the forecast means for each node; `None` where there is none.
+    pub prospect: Option<Prospect>,
 }
 
 /// The horizon at which a node that is bought now serves: the latest full minute is one behind.
@@ -104,7 +110,7 @@ pub(super) fn ways() -> Vec<Way> {
     ] {
         ways.push(Way::Quantiles { buy, hold });
     }
-    for caution in [0.5, 1.0, 2.0, 4.0] {
+    for caution in CAUTIONS {
         for patience in [0.5, 1.0] {
             ways.push(Way::Balance { caution, patience });
         }
@@ -118,7 +124,7 @@ impl Scene<'_> {
         match way {
             Way::Reactive { headroom, window } => self.reactive(headroom, window),
             Way::Quantiles { buy, hold } => self.quantiles(buy, hold),
-            Way::Balance { caution, patience } => self.balance(caution * self.price, patience),
+            Way::Balance { caution, patience } => self.balance(caution, patience),
         }
     }
 
@@ -144,66 +150,94 @@ impl Scene<'_> {
         Want { buy, hold: self.nodes(highest).max(buy) }
     }
 
-    /// Nodes stand in order: each serves what those below it leave. For one of them, `gain` is what it is worth at a
-    /// minute to have it rather than not, at most the cost of another boot, and never less than nothing.
-    fn balance(&self, price: f64, patience: f64) -> Want {
-        let (lead, boot) = (lead(self.boot), self.boot as f64);
-        let last = HORIZONS.iter().position(|ahead| *ahead >= (3 * self.boot + 6).min(FARTHEST)).unwrap_or(HORIZONS.len() - 1);
-        let outlooks = &self.outlooks[..=last];
-        // Below the lowest, a node is never idle; above the highest, always.
-        let lowest = outlooks.iter().map(|it| it.quantiles[0] - 2.0 * it.size).fold(f64::INFINITY, f64::min).max(0.0);
-        let mut want = Want { buy: 0, hold: 0 };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
-        let mut layer = (lowest / self.node).floor() as u32;
-        want.buy = layer;
-        let excess = |layer: u32| -> [f64; HORIZONS.len()] {
-            let capacity = f64::from(layer) * self.node;
-            std::array::from_fn(|place| if place <= last { self.predictor.excess(place, &outlooks[place], capacity) } else { 0.0 })
-        };
-        let mut below = excess(layer);
-        // A node more each time; what none of a thousand more is worth is beyond any forecast.
-        for _ in 0..1000 {
-            let above = excess(layer + 1);
-            let waits: [f64; HORIZONS.len()] = std::array::from_fn(|place| (below[place] - above[place]) / self.node);
-            let (keep, launch) = worth(&waits, last, price, boot, lead);
-            if launch > patience * boot {
-                want.buy = layer + 1;
+    fn balance(&self, caution: f64, patience: f64) -> Want {
+        let place = CAUTIONS.partition_point(|it| *it < caution).min(CAUTIONS.len() - 1);
+        let Some(prospect) = &self.prospect else { return Want::default() };
+        let mut want = Want { buy: prospect.first, hold: prospect.first };
+        for (layer, worth) in (prospect.first + 1..).zip(&prospect.nodes) {
+            if worth.launch[place] > patience * self.boot as f64 {
+                want.buy = layer;
             }
-            if keep > 0.0 {
-                want.hold = layer + 1;
+            if worth.keep[place] > 0.0 {
+                want.hold = layer;
             } else {
                 break;
             }
-            (layer, below) = (layer + 1, above);
         }
         Want { hold: want.hold.max(want.buy), ..want }
     }
 }
 
-/// Gives what it is worth to keep a node over the next minute, and to have launched one now, in node-minutes.
-/// `waits` is what is expected to wait without it, a minute, at each of `HORIZONS`.
-fn worth(waits: &[f64], last: usize, price: f64, boot: f64, lead: usize) -> (f64, f64) {
-    let (mut gain, mut keep, mut launch) = (0.0_f64, 0.0, 0.0);
-    let mut place = last;
-    for ahead in (1..=HORIZONS[last]).rev() {
-        while place > 0 && HORIZONS[place - 1] >= ahead {
-            place -= 1;
-        }
-        let here = if HORIZONS[place] == ahead || place == 0 {
-            waits[place]
-        } else {
-            let (from, to) = (HORIZONS[place - 1], HORIZONS[place]);
-            let part = (ahead - from) as f64 / (to - from) as f64;
-            waits[place - 1] + part * (waits[place] - waits[place - 1])
+/// What each node is worth over the minutes to come.
+///
+/// Nodes stand in order: each serves what those below it leave. So whatever a policy holds, the node above it is worth
+/// the same, and one table serves all of them.
+#[derive(Debug, Clone)]
+pub(super) struct Prospect {
+    /// So many nodes at the bottom are never idle.
+    first: u32,
+    /// The nodes above them.
+    nodes: Vec<Worth>,
+}
+
+/// What a node is worth, in node-minutes, at each of `CAUTIONS`.
+#[derive(Debug, Clone, Copy)]
+struct Worth {
+    /// To have it rather than not in the next minute.
+    keep: [f64; CAUTIONS.len()],
+    /// To have it in the first minute that one launched now serves.
+    launch: [f64; CAUTIONS.len()],
+}
+
+impl Prospect {
+    /// Looks at the nodes from the last that is never idle to the first that is worth nothing at any caution.
+    pub(super) fn of(predictor: &Predictor, outlooks: &[Outlook], node: f64, boot: usize, price: f64) -> Option<Self> {
+        let farthest = (3 * boot + 6).min(FARTHEST);
+        let last = HORIZONS.partition_point(|ahead| *ahead < farthest).min(HORIZONS.len() - 1);
+        let outlooks = outlooks.get(..=last)?;
+        let lowest = outlooks.iter().map(|it| it.quantiles[0] - 2.0 * it.size).fold(f64::INFINITY, f64::min).max(0.0);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
+        let first = (lowest / node).floor() as u32;
+        let excess = |nodes: u32| -> [f64; HORIZONS.len()] {
+            let capacity = f64::from(nodes) * node;
+            std::array::from_fn(|place| outlooks.get(place).map_or(0.0, |outlook| predictor.excess(place, outlook, capacity)))
         };
-        let net = price * here - 1.0 + gain;
-        if ahead == lead {
-            launch = net;
+        let (mut below, mut nodes) = (excess(first), Vec::new());
+        for number in first + 1..=first.saturating_add(MOST_AHEAD) {
+            let above = excess(number);
+            let waits = std::array::from_fn(|place| (below[place] - above[place]) / node);
+            let worth = Worth::of(&waits, HORIZONS[last], price, boot);
+            nodes.push(worth);
+            if worth.keep[CAUTIONS.len() - 1] <= 0.0 {
+                break;
+            }
+            below = above;
         }
-        keep = net;
-        gain = net.clamp(0.0, boot);
+        Some(Self { first, nodes })
     }
-    (keep, launch)
+}
+
+impl Worth {
+    /// Goes back from the last minute that matters. To have a node is worth what would wait without it, less the minute
+    /// that is paid; never less than nothing, since it can be given back, and never more than the boot of another one.
+    /// `waits` is what is expected to wait without it in a minute, at each of `HORIZONS`.
+    fn of(waits: &[f64; HORIZONS.len()], farthest: usize, price: f64, boot: usize) -> Self {
+        let lead = lead(boot);
+        let mut gain = [0.0_f64; CAUTIONS.len()];
+        let mut worth = Self { keep: gain, launch: gain };
+        for ahead in (1..=farthest).rev() {
+            let here = price * interpolated(ahead, |place| waits[place]);
+            for (at, caution) in CAUTIONS.iter().enumerate() {
+                let net = caution * here - 1.0 + gain[at];
+                worth.keep[at] = net;
+                gain[at] = net.clamp(0.0, boot as f64);
+            }
+            if ahead == lead {
+                worth.launch = worth.keep;
+            }
+        }
+        worth
+    }
 }
 
 /// Interpolates a value between the horizons that have a model.

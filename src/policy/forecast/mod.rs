@@ -36,7 +36,7 @@ pub use history::{DemandHistory, KEPT, Minute, Refused};
 pub use portfolio::{Cost, Following};
 pub use score::{Record, SCORED, Score};
 
-use candidates::{Scene, interpolated, lead};
+use candidates::{Prospect, Scene, interpolated, lead};
 use features::{FARTHEST, Past};
 use portfolio::Portfolio;
 use predictor::{LEVELS, Outlook, Predictor};
@@ -248,12 +248,14 @@ impl Forecaster {
             let yesterday = (span + lead(self.settings.boot)).checked_sub(1441).map(|at| f64::from(levels[at]));
             self.said.push_back(Said { quantiles, persistence: f64::from(levels[span - 1]), seasonal: yesterday });
         }
+        let ForecastSettings { node, boot, price_of_waiting: price } = self.settings;
+        let boot = boot.clamp(1, FARTHEST - 1);
         let scene = Scene {
             levels,
-            node: self.settings.node,
-            boot: self.settings.boot.clamp(1, FARTHEST - 1),
-            price: self.settings.price_of_waiting,
-            predictor: &self.predictor,
+            node,
+            boot,
+            price,
+            prospect: Prospect::of(&self.predictor, if knows { &self.outlooks } else { &[] }, node, boot, price),
             outlooks: if knows { &self.outlooks } else { &[] },
         };
         self.want = self.portfolio.decide(&scene, self.scorer.is_trusted());

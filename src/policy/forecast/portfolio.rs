@@ -8,8 +8,8 @@ use serde::Serialize;
 const LAYERS: usize = 64;
 /// What a way has cost counts half after two days.
 const HALF_LIFE_HOURS: f64 = 48.0;
-/// What the record of the whole counts in a layer, beside its own.
-const SHRINK: f64 = 0.15;
+/// What the record of the whole counts in a layer, beside its own: enough to decide where a layer has seen nothing.
+const SHRINK: f64 = 0.03;
 /// How a fleet is followed until there is a record: what a cluster-autoscaler with a little headroom does.
 const FIRST: Way = Way::Reactive { headroom: 0.1, window: 10 };
 

@@ -49,8 +49,10 @@ impl Record {
         let naive = naive.max(NEGLIGIBLE * self.demand);
         if naive > 0.0 {
             self.forecast.pinball / naive
+        } else if self.forecast.pinball > 0.0 {
+            f64::MAX
         } else {
-            f64::from(u8::from(self.forecast.pinball > 0.0)) * f64::INFINITY.min(f64::MAX)
+            1.0
         }
     }
 }

@@ -5,7 +5,7 @@
 //! the same demand, in nodes, and differ in nothing else: pods, types and zones are the matter of [`crate::sim::front`].
 //!
 //! What counts comes after a warm-up, and is one number: node-minutes paid, and node-minutes unmet at a price that is
-//! the operator's. [`clairvoyant`] gives the least it could have been.
+//! the operator's. [`clairvoyant()`] gives the least it could have been.
 
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "minutes and nodes are far below 2^52")]
 
