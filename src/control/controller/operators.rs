@@ -32,11 +32,13 @@ impl<W: World> Controller<W> {
                 self.turn("operator");
             }
             Command::Explain { question, done } => self.explain(question, done),
-            Command::Evaluate { done } if self.grant.is_none() => {
+            Command::Evaluate { done } if self.grant.is_none() && !self.loading => {
                 let _ = done.send(Err("this instance does not lead; ask the leader".into()));
             }
             Command::Evaluate { done } => {
+                self.evaluations.retain(|waiting| !waiting.is_closed());
                 self.evaluations.push(done);
+                // While the journal is read there is none; the one that follows is full, and answers.
                 self.turn("operator");
             }
         }

@@ -127,6 +127,25 @@ async fn pods_that_find_no_node_get_one_bought_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_asks_a_leader_that_still_reads_its_journal_is_answered() {
+    let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
+    world.with(|truth| truth.clients[0].mishaps.push(("load", Mishap::Throttled)));
+    while world.leader().is_none() {
+        pass(Duration::from_millis(1)).await;
+    }
+    let turns = |world: &Stage| {
+        let handle = world.0.handles[0].borrow().clone().expect("it lives");
+        handle.status.borrow().turns
+    };
+    assert_eq!(turns(&world), 0, "its journal is read already");
+    let handle = world.0.handles[0].borrow().clone().expect("it lives");
+    let (done, answer) = oneshot::channel();
+    handle.commands.send(Command::Evaluate { done }).await.expect("it listens");
+    assert!(answer.await.expect("an answer").is_ok());
+    assert!(turns(&world) > 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_fleet_shrinks_to_its_minimum_one_node_at_a_time_and_stays_in_both_zones() {
     let world = Stage::begin(idle());
     pass(MINUTE * 14).await;
