@@ -6,6 +6,8 @@ use serde::Serialize;
 
 /// The cautions that are tried, ascending.
 const CAUTIONS: [f64; 4] = [0.5, 1.0, 2.0, 4.0];
+/// The minutes for which reactive ways hold, ascending.
+const WINDOWS: [usize; 5] = [1, 5, 10, 20, 60];
 /// What is more than so many nodes above the lowest that may be needed is beyond any forecast.
 const MOST_AHEAD: u32 = 1000;
 
@@ -70,7 +72,8 @@ pub struct Want {
 
 /// What is known in the minute of a decision, common to all ways.
 pub(super) struct Scene<'a> {
-    pub levels: &'a [f32],
+    /// The highest demand within each of `WINDOWS`.
+    pub highest: [f32; WINDOWS.len()],
     /// Demand that one node serves.
     pub node: f64,
     /// Minutes from a launch to a ready node.
@@ -92,7 +95,7 @@ pub(super) fn lead(boot: usize) -> usize {
 pub(super) fn ways() -> Vec<Way> {
     let mut ways = Vec::new();
     for headroom in [0.0, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0, 2.0, 3.0] {
-        for window in [1, 5, 10, 20, 60] {
+        for window in WINDOWS {
             ways.push(Way::Reactive { headroom, window });
         }
     }
@@ -118,6 +121,11 @@ pub(super) fn ways() -> Vec<Way> {
     ways
 }
 
+/// Gives the highest of the latest levels within each of `WINDOWS`.
+pub(super) fn highest(levels: &[f32]) -> [f32; WINDOWS.len()] {
+    WINDOWS.map(|window| levels[levels.len().saturating_sub(window)..].iter().fold(0.0, |high, value| value.max(high)))
+}
+
 impl Scene<'_> {
     /// Says what a way wants in this minute.
     pub(super) fn want(&self, way: Way) -> Want {
@@ -135,10 +143,9 @@ impl Scene<'_> {
     }
 
     fn reactive(&self, headroom: f64, window: usize) -> Want {
-        let recent = &self.levels[self.levels.len().saturating_sub(window)..];
-        let highest = recent.iter().fold(0.0_f32, |high, value| high.max(*value));
+        let place = WINDOWS.partition_point(|it| *it < window).min(WINDOWS.len() - 1);
         let need = |demand: f32| self.nodes(f64::from(demand) * (1.0 + headroom));
-        Want { buy: need(self.levels[self.levels.len() - 1]), hold: need(highest) }
+        Want { buy: need(self.highest[0]), hold: need(self.highest[place]) }
     }
 
     fn quantiles(&self, buy: f64, hold: f64) -> Want {

@@ -36,7 +36,7 @@ pub use history::{DemandHistory, KEPT, Minute, Refused};
 pub use portfolio::{Cost, Following};
 pub use score::{Record, SCORED, Score};
 
-use candidates::{Prospect, Scene, interpolated, lead};
+use candidates::{Prospect, Scene, highest, interpolated, lead};
 use features::{FARTHEST, Past};
 use portfolio::Portfolio;
 use predictor::{LEVELS, Outlook, Predictor};
@@ -251,7 +251,7 @@ impl Forecaster {
         let ForecastSettings { node, boot, price_of_waiting: price } = self.settings;
         let boot = boot.clamp(1, FARTHEST - 1);
         let scene = Scene {
-            levels,
+            highest: highest(levels),
             node,
             boot,
             price,

@@ -37,7 +37,7 @@ fn quantiles_cover_what_they_promise_on_each_kind_of_demand() {
     for (name, demand) in [("daily", daily as fn(i64) -> f64), ("jobs", hourly_jobs), ("bursts", bursts)] {
         let mut forecaster = observed(demand, 0..1440);
         let (mut covered, mut minutes) = ([0.0; 2], 0.0);
-        for minute in 1440..4 * 1440 {
+        for minute in 1440..3 * 1440 {
             let expected = forecaster.expect(3).expect("it has learnt");
             let value = demand(expected.minute.0);
             minutes += 1.0;
@@ -152,7 +152,7 @@ fn a_dearer_wait_never_means_fewer_nodes_on_average() {
     for price_of_waiting in [5.0, 20.0, 200.0] {
         let mut forecaster = Forecaster::new(ForecastSettings { price_of_waiting, ..SETTINGS });
         let mut sum = 0;
-        for minute in 0..2 * 1440 {
+        for minute in 0..1440 {
             forecaster.observe(Minute(minute), bursts(minute)).expect("minutes run forward");
             sum += forecaster.advise(Minute(minute + 1)).want.expect("it speaks").hold;
         }
