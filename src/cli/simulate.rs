@@ -218,7 +218,7 @@ fn summary(found: &SideBySide) -> String {
     let threshold = ["threshold 70/30, one step", "threshold 70/30, proportional"].into_iter().filter_map(against);
     let threshold = threshold.min_by(|one, other| one.cost.total_cmp(&other.cost));
     let begin = format!(
-        "On these {:.0} days node-fleet would have cost ${:.2}, with {:.0} node-minutes of demand waiting ({:.2} %)",
+        "On these {:.0} days node-fleet's forecast would have cost ${:.2}, with {:.0} node-minutes of demand waiting ({:.2} %)",
         found.days,
         ours.dollars,
         ours.unmet_node_minutes,
@@ -273,7 +273,9 @@ fn remarks(price_of_waiting: f64, recording: &Recording, found: &SideBySide) -> 
     let Repairs { period_seconds: period, gaps, missing_minutes: missing } = recording.repairs;
     let gaps = (gaps > 0).then(|| format!("The recording has gaps, {gaps} of them with {missing} minutes: they are not counted."));
     let period = (period > 60).then(|| format!("It has a value every {period} seconds: each stands until the next."));
-    let lines = [Some(cost), coverage, gaps, period];
+    let free =
+        "The forecast is followed every minute; the daemon evaluates less often, rests after growth and gives back only what is idle.";
+    let lines = [Some(cost), Some(free.to_owned()), coverage, gaps, period];
     lines.into_iter().flatten().fold("\n".to_owned(), |text, line| text + &line + "\n")
 }
 
@@ -339,11 +341,13 @@ mod tests {
         let found = side_by_side(&recording, &conditions, &mut Silent);
         let table = table(&found);
         assert_eq!(table.lines().count(), 1 + found.outcomes.len());
-        for name in ["node-fleet ", "static peak", "Karpenter-like", "AWS-predictive-like", "best in hindsight", "clairvoyant optimum"] {
+        for name in
+            ["node-fleet's forecast ", "static peak", "Karpenter-like", "AWS-predictive-like", "best in hindsight", "clairvoyant optimum"]
+        {
             assert!(table.contains(name), "{name}\n{table}");
         }
         let sentence = summary(&found);
-        assert!(sentence.starts_with("On these 1 days node-fleet would have cost $"), "{sentence}");
+        assert!(sentence.starts_with("On these 1 days node-fleet's forecast would have cost $"), "{sentence}");
         assert!(sentence.contains("than a 70/30 threshold") && sentence.ends_with('.'), "{sentence}");
     }
 }

@@ -5,19 +5,23 @@
 
 use super::settings::Settings;
 use super::status::ForecastStatus;
-use crate::model::operation::{LaunchState, Operation};
 use crate::model::prospect::{Prospect, Wanted};
-use crate::model::{Missing, OperationId, RuleName};
+use crate::model::{Memory, Missing, PoolName, RuleName};
 use crate::policy::ForecastRule;
 use crate::policy::forecast::{Advice, ForecastSettings, Forecaster, KEPT, Minute, Standing};
 use crate::ports::{Clock, Metrics, World};
+use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// The past that one turn reads: as many minutes as Prometheus gives at once.
+/// The past that is read at once: as many minutes as Prometheus gives.
 const SLICE: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// What takes Prometheus too long is read in smaller slices, down to this.
+const SMALLEST_SLICE: SignedDuration = SignedDuration::from_hours(1);
+/// So many slices one turn reads, as long as they hold nothing.
+const SLICES_IN_A_TURN: usize = 6;
 /// After so many minutes that are taken in, others have their turn.
 const AT_A_TIME: usize = 64;
 /// So many launches must have shown how long a boot takes.
@@ -32,28 +36,30 @@ pub struct Forecasts {
 #[derive(Debug)]
 struct Followed {
     query: String,
+    per_node: f64,
     forecaster: Forecaster,
     /// Up to here the past is read.
     read: Option<Timestamp>,
+    slice: SignedDuration,
     caught_up: bool,
     /// Why the latest reading failed.
     trouble: Option<Missing>,
 }
 
 impl Forecasts {
-    /// Takes the rules as they are now. A rule with another query begins anew.
-    pub fn follow(&mut self, settings: &Settings, operations: &BTreeMap<OperationId, Operation>) {
+    /// Takes the rules as they are now. A rule with another query, or another size of nodes, begins anew.
+    pub fn follow(&mut self, settings: &Settings, memory: &Memory) {
         let predictive = &settings.policy.predictive;
         let rules: &[ForecastRule] = if predictive.is_off() { &[] } else { &settings.policy.forecasts };
-        self.followed.retain(|name, followed| rules.iter().any(|rule| rule.name == *name && rule.query == followed.query));
-        // A node that is asked for one evaluation too late is there one evaluation later.
-        let lead = boot_time(operations).unwrap_or(predictive.boot) + settings.policy.interval;
-        let boot = usize::try_from(lead.as_secs().div_ceil(60)).unwrap_or(usize::MAX).max(1);
+        self.followed.retain(|name, followed| rules.iter().any(|rule| rule.name == *name && followed.is_of(rule)));
         for rule in rules {
+            // A node that is asked for one evaluation too late is there one evaluation later.
+            let lead = boot_time(memory, &rule.pool).unwrap_or(predictive.boot) + settings.policy.interval;
+            let boot = usize::try_from(lead.as_secs().div_ceil(60)).unwrap_or(usize::MAX).max(1);
             let wanted = ForecastSettings { node: rule.per_node, boot, price_of_waiting: predictive.price_of_waiting };
             match self.followed.get_mut(&rule.name) {
                 Some(followed) => followed.forecaster.set(wanted),
-                None => drop(self.followed.insert(rule.name.clone(), Followed::new(&rule.query, wanted))),
+                None => drop(self.followed.insert(rule.name.clone(), Followed::new(rule, wanted))),
             }
         }
     }
@@ -61,9 +67,7 @@ impl Forecasts {
     /// Reads what has come since the latest reading, or the next slice of the past.
     pub async fn read<W: World>(&mut self, world: &W) {
         let now = world.clock().now();
-        for (rule, followed) in &mut self.followed {
-            followed.read_on(world, rule, now).await;
-        }
+        join_all(self.followed.iter_mut().map(|(rule, followed)| followed.read_on(world, rule, now))).await;
     }
 
     /// Lists why readings failed.
@@ -87,32 +91,72 @@ impl Forecasts {
 }
 
 impl Followed {
-    fn new(query: &str, settings: ForecastSettings) -> Self {
-        Self { query: query.to_owned(), forecaster: Forecaster::new(settings), read: None, caught_up: false, trouble: None }
+    fn new(rule: &ForecastRule, settings: ForecastSettings) -> Self {
+        Self {
+            query: rule.query.clone(),
+            per_node: rule.per_node,
+            forecaster: Forecaster::new(settings),
+            read: None,
+            slice: SLICE,
+            caught_up: false,
+            trouble: None,
+        }
     }
 
+    fn is_of(&self, rule: &ForecastRule) -> bool {
+        rule.query == self.query && rule.per_node.total_cmp(&self.per_node).is_eq()
+    }
+
+    /// Reads on: several slices where they hold nothing, as those before the demand's beginning do.
     async fn read_on<W: World>(&mut self, world: &W, rule: &RuleName, now: Timestamp) {
+        for _ in 0..SLICES_IN_A_TURN {
+            match self.read_slice(world, rule, now).await {
+                Some(0) => {}
+                Some(_) | None => return,
+            }
+        }
+    }
+
+    /// Reads the next slice, and counts what it held; `None` where nothing is left to read, or it could not be read.
+    async fn read_slice<W: World>(&mut self, world: &W, rule: &RuleName, now: Timestamp) -> Option<usize> {
         let latest = whole_minute(now);
         let kept = SignedDuration::from_mins(i64::try_from(KEPT).unwrap_or(i64::MAX));
-        let from = self.read.unwrap_or_else(|| whole_minute(now.saturating_sub(kept).unwrap_or(Timestamp::MIN)));
-        let to = latest.min(from.saturating_add(SLICE).unwrap_or(latest));
+        let oldest = whole_minute(now.saturating_sub(kept).unwrap_or(Timestamp::MIN));
+        // A clock that has been set back must not make it wait until the future has come.
+        let from = self.read.unwrap_or(oldest).min(latest);
+        let to = latest.min(from.saturating_add(self.slice).unwrap_or(latest));
         let first = from.saturating_add(SignedDuration::from_mins(1)).unwrap_or(latest);
         if first > to {
-            return;
+            return None;
         }
         match world.metrics().history(&self.query, first, to).await {
             Ok(values) => {
                 self.trouble = None;
+                self.slice = (self.slice * 2).min(SLICE);
                 self.take_in(rule, &values).await;
-                self.read = Some(to);
+                // In the latest minutes a sample may still come in late.
+                let end = if to == latest { values.last().map(|(at, _)| *at) } else { Some(to) };
+                self.read = end.or(self.read);
                 if to == latest && !std::mem::replace(&mut self.caught_up, true) {
-                    info!(rule = rule.as_str(), minutes = self.forecaster.history().span(), "the demand's history is read");
+                    self.tell(rule);
                 }
+                (to < latest).then_some(values.len())
             }
             Err(missing) => {
-                warn!(rule = rule.as_str(), %missing, "the demand's history cannot be read");
+                warn!(rule = rule.as_str(), %missing, slice = ?self.slice, "the demand's history cannot be read");
+                self.slice = (self.slice / 2).max(SMALLEST_SLICE);
                 self.trouble = Some(missing);
+                None
             }
+        }
+    }
+
+    fn tell(&self, rule: &RuleName) {
+        let minutes = self.forecaster.history().span();
+        if minutes == 0 {
+            warn!(rule = rule.as_str(), query = self.query, "the query of the demand gives no value for the last 28 days");
+        } else {
+            info!(rule = rule.as_str(), minutes, "the demand's history is read");
         }
     }
 
@@ -138,13 +182,16 @@ impl Followed {
 
     fn prospect(&self, now: Timestamp) -> Prospect {
         let advice = self.advice(now);
-        let wanted = self.wanted(&advice);
+        let unknown = match advice.standing {
+            Standing::Blind { .. } | Standing::Learning { ready_at: None } => true,
+            Standing::Trusted | Standing::Demoted | Standing::Learning { ready_at: Some(_) } => false,
+        };
         let evidence = match (&self.trouble, self.caught_up) {
-            (Some(missing), _) => format!("the history cannot be read: {missing}"),
-            (None, false) => "the history is being read".to_owned(),
+            (Some(missing), _) => format!("the demand cannot be read: {missing}; {advice}"),
+            (None, false) => "the demand's history is being read".to_owned(),
             (None, true) => advice.to_string(),
         };
-        Prospect { wanted, evidence }
+        Prospect { wanted: self.wanted(&advice), blind: unknown || !self.caught_up, evidence }
     }
 
     /// Gives what the forecast wants where it may: it knows the whole past, and has earned its place.
@@ -157,7 +204,7 @@ impl Followed {
         advice.want.filter(|_| may).map(|want| Wanted { buy: want.buy, hold: want.hold })
     }
 
-    fn shown(&self, pool: crate::model::PoolName, now: Timestamp) -> ForecastStatus {
+    fn shown(&self, pool: PoolName, now: Timestamp) -> ForecastStatus {
         let advice = self.advice(now);
         let latest = self.forecaster.history().latest();
         ForecastStatus {
@@ -179,19 +226,31 @@ fn whole_minute(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second().div_euclid(60) * 60).unwrap_or(at)
 }
 
-/// Learns from the journal how long nine in ten launches took to join; `None` while too few did.
-fn boot_time(operations: &BTreeMap<OperationId, Operation>) -> Option<Duration> {
-    let mut took: Vec<SignedDuration> = operations
-        .values()
-        .filter_map(|operation| match operation {
-            Operation::Launch(launch) => match launch.state {
-                LaunchState::Done { .. } => Some(launch.updated.duration_since(launch.created)),
-                LaunchState::Journalled | LaunchState::Joining { .. } | LaunchState::Failed { .. } => None,
-            },
-            Operation::Retire(_) => None,
-        })
-        .collect();
+/// Learns from the launches of a pool within which time nine in ten joined; `None` while there were too few.
+fn boot_time(memory: &Memory, pool: &PoolName) -> Option<Duration> {
+    let mut took = memory.pools.get(pool)?.boots.clone();
     took.sort_unstable();
     let place = (took.len() * 9).div_ceil(10).saturating_sub(1);
-    took.get(place).filter(|_| took.len() >= BOOTS_NEEDED).and_then(|took| Duration::try_from(*took).ok())
+    took.get(place).filter(|_| took.len() >= BOOTS_NEEDED).map(|seconds| Duration::from_secs(u64::from(*seconds)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_boot_time_is_that_within_which_nine_in_ten_joined() {
+        let mut memory = Memory::default();
+        let pool = PoolName::from("workers");
+        for (boots, expected) in [
+            (vec![], None),
+            (vec![60, 60], None),
+            (vec![60, 300, 90], Some(300)),
+            (vec![50, 40, 30, 20, 10, 60, 70, 80, 90, 900], Some(90)),
+        ] {
+            memory.pools.entry(pool.clone()).or_default().boots.clone_from(&boots);
+            assert_eq!(boot_time(&memory, &pool), expected.map(Duration::from_secs), "{boots:?}");
+        }
+        assert_eq!(boot_time(&memory, &"other".into()), None);
+    }
 }

@@ -84,6 +84,8 @@ pub struct PoolMemory {
     pub regrets: u32,
     /// Rules above their threshold.
     pub above: BTreeMap<RuleName, Streak>,
+    /// Seconds from the order to the last Ready node, of the latest launches all of whose instances joined.
+    pub boots: Vec<u32>,
     /// The pool is idle by every measure.
     pub idle: Option<Streak>,
     /// The pool is not idle, and quiet enough to be made smaller if its pods fit.

@@ -16,6 +16,8 @@ pub struct Wanted {
 pub struct Prospect {
     /// What it wants; `None` while it has no say.
     pub wanted: Option<Wanted>,
+    /// It has no say because the demand is not known, and what it would hold may not go.
+    pub blind: bool,
     /// What it sees, in words.
     pub evidence: String,
 }

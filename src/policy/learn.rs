@@ -13,6 +13,8 @@ use std::time::Duration;
 const INCIDENT_SHOWN: SignedDuration = SignedDuration::from_hours(1);
 /// So long a node that was to be replaced and could not go stays where it is.
 pub const GIVEN_UP: SignedDuration = SignedDuration::from_hours(24);
+/// So many launches of a pool tell how long a boot takes.
+const BOOTS_KEPT: usize = 20;
 /// A launch that was begun so soon after the pool's last growth is that growth.
 const SAME_TURN: SignedDuration = SignedDuration::from_secs(60);
 
@@ -54,6 +56,12 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
                 memory.offers.remove(&offer);
                 memory.never_joined.remove(&offer);
                 memory.markets.remove(&launch.request.market);
+            }
+            if !joined.is_empty() && never_joined.is_empty() && left.is_empty() {
+                let took = launch.updated.duration_since(launch.created).as_secs();
+                let boots = &mut memory.pools.entry(launch.order.pool.clone()).or_default().boots;
+                boots.extend(u32::try_from(took));
+                boots.drain(..boots.len().saturating_sub(BOOTS_KEPT));
             }
             // The types of instances that never joined are not kept apart: all types of the order are suspect.
             if joined.is_empty() {

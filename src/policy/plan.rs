@@ -165,7 +165,7 @@ impl<'a> Turn<'a> {
             let serving = count(self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).count());
             let strength = Strength { total: self.fleet.staying(&pool.name), serving };
             verdicts.extend(rules::metrics(self.settings, pool, self.snapshot, strength, kept, self.now));
-            verdicts.extend(rules::forecasts(self.settings, pool, self.snapshot, strength.total));
+            verdicts.extend(rules::forecasts(self.settings, pool, self.snapshot, strength.total, self.now));
             keep_idle(self.settings, &load, kept, self.now);
             (pool.name.clone(), (load, verdicts))
         };

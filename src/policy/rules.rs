@@ -4,6 +4,7 @@ use super::fleet::{Fleet, Member, count};
 use super::settings::{MetricGoal, MetricRule, PoolSettings, PredictiveMode, Settings};
 use crate::model::memory::{PoolMemory, Streak};
 use crate::model::plan::Hold;
+use crate::model::prospect::Wanted;
 use crate::model::reading::Utilisation;
 use crate::model::snapshot::{Observed, UtilisationReport};
 use crate::model::{Missing, Prospect, Reading, RuleName, Snapshot};
@@ -282,15 +283,25 @@ fn metric(
 }
 
 /// Judges the `[[forecast]]` rules of a pool of which `total` nodes stay, booting ones included.
-pub fn forecasts(settings: &Settings, pool: &PoolSettings, snapshot: &Snapshot, total: u32) -> Vec<Verdict> {
+pub fn forecasts(settings: &Settings, pool: &PoolSettings, snapshot: &Snapshot, total: u32, now: Timestamp) -> Vec<Verdict> {
     let rules = settings.forecasts.iter().filter(|rule| rule.pool == pool.name && !settings.predictive.is_off());
-    rules.map(|rule| foreseen(settings.predictive.mode, &rule.name, snapshot.prospects.get(&rule.name), total)).collect()
+    let max = pool.bounds(now).max;
+    rules.map(|rule| foreseen(settings.predictive.mode, &rule.name, snapshot.prospects.get(&rule.name), total, max)).collect()
 }
 
-fn foreseen(mode: PredictiveMode, rule: &RuleName, prospect: Option<&Prospect>, total: u32) -> Verdict {
+fn foreseen(mode: PredictiveMode, rule: &RuleName, prospect: Option<&Prospect>, total: u32, max: u32) -> Verdict {
     let rule = rule.clone();
-    let Some(prospect) = prospect else { return silent(rule, "nothing is known of the demand yet", None) };
-    let Some(wanted) = prospect.wanted else { return silent(rule, &prospect.evidence, None) };
+    // Missing is never zero: what the forecast would hold is not known.
+    let blind = |why: &str| (mode == PredictiveMode::On).then(|| Hold::BadData { why: why.to_owned() });
+    let Some(prospect) = prospect else {
+        let why = "the demand is not read yet";
+        return silent(rule, why, blind(why));
+    };
+    let Some(wanted) = prospect.wanted else {
+        return silent(rule, &prospect.evidence, if prospect.blind { blind(&prospect.evidence) } else { None });
+    };
+    // Above the maximum in force nothing is held.
+    let wanted = Wanted { hold: wanted.hold.min(max), ..wanted };
     let evidence = prospect.evidence.clone();
     match mode {
         PredictiveMode::On => Verdict {
@@ -302,7 +313,8 @@ fn foreseen(mode: PredictiveMode, rule: &RuleName, prospect: Option<&Prospect>, 
             keeps: wanted.hold,
         },
         PredictiveMode::Shadow | PredictiveMode::Off => {
-            let hold = Some(Hold::Shadowed { buy: wanted.buy, hold_nodes: wanted.hold });
+            let acts = wanted.buy > total || (wanted.hold > 0 && total <= wanted.hold);
+            let hold = acts.then_some(Hold::Shadowed { buy: wanted.buy, hold_nodes: wanted.hold });
             Verdict { rule, evidence, demand: None, hold, vetoes_removal: false, keeps: 0 }
         }
     }

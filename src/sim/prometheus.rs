@@ -97,6 +97,10 @@ impl Prometheus {
 
     /// Takes the cores that all workloads want in this minute.
     pub fn sample_demand(&mut self, now: Timestamp, cores: f64) {
+        let minute = |at: Timestamp| at.as_second().div_euclid(60);
+        if self.demand.back().is_some_and(|(at, _)| minute(*at) == minute(now)) {
+            self.demand.pop_back();
+        }
         if self.demand.len() == DEMAND_KEPT {
             self.demand.pop_front();
         }

@@ -114,6 +114,8 @@ impl<W: World> Controller<W> {
             Ok(settings) => {
                 info!("the new configuration is in force");
                 self.context.settings = Arc::new(settings);
+                // They may be of other rules.
+                self.prospects.clear();
                 self.shown.reload_error = None;
                 self.turn("operator");
             }

@@ -43,7 +43,7 @@ impl<W: World> Controller<W> {
         }
         let forecasts = (!urgent).then(|| {
             let mut forecasts = self.forecasts.take().unwrap_or_default();
-            forecasts.follow(&settings, &self.operations);
+            forecasts.follow(&settings, &self.memory);
             forecasts
         });
         let heard = self.heard;

@@ -35,8 +35,8 @@ pub enum Refused {
         /// The latest minute that has a value.
         latest: Minute,
     },
-    /// Demand is a finite number that is not negative.
-    #[error("demand is a number from 0 up, not {value}")]
+    /// Demand is a finite number that is not negative, and that a million nodes can serve: more is of another unit.
+    #[error("demand is a number from 0 up to that of a million nodes, not {value}")]
     Absurd {
         /// The value that was given.
         value: f64,
@@ -65,7 +65,7 @@ impl DemandHistory {
     /// # Errors
     /// When the minute is not after the latest one, or the value is no demand.
     pub fn observe(&mut self, minute: Minute, value: f64) -> Result<(), Refused> {
-        if !value.is_finite() || value < 0.0 {
+        if !(0.0..=f64::from(f32::MAX)).contains(&value) {
             return Err(Refused::Absurd { value });
         }
         let missing = match self.latest() {

@@ -38,6 +38,7 @@ pub use score::{Record, SCORED, Score};
 
 use candidates::{Prospect, Scene, highest, interpolated, lead};
 use features::{FARTHEST, Past};
+use jiff::Timestamp;
 use portfolio::Portfolio;
 use predictor::{LEVELS, Outlook, Predictor};
 use score::{Said, Scorer};
@@ -46,6 +47,8 @@ use std::collections::VecDeque;
 
 /// Forecasts of a history shorter than this, in minutes, are not used.
 const LEARNS_FOR: usize = 360;
+/// Demand for more nodes is of another unit than the node's.
+const MOST_NODES: f64 = 1e6;
 /// Without a value for longer than this, in minutes, nothing is said.
 const BLIND_AFTER: i64 = 10;
 /// The model is fitted anew once in so many minutes: that costs less than a millisecond.
@@ -120,12 +123,12 @@ impl std::fmt::Display for Advice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.standing {
             Standing::Trusted => {}
-            Standing::Learning { ready_at: Some(minute) } => write!(f, "learning until minute {}; ", minute.0)?,
+            Standing::Learning { ready_at: Some(minute) } => write!(f, "learning until {}; ", time(minute))?,
             Standing::Learning { ready_at: None } => return write!(f, "no demand is known"),
             Standing::Demoted => {
                 write!(f, "the forecast loses {:.2} times what a naive one does and stands back; ", self.record.relative_loss())?;
             }
-            Standing::Blind { latest } => return write!(f, "no demand is known since minute {}", latest.0),
+            Standing::Blind { latest } => return write!(f, "no demand is known since {}", time(latest)),
         }
         if let Some(expected) = self.expected {
             write!(f, "expects {:.1}, at most {:.1} (95 %); ", expected.centre, expected.quantile_95)?;
@@ -138,6 +141,11 @@ impl std::fmt::Display for Advice {
         }
         Ok(())
     }
+}
+
+/// Gives the beginning of a minute, for people.
+fn time(minute: Minute) -> Timestamp {
+    Timestamp::from_second(minute.0.saturating_mul(60)).unwrap_or(Timestamp::MAX)
 }
 
 /// Follows one demand.
@@ -202,6 +210,9 @@ impl Forecaster {
     /// # Errors
     /// When the minute is not after the latest one, or the value is no demand; then nothing is changed.
     pub fn observe(&mut self, minute: Minute, value: f64) -> Result<(), Refused> {
+        if value > MOST_NODES * self.settings.node {
+            return Err(Refused::Absurd { value });
+        }
         let before = self.history.latest();
         self.history.observe(minute, value)?;
         // As it is kept, so that whoever observes the history again computes with the same numbers.
@@ -292,8 +303,9 @@ impl Forecaster {
         match self.history.latest() {
             None => Standing::Learning { ready_at: None },
             Some(latest) if now.0 - latest.0 > BLIND_AFTER => Standing::Blind { latest },
-            Some(latest) if self.history.span() < LEARNS_FOR => {
-                Standing::Learning { ready_at: Some(latest.plus((LEARNS_FOR - self.history.span()) as i64)) }
+            Some(latest) if self.history.span() < LEARNS_FOR || self.scorer.is_new() => {
+                let missing = LEARNS_FOR.saturating_sub(self.history.span()) as i64;
+                Standing::Learning { ready_at: Some(latest.plus(missing + self.scorer.missing())) }
             }
             Some(_) if self.scorer.is_trusted() => Standing::Trusted,
             Some(_) => Standing::Demoted,

@@ -139,6 +139,17 @@ impl Scorer {
         Record { forecast, persistence, seasonal: is_known.then_some(seasonal), demand: self.demand.0, minutes: self.minutes }
     }
 
+    /// Tells whether too little was scored to judge by.
+    pub(super) fn is_new(&self) -> bool {
+        forecast_is_new(self.minutes)
+    }
+
+    /// Counts the minutes that are still to be scored before it can be judged.
+    #[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
+    pub(super) fn missing(&self) -> i64 {
+        (ENOUGH - self.minutes as f64).max(0.0) as i64
+    }
+
     /// Tells whether the forecast has earned its place.
     pub(super) fn is_trusted(&self) -> bool {
         self.trusted

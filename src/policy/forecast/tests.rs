@@ -76,13 +76,13 @@ fn it_says_when_it_will_be_ready_and_when_it_is_blind() {
         forecaster.observe(Minute(minute), 3.5).expect("minutes run forward");
     }
     let early = forecaster.advise(Minute(100));
-    assert_eq!(early.standing, Standing::Learning { ready_at: Some(Minute(359)) });
+    assert_eq!(early.standing, Standing::Learning { ready_at: Some(Minute(359 + 240)) });
     // Reactive, until it has learnt: enough for what there is.
     assert!(early.want.is_some_and(|want| (4..=5).contains(&want.buy)), "{early}");
     assert!(early.following.iter().all(|following| !following.way.is_predictive()));
     let blind = forecaster.advise(Minute(111));
     assert_eq!((blind.want, blind.standing), (None, Standing::Blind { latest: Minute(99) }));
-    assert_eq!(blind.to_string(), "no demand is known since minute 99");
+    assert_eq!(blind.to_string(), "no demand is known since 1970-01-01T01:39:00Z");
 }
 
 #[test]

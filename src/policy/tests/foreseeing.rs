@@ -11,7 +11,7 @@ fn scene(nodes: usize, mode: PredictiveMode, wanted: impl Into<Option<Wanted>>) 
     scene.settings.scale_down.share_at_once = 1.0;
     scene.settings.predictive.mode = mode;
     scene.settings.forecasts = vec![ForecastRule { name: "requests".into(), pool: "workers".into(), query: "q".into(), per_node: 1.0 }];
-    scene.snapshot.prospects.insert("requests".into(), Prospect { wanted: wanted.into(), evidence: "a rise".into() });
+    scene.snapshot.prospects.insert("requests".into(), Prospect { wanted: wanted.into(), blind: false, evidence: "a rise".into() });
     scene
 }
 
@@ -62,6 +62,29 @@ fn a_forecast_is_bound_by_the_maximum_and_by_the_cooldown() {
     soon.memory.pools.entry("workers".into()).or_default().last_up = Some(after(0));
     let plan = soon.turn(after(2));
     assert_eq!((launched(&plan), held(&plan, "requests")), (0, Some(Hold::CoolingDown { until: after(5) })));
+}
+
+#[test]
+fn above_a_maximum_that_falls_nothing_is_held() {
+    let mut scene = scene(8, PredictiveMode::On, wanted(8, 8));
+    scene.settings.pools[0].max = 5;
+    assert_eq!(retirements(&scene.turns(0, 10)).len(), 3);
+}
+
+#[test]
+fn a_demand_that_is_not_known_keeps_every_node_unless_it_is_only_watched() {
+    for (mode, gone) in [(PredictiveMode::On, 0), (PredictiveMode::Shadow, 6), (PredictiveMode::Off, 6)] {
+        for read in [false, true] {
+            let mut scene = scene(8, mode, None);
+            match scene.snapshot.prospects.get_mut("requests").filter(|_| read) {
+                Some(prospect) => prospect.blind = true,
+                None => scene.snapshot.prospects.clear(),
+            }
+            let plan = scene.turns(0, 10);
+            assert_eq!(retirements(&plan).len(), gone, "{mode:?}, read: {read}");
+            assert_eq!(matches!(held(&plan, "requests"), Some(Hold::BadData { .. })), gone == 0, "{mode:?}, read: {read}");
+        }
+    }
 }
 
 #[test]

@@ -54,13 +54,24 @@ impl Truth {
             return;
         }
         // A price that falls lets the fleet have what a ceiling has kept from it; and a forecast expects more than nothing.
-        if !changed && !self.is_forecast(pool) && self.oracle.promises.policy.price_ceiling.is_none() {
+        if !changed && !self.is_foreseen(&request.token) && self.oracle.promises.policy.price_ceiling.is_none() {
             let since = self.now.saturating_sub(at);
             self.violated(10, format!("nothing happens and, {since:?} after it had settled, the fleet buys: {}", request.token));
         }
     }
 
-    /// Tells whether the pool follows a forecast: it buys for what once was at this hour, and holds what its rule asks for.
+    /// Tells whether a forecast buys: it does so for what once was at this hour.
+    fn is_foreseen(&self, operation: &OperationId) -> bool {
+        let forecasts = &self.oracle.promises.policy.forecasts;
+        match self.table.journal.get(operation).map(|entry| &entry.operation) {
+            Some(Operation::Launch(launch)) => {
+                matches!(&launch.order.reason, LaunchReason::Rule { rule, .. } if forecasts.iter().any(|it| it.name == *rule))
+            }
+            Some(Operation::Retire(_)) | None => false,
+        }
+    }
+
+    /// Tells whether the pool follows a forecast: it holds what its rule asks for.
     fn is_forecast(&self, pool: &PoolName) -> bool {
         self.oracle.promises.policy.forecasts.iter().any(|rule| rule.pool == *pool)
     }

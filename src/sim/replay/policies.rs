@@ -284,7 +284,10 @@ impl Policy for OursReactive {
     }
 }
 
-/// This daemon's forecast with its portfolio, [`crate::policy::forecast`].
+/// This daemon's forecast with its portfolio, [`crate::policy::forecast`], followed every minute.
+///
+/// The daemon asks it with each evaluation, rests after growth, and gives back only what is clearly idle or empty: it
+/// launches later and holds longer. While the forecast has no say, the portfolio's reactive ways are followed here.
 #[derive(Debug)]
 pub struct Ours {
     forecaster: Box<Forecaster>,

@@ -32,7 +32,7 @@ pub struct Conditions {
 /// Who follows the demand.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Contestant {
-    /// This daemon with its forecast.
+    /// This daemon's forecast, free to act every minute.
     Ours,
     /// This daemon without it.
     OursReactive,
@@ -78,7 +78,7 @@ impl Contestant {
             if headroom > 0.0 { format!("{name} + {:.0} %", headroom * 100.0) } else { name.to_owned() }
         };
         match self {
-            Self::Ours => "node-fleet".into(),
+            Self::Ours => "node-fleet's forecast".into(),
             Self::OursReactive => "node-fleet, reactive only".into(),
             Self::StaticPeak => "static peak".into(),
             Self::ThresholdStep => "threshold 70/30, one step".into(),
