@@ -110,11 +110,11 @@ impl PriceList {
         types.sort_by_key(|name| known.contains_key(*name));
         let reading = async {
             let answers: Vec<BoxFuture<'_, _>> =
-                types.iter().map(|name| self.price(name.clone(), deadline).map(move |answer| (name, answer)).boxed()).collect();
+                types.into_iter().map(|name| self.price(name.clone(), deadline).map(move |answer| (name, answer)).boxed()).collect();
             let mut answers = futures::stream::iter(answers).buffer_unordered(AT_ONCE);
             while let Some((name, answer)) = answers.next().await {
                 match answer {
-                    Ok(Some(price)) => drop(found.insert(InstanceType::clone(name), price)),
+                    Ok(Some(price)) => drop(found.insert(name.clone(), price)),
                     Ok(None) => warn!(instance_type = name.as_str(), region = self.region, "the price list has no price"),
                     Err(failure) => {
                         // What is refused or does not answer once is not asked for the other types as well.

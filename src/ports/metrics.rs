@@ -5,7 +5,7 @@ use crate::model::{Missing, Reading, RuleName};
 use jiff::Timestamp;
 use std::future::Future;
 
-/// Prometheus. Whatever goes wrong is a [`Missing`](crate::model::Missing), with its reason.
+/// Prometheus. Whatever goes wrong is a [`Missing`], with its reason.
 pub trait Metrics: Send + Sync {
     /// Reads how busy the nodes are. Values older than the age gate, from the future or
     /// outside 0 to 1 come back as missing.
