@@ -106,6 +106,7 @@ impl Kubernetes {
         self.watches.spawn(watch::keep::<wire::PersistentVolume>(client(), hub(), deadline));
         self.watches.spawn(watch::keep::<wire::PersistentVolumeClaim>(client(), hub(), deadline));
         self.watches.spawn(watch::keep::<wire::StorageClass>(client(), hub(), deadline));
+        self.watches.spawn(watch::keep::<wire::CsiNode>(client(), hub(), deadline));
     }
 }
 

@@ -47,7 +47,7 @@ pub struct Incident {
 /// What nodes of a type were seen to have for pods.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Allocatable {
-    /// What the newest of them has, without extended resources.
+    /// What the newest of them has; of extended resources, the most volumes that it attaches alone.
     pub has: Resources,
     /// When one was last seen.
     pub seen: Timestamp,

@@ -35,6 +35,10 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// Begins the name of a resource that counts the volumes of one CSI driver on a node. What a node can attach
+/// is limited only where it says so.
+pub const ATTACHABLE_VOLUMES: &str = "attachable-volumes-csi-";
+
 /// A bundle of resources: what a pod requests, or what a node can still hold.
 ///
 /// Sums saturate: an amount beyond `u64` fits nowhere, which is the safe side.
@@ -66,7 +70,7 @@ impl Resources {
             && within(self.memory.0, room.memory.0)
             && within(self.ephemeral_storage.0, room.ephemeral_storage.0)
             && within(self.pods, room.pods)
-            && self.extended.iter().all(|(name, asked)| within(*asked, room.extended.get(name).copied().unwrap_or(0)))
+            && self.extended.iter().all(|(name, asked)| within(*asked, room.of(name)))
     }
 
     /// Tells how many such requests fit into `room`; `u64::MAX` when nothing is asked for.
@@ -77,7 +81,7 @@ impl Resources {
             .min(times(self.memory.0, room.memory.0))
             .min(times(self.ephemeral_storage.0, room.ephemeral_storage.0))
             .min(times(self.pods, room.pods));
-        let extended = self.extended.iter().map(|(name, asked)| times(*asked, room.extended.get(name).copied().unwrap_or(0)));
+        let extended = self.extended.iter().map(|(name, asked)| times(*asked, room.of(name)));
         extended.fold(plain, u64::min)
     }
 
@@ -103,7 +107,7 @@ impl Resources {
             ("ephemeral-storage", self.ephemeral_storage.0, room.ephemeral_storage.0),
             ("pods", self.pods, room.pods),
         ];
-        let extended = self.extended.iter().map(|(name, asked)| (name.as_str(), *asked, room.extended.get(name).copied().unwrap_or(0)));
+        let extended = self.extended.iter().map(|(name, asked)| (name.as_str(), *asked, room.of(name)));
         plain
             .into_iter()
             .chain(extended)
@@ -135,6 +139,24 @@ impl Resources {
                 *rest = rest.saturating_sub(*amount);
             }
         }
+    }
+
+    /// Gives back what [`Self::subtract`] took. What was not counted is not counted afterwards, either.
+    pub fn give_back(&mut self, other: &Self) {
+        let known = |name: &String| self.extended.contains_key(name);
+        let extended = other.extended.iter().filter(|(name, _)| known(name)).map(|(name, amount)| (name.clone(), *amount)).collect();
+        self.add(&Self { extended, ..other.clone() });
+    }
+
+    /// Gives how many volumes of each CSI driver it speaks of.
+    #[must_use]
+    pub fn attachments(&self) -> BTreeMap<String, u64> {
+        self.extended.iter().filter(|(name, _)| name.starts_with(ATTACHABLE_VOLUMES)).map(|(name, most)| (name.clone(), *most)).collect()
+    }
+
+    fn of(&self, name: &str) -> u64 {
+        let without = if name.starts_with(ATTACHABLE_VOLUMES) { u64::MAX } else { 0 };
+        self.extended.get(name).copied().unwrap_or(without)
     }
 
     /// Takes the larger of the two in each dimension, as init containers ask.
@@ -181,6 +203,24 @@ mod tests {
         assert_eq!(Resources::default().times_in(&room), u64::MAX);
         let gpu = Resources { extended: [("nvidia.com/gpu".to_owned(), 1)].into(), ..resources(1, 1) };
         assert_eq!(gpu.times_in(&room), 0);
+    }
+
+    #[test]
+    fn volumes_are_limited_only_where_a_node_says_so() {
+        let of = |amount: u64| [(format!("{ATTACHABLE_VOLUMES}ebs"), amount)].into();
+        let asked = Resources { extended: of(2), ..resources(1, 1) };
+        let mut unlimited = Resources { pods: 110, ..resources(1000, 100) };
+        let mut limited = Resources { extended: of(3), ..unlimited.clone() };
+        assert_eq!((asked.times_in(&unlimited), asked.times_in(&limited)), (100, 1));
+        for room in [&mut unlimited, &mut limited] {
+            let before = room.clone();
+            room.subtract(&asked);
+            room.give_back(&asked);
+            assert_eq!(*room, before);
+        }
+        limited.subtract(&asked);
+        assert!(!asked.fits_in(&limited) && asked.fits_in(&unlimited));
+        assert_eq!(asked.shortages(&limited), [format!("{ATTACHABLE_VOLUMES}ebs")]);
     }
 
     #[test]

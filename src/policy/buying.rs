@@ -233,7 +233,9 @@ impl<'a> Buyer<'a> {
             let offer = &self.offers[index];
             let estimate = offer.allocatable.clone();
             let learned = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone()));
-            learned.map_or_else(|| estimate.clone(), |learned| Resources { extended: estimate.extended.clone(), ..learned.has.clone() })
+            let Some(learned) = learned else { return estimate };
+            let extended = estimate.extended.into_iter().chain(learned.has.extended.clone()).collect();
+            Resources { extended, ..learned.has.clone() }
         })
     }
 

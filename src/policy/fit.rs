@@ -179,7 +179,7 @@ impl<'a> Board<'a> {
     /// The pod that [`Self::begin_to_take`] was told of has ended.
     pub fn finish_to_take(&mut self, pod: &'a Pod, shape: Shape, index: usize) {
         let bin = &mut self.bins[index];
-        bin.free.add(&pod.requests);
+        bin.free.give_back(&pod.requests);
         if let Some(at) = bin.shapes.iter().position(|(known, _)| *known == shape) {
             bin.shapes[at].1 -= 1;
             if bin.shapes[at].1 == 0 {
@@ -211,7 +211,7 @@ impl<'a> Board<'a> {
 
     fn empty(&mut self, index: usize) {
         for (shape, pods) in std::mem::take(&mut self.bins[index].shapes) {
-            self.bins[index].free.add(&self.topology.example(shape).requests.times(u64::from(pods)));
+            self.bins[index].free.give_back(&self.topology.example(shape).requests.times(u64::from(pods)));
             self.topology.take_pods(shape, pods, index);
         }
     }

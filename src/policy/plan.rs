@@ -480,7 +480,8 @@ fn regret(memory: &mut PoolMemory, now: Timestamp) {
 }
 
 /// Remembers what the nodes that serve have for pods: an estimate that is too high would buy nodes without end.
-/// Extended resources are left out, since they appear later than the node.
+/// Extended resources are left out, since they appear later than the node, but for the most volumes that it attaches:
+/// those are remembered of the node before until it says them.
 fn learn_allocatable(settings: &Settings, fleet: &Fleet<'_>, memory: &mut Memory, now: Timestamp) {
     let mut newest: BTreeMap<(PoolName, InstanceType), &Node> = BTreeMap::new();
     for pool in &settings.pools {
@@ -494,7 +495,11 @@ fn learn_allocatable(settings: &Settings, fleet: &Fleet<'_>, memory: &mut Memory
         }
     }
     for (key, node) in newest {
-        let has = Resources { extended: BTreeMap::new(), ..node.allocatable.clone() };
+        let mut extended = node.allocatable.attachments();
+        if extended.is_empty() {
+            extended = memory.allocatable.remove(&key).map(|known| known.has.extended).unwrap_or_default();
+        }
+        let has = Resources { extended, ..node.allocatable.clone() };
         memory.allocatable.insert(key, Allocatable { has, seen: now });
     }
 }

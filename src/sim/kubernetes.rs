@@ -139,7 +139,7 @@ impl Kubernetes {
                 keys.remove(key);
             }
             if let Some(free) = self.free.get_mut(node) {
-                free.add(&pod.requests);
+                free.give_back(&pod.requests);
             }
         }
         Some(pod)

@@ -6,6 +6,7 @@ use super::scheduling::constraints;
 use super::volumes::Volumes;
 use super::wire::{self, KEEP_POD, MIRROR, PodSpec, PodStatus, SAFE_TO_EVICT, annotation};
 use crate::model::pod::Owner;
+use crate::model::resources::ATTACHABLE_VOLUMES;
 use crate::model::scheduling::Constraints;
 use crate::model::{NodeName, Pod, PodKey, PodPhase};
 use jiff::{SignedDuration, Timestamp};
@@ -24,16 +25,20 @@ pub(super) struct PodEntry {
 }
 
 impl PodEntry {
-    /// Reckons the constraints of the pod's volumes. Tells whether they have changed.
+    /// Reckons the constraints of the pod's volumes, and how many it attaches. Tells whether they have changed.
     pub(super) fn resolve(&mut self, volumes: &Volumes, interner: &mut Interner) -> bool {
         if self.claims.is_empty() {
             return false;
         }
         let constraints = volumes.constrain(&self.pod.key.namespace, &self.claims, &self.base);
-        if constraints == *self.pod.constraints {
+        let attachments = volumes.attachments(&self.pod.key.namespace, &self.claims);
+        if constraints == *self.pod.constraints && attachments == self.pod.requests.attachments() {
             return false;
         }
-        Arc::make_mut(&mut self.pod).constraints = interner.constraints(constraints);
+        let pod = Arc::make_mut(&mut self.pod);
+        pod.constraints = interner.constraints(constraints);
+        pod.requests.extended.retain(|name, _| !name.starts_with(ATTACHABLE_VOLUMES));
+        pod.requests.extended.extend(attachments);
         true
     }
 }

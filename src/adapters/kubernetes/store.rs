@@ -84,6 +84,8 @@ pub(super) struct Index {
     pub(super) budgets: Table<DisruptionBudget>,
     pub(super) daemon_sets: Table<DaemonSet>,
     pub(super) volumes: Volumes,
+    /// How many volumes of each driver a node attaches.
+    pub(super) attach_limits: Table<BTreeMap<String, u64>>,
     pub(super) interner: Interner,
     watches: BTreeMap<Source, Watch>,
     /// Those whose first list is still outstanding.
@@ -102,6 +104,7 @@ impl Default for Index {
             budgets: Table::default(),
             daemon_sets: Table::default(),
             volumes: Volumes::default(),
+            attach_limits: Table::default(),
             interner: Interner::default(),
             watches: Source::ALL.into_iter().map(|source| (source, Watch::Starting)).collect(),
             unlisted: Source::ALL.into(),
@@ -233,13 +236,22 @@ impl Index {
         let view = Arc::new(ClusterView {
             refused: refused.take(NAMED_REFUSALS).collect(),
             refused_nodes: self.nodes.live.iter().filter(|(_, node)| node.is_err()).map(|(key, _)| NodeName::new(&key.name)).collect(),
-            nodes: self.nodes.values().map(|node| (node.name.clone(), node.clone())).collect(),
+            nodes: self.nodes.values().map(|node| (node.name.clone(), self.with_attach_limits(node))).collect(),
             pods: self.pods.values().map(|entry| Arc::clone(&entry.pod)).collect(),
             budgets: self.budgets.values().cloned().collect(),
             daemon_sets: self.daemon_sets.values().cloned().collect(),
         });
         self.view = Some(Arc::clone(&view));
         view
+    }
+}
+
+impl Index {
+    fn with_attach_limits(&self, node: &Node) -> Node {
+        let mut node = node.clone();
+        let key = PodKey { namespace: String::new(), name: node.name.to_string() };
+        node.allocatable.extended.extend(self.attach_limits.get(&key).cloned().unwrap_or_default());
+        node
     }
 }
 
@@ -381,6 +393,7 @@ mod tests {
         list::<wire::PersistentVolume>(&hub, vec![]);
         list::<wire::PersistentVolumeClaim>(&hub, vec![]);
         list::<wire::StorageClass>(&hub, vec![]);
+        list::<wire::CsiNode>(&hub, vec![]);
         hub
     }
 
@@ -542,6 +555,20 @@ mod tests {
         assert!(rang(&hub.urgent));
         assert!(constraints().unmodelled.is_empty());
         assert_eq!(constraints().volume_zones, [BTreeSet::from(["a".into()])]);
+    }
+
+    #[test]
+    fn a_node_attaches_as_many_volumes_as_its_drivers_say() {
+        let hub = listed(vec![]);
+        list::<wire::Node>(&hub, vec![json!({"metadata": {"name": "w1"}})]);
+        let limits = || hub.view().expect("a view").nodes[&NodeName::new("w1")].allocatable.attachments();
+        assert!(limits().is_empty());
+        let drivers = json!([{"name": "ebs.csi.aws.com", "nodeID": "i", "allocatable": {"count": 25}}]);
+        let csi = json!({"metadata": {"name": "w1"}, "spec": {"drivers": drivers}});
+        hub.apply::<wire::CsiNode>(Event::Apply(object(csi.clone())));
+        assert_eq!(limits(), [("attachable-volumes-csi-ebs.csi.aws.com".to_owned(), 25)].into());
+        hub.apply::<wire::CsiNode>(Event::Delete(object(csi)));
+        assert!(limits().is_empty());
     }
 
     #[test]

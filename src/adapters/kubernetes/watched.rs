@@ -4,12 +4,13 @@ use super::convert_node::node;
 use super::convert_pod::{PodEntry, pod};
 use super::convert_workload::{budget, daemon_set};
 use super::store::{Index, Table};
-use super::volumes::{Claim, Class, Reach, claim, class, volume};
+use super::volumes::{Claim, Class, Volume, attach_limits, claim, class, volume};
 use super::wire;
 use crate::model::snapshot::{DaemonSet, DisruptionBudget};
 use crate::model::{Node, NodeName};
 use kube::Resource;
 use serde::de::DeserializeOwned;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::BitOrAssign;
 
@@ -23,12 +24,13 @@ pub(super) enum Source {
     Volumes,
     Claims,
     Classes,
+    CsiNodes,
 }
 
 impl Source {
     /// Every watch there is.
-    pub(super) const ALL: [Self; 7] =
-        [Self::Pods, Self::Nodes, Self::Budgets, Self::DaemonSets, Self::Volumes, Self::Claims, Self::Classes];
+    pub(super) const ALL: [Self; 8] =
+        [Self::Pods, Self::Nodes, Self::Budgets, Self::DaemonSets, Self::Volumes, Self::Claims, Self::Classes, Self::CsiNodes];
 
     /// Names one object of the kind.
     pub(super) fn singular(self) -> &'static str {
@@ -40,6 +42,7 @@ impl Source {
             Self::Volumes => "persistent volume",
             Self::Claims => "persistent volume claim",
             Self::Classes => "storage class",
+            Self::CsiNodes => "CSI node",
         }
     }
 }
@@ -161,6 +164,7 @@ macro_rules! quiet {
 
 quiet!(wire::Budget, Budgets, DisruptionBudget, budget, budgets, false);
 quiet!(wire::DaemonSet, DaemonSets, DaemonSet, daemon_set, daemon_sets, false);
-quiet!(wire::PersistentVolume, Volumes, Reach, |object| Ok(volume(object)), volumes.reaches, true);
+quiet!(wire::PersistentVolume, Volumes, Volume, |object| Ok(volume(object)), volumes.persistent, true);
 quiet!(wire::PersistentVolumeClaim, Claims, Claim, |object| Ok(claim(object)), volumes.claims, true);
 quiet!(wire::StorageClass, Classes, Class, |object: Self| Ok(class(&object)), volumes.classes, true);
+quiet!(wire::CsiNode, CsiNodes, BTreeMap<String, u64>, |object| Ok(attach_limits(object)), attach_limits, false);

@@ -191,8 +191,29 @@ object!(
     PersistentVolume is core::PersistentVolume { spec: PersistentVolumeSpec }
 );
 part!(
-    /// From where a volume can be reached.
-    PersistentVolumeSpec { node_affinity: VolumeNodeAffinity }
+    /// From where a volume can be reached, and who attaches it.
+    PersistentVolumeSpec { aws_elastic_block_store: IgnoredAny, csi: CsiSource, node_affinity: VolumeNodeAffinity }
+);
+part!(
+    /// The CSI driver of a volume.
+    CsiSource { driver: String }
+);
+
+object!(
+    /// What the CSI drivers on a node say.
+    CsiNode is storage::CSINode { spec: CsiNodeSpec }
+);
+part!(
+    /// The CSI drivers on a node.
+    CsiNodeSpec { drivers: Vec<CsiDriver> }
+);
+part!(
+    /// One of them.
+    CsiDriver { name: String, allocatable: CsiAllocatable }
+);
+part!(
+    /// How many volumes it attaches.
+    CsiAllocatable { count: i64 }
 );
 
 object!(

@@ -4,6 +4,7 @@
 //! The model knows nodes and pods from the daemon's own adapter, so what that makes of them is under test, too.
 
 mod manifests;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -91,6 +92,8 @@ struct Trial {
     /// What scheduling looks at of each node.
     nodes: BTreeMap<String, Value>,
     residents: BTreeMap<PodKey, Resident>,
+    /// How many volumes nodes attach, of those that say so.
+    limits: BTreeMap<String, i32>,
 }
 
 /// A pod that lies on a node.
@@ -124,7 +127,7 @@ impl Trial {
         }
         let settings = KubernetesConfig { kubeconfig: Some(bed.control_plane.daemon.clone()), timeout: Duration::from_secs(5) };
         let kubernetes = Kubernetes::connect(&settings, SystemClock::new()).await.context("the daemon's adapter")?;
-        Ok(Self { cluster: bed.cluster.clone(), kubernetes, nodes: BTreeMap::new(), residents: BTreeMap::new() })
+        Ok(Self { cluster: bed.cluster.clone(), kubernetes, nodes: BTreeMap::new(), residents: BTreeMap::new(), limits: BTreeMap::new() })
     }
 
     /// Replaces the cluster by a new one, with residents, that the scheduler knows.
@@ -134,6 +137,12 @@ impl Trial {
         for name in &names {
             let node: Node = serde_json::from_value(manifests::node(random, name))?;
             self.cluster.nodes_api().create(&PostParams::default(), &node).await.with_context(|| format!("create node {name}"))?;
+        }
+        for name in &names {
+            if let Some(limit) = volumes::limit(random) {
+                volumes::set_limit(&self.cluster.client, name, limit).await?;
+                self.limits.insert(name.clone(), limit);
+            }
         }
         let nodes = self.settled_nodes(names.len() + 1).await?;
         for (name, node) in &nodes {
@@ -159,7 +168,9 @@ impl Trial {
         for name in self.cluster.nodes().await?.keys().filter(|name| *name != SERVER_NODE) {
             self.cluster.delete_node(name).await?;
         }
+        volumes::clear(&self.cluster.client, &NAMESPACES).await?;
         self.residents.clear();
+        self.limits.clear();
         self.nodes = BTreeMap::from([(SERVER_NODE.to_owned(), Value::Null)]);
         self.view().await?;
         Ok(())
@@ -237,7 +248,12 @@ impl Trial {
         until("the adapter to show what was made, and nothing else", LIMIT, async || {
             let Some(view) = self.kubernetes.cached_view() else { return Ok(Seen::NotYet("no view".to_owned())) };
             let pods = view.pods.iter().filter(|pod| self.residents.get(&pod.key).is_some_and(|resident| resident.is(pod))).count();
-            let nodes = view.nodes.values().filter(|node| node.is_ready() && self.nodes.contains_key(node.name.as_str())).count();
+            let is_whole = |node: &&model::Node| {
+                let limit = node.allocatable.attachments().into_values().next();
+                let made = self.limits.get(node.name.as_str()).and_then(|limit| u64::try_from(*limit).ok());
+                node.is_ready() && self.nodes.contains_key(node.name.as_str()) && limit == made
+            };
+            let nodes = view.nodes.values().filter(is_whole).count();
             let whole = (nodes, pods) == (self.nodes.len(), self.residents.len());
             if whole && (view.nodes.len(), view.pods.len()) == (nodes, pods) {
                 return Ok(Seen::Done(view));
@@ -254,6 +270,7 @@ impl Trial {
         until(&format!("the adapter to show pod {key}"), LIMIT, async || {
             let Some(view) = self.kubernetes.cached_view() else { return Ok(Seen::NotYet("no view".to_owned())) };
             let pod = view.pods.iter().find(|pod| pod.key == *key).cloned();
+            let pod = pod.filter(|pod| !pod.constraints.unmodelled.iter().any(|why| why.starts_with("claim")));
             Ok(pod.map_or_else(|| Seen::NotYet(format!("refused: {:?}", view.refused)), Seen::Done))
         })
         .await
@@ -269,6 +286,7 @@ impl Trial {
     }
 
     async fn create(&self, manifest: &Value) -> Result<Pod> {
+        volumes::make(&self.cluster.client, manifest).await?;
         let pod: Pod = serde_json::from_value(manifest.clone())?;
         let created = self.pods(&key_of(&pod).namespace).create(&PostParams::default(), &pod).await;
         created.with_context(|| format!("create pod {manifest}"))
@@ -316,6 +334,10 @@ impl Verdict {
         }
         let mut conditions = pod.status.as_ref()?.conditions.iter().flatten();
         let refused = conditions.find(|it| it.type_ == "PodScheduled" && it.reason.as_deref() == Some("Unschedulable"))?;
+        // The scheduler has not seen the pod's volumes yet, and will look again.
+        if refused.message.as_ref().is_some_and(|message| message.contains("not found")) {
+            return None;
+        }
         Some(Self::Unschedulable(refused.message.clone().unwrap_or_default()))
     }
 

@@ -5,6 +5,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
+use super::volumes;
 use crate::kwok;
 
 /// The namespaces of the pods.
@@ -133,7 +134,11 @@ pub fn pod(random: &mut ChaCha8Rng, name: &str, nodes: &[String]) -> Value {
         let term = json!({"topologyKey": HOSTNAME_LABEL, "labelSelector": {}, "namespaceSelector": namespaces});
         spec["affinity"]["podAntiAffinity"] = required(&[term]);
     }
-    json!({"metadata": {"name": name, "namespace": one(random, &NAMESPACES), "labels": labels}, "spec": spec})
+    let mut pod = json!({"metadata": {"name": name, "namespace": one(random, &NAMESPACES), "labels": labels}, "spec": spec});
+    if random.random_bool(0.25) {
+        volumes::add(random, &mut pod);
+    }
+    pod
 }
 
 /// Draws one of them.
