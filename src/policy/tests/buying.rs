@@ -328,6 +328,28 @@ fn extended_resources_are_not_learnt_from_nodes_whose_plugin_does_not_run_yet() 
 }
 
 #[test]
+fn how_many_volumes_a_node_attaches_is_learnt_and_bought_for() {
+    let ebs = |resources: &mut Resources, volumes: u64| {
+        resources.extended.insert(format!("{}ebs.csi.aws.com", crate::model::resources::ATTACHABLE_VOLUMES), volumes);
+    };
+    let waits = |index: usize| {
+        let mut pod = pending(&format!("w{index}"), 100);
+        ebs(&mut pod.requests, 1);
+        pod
+    };
+    let mut scene = Scene::with_nodes(1).pods((0..6).map(waits));
+    scene.settings.pools[0].min = 0;
+    scene.offers.retain(|offer| offer.key.instance_type.as_str() == "m5.large");
+    scene.view.nodes.get_mut("n0").expect("the node").cordoned = true;
+    assert_eq!(launched(&scene.clone().turn(start())), 1, "nobody says that there is a limit");
+    let limited = |node: &mut Node| ebs(&mut node.allocatable, 2);
+    let mut scene = scene.with("n0", |node| node.cordoned = false).with("n0", limited);
+    assert_eq!(launched(&scene.turn(start())), 2, "two volumes are there, and two for each new node");
+    let mut scene = scene.with("n0", |node| node.allocatable.extended.clear()).pods([running("full", 1900, "n0")]);
+    assert_eq!(launched(&scene.turn(after(1))), 3, "a node whose driver says nothing yet is no proof that there is no limit");
+}
+
+#[test]
 fn the_price_is_told_before_and_after() {
     let prices = |plan: &Plan| (plan.pools[0].price.0, plan.pools[0].price_after.0);
     let mut quiet = Scene::with_nodes(2);
