@@ -82,6 +82,10 @@ pub struct Pod {
     pub labels: Arc<Labels>,
     /// What else decides where it may go.
     pub constraints: Arc<Constraints>,
+    /// The same pod with its preferences as constraints, where it has some and no node yet: they choose among the
+    /// nodes that can be bought for it, and are given up where none meets them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preferring: Option<Arc<Self>>,
     /// `cluster-autoscaler.kubernetes.io/safe-to-evict`, where set.
     pub safe_to_evict: Option<bool>,
     /// `node-fleet.io/do-not-disrupt` or `karpenter.sh/do-not-disrupt` is `"true"`.

@@ -284,6 +284,17 @@ impl<'a> Buyer<'a> {
         let Some((shape, _)) = waiting.first().copied() else {
             return Err(Refusal::Never(Misfit::Unmodelled("no pod".into())));
         };
+        if let Some(preferring) = board.example(shape).preferring.as_deref() {
+            let preferring = board.shape(preferring);
+            if let Ok(index) = self.choose_for(board, preferring, waiting) {
+                return Ok(self.buy(board, index, reason.clone()));
+            }
+        }
+        self.choose_for(board, shape, waiting).map(|index| self.buy(board, index, reason.clone()))
+    }
+
+    /// Chooses the offer for a pod of this kind that holds most of what waits for its price.
+    fn choose_for(&mut self, board: &mut Board<'a>, shape: Shape, waiting: &[(Shape, u32)]) -> Result<usize, Refusal> {
         let holders = self.holders(board, shape);
         let mut refusal = None;
         let mut misfit = holders.misfit.clone();
@@ -304,7 +315,7 @@ impl<'a> Buyer<'a> {
                 buyer.cost_per_value(board, index, waiting, worth)
             };
             match self.choose(pool, fitting, cost) {
-                Ok(index) => return Ok(self.buy(board, index, reason.clone())),
+                Ok(index) => return Ok(index),
                 Err(hold) => refusal = refusal.or(Some(Refusal::Now(pool.name.clone(), hold))),
             }
         }

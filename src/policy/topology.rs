@@ -36,6 +36,8 @@ impl Kind<'_> {
     fn is_same_as(self, other: Self) -> bool {
         let (one, other) = (self.0, other.0);
         Arc::ptr_eq(&one.constraints, &other.constraints)
+            && one.preferring.is_none()
+            && other.preferring.is_none()
             && Arc::ptr_eq(&one.labels, &other.labels)
             && one.requests == other.requests
             && one.key.namespace == other.key.namespace
@@ -49,12 +51,17 @@ impl Ord for Kind<'_> {
             if Arc::ptr_eq(one, other) { Ordering::Equal } else { one.cmp(other) }
         }
         let (one, other) = (self.0, other.0);
+        let preferred = |one: &Option<Arc<Pod>>, other: &Option<Arc<Pod>>| match (one, other) {
+            (Some(one), Some(other)) => shared(&one.constraints, &other.constraints),
+            (None | Some(_), None) | (None, Some(_)) => one.is_some().cmp(&other.is_some()),
+        };
         one.requests
             .cmp(&other.requests)
             .then_with(|| shared(&one.constraints, &other.constraints))
             .then_with(|| shared(&one.labels, &other.labels))
             .then_with(|| one.key.namespace.cmp(&other.key.namespace))
             .then_with(|| one.terminating_since.is_some().cmp(&other.terminating_since.is_some()))
+            .then_with(|| preferred(&one.preferring, &other.preferring))
     }
 }
 

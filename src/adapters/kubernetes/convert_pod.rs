@@ -2,7 +2,7 @@
 
 use super::interner::Interner;
 use super::requests::pod_requests;
-use super::scheduling::constraints;
+use super::scheduling::{constraints, preferred};
 use super::volumes::Volumes;
 use super::wire::{self, KEEP_POD, MIRROR, PodSpec, PodStatus, SAFE_TO_EVICT, annotation};
 use crate::model::pod::Owner;
@@ -20,6 +20,8 @@ pub(super) struct PodEntry {
     pub(super) pod: Arc<Pod>,
     /// Its constraints without those of its volumes.
     base: Arc<Constraints>,
+    /// The same with its preferences, where it has some and no node yet.
+    preferred: Option<Arc<Constraints>>,
     /// The claims that its volumes stand for.
     claims: Box<[String]>,
 }
@@ -39,7 +41,17 @@ impl PodEntry {
         pod.constraints = interner.constraints(constraints);
         pod.requests.extended.retain(|name, _| !name.starts_with(ATTACHABLE_VOLUMES));
         pod.requests.extended.extend(attachments);
+        pod.preferring = None;
+        if let Some(preferred) = &self.preferred {
+            let preferred = volumes.constrain(&pod.key.namespace, &self.claims, preferred);
+            self.prefer(interner.constraints(preferred));
+        }
         true
+    }
+
+    fn prefer(&mut self, constraints: Arc<Constraints>) {
+        let preferring = Pod { constraints, ..(*self.pod).clone() };
+        Arc::make_mut(&mut self.pod).preferring = Some(Arc::new(preferring));
     }
 }
 
@@ -74,6 +86,9 @@ fn living_pod(
     let labels = interner.labels(meta.labels.unwrap_or_default());
     let key = PodKey { namespace: meta.namespace.unwrap_or_default(), name: meta.name.unwrap_or_default() };
     let base = interner.constraints(constraints(spec, &key.namespace, &labels)?);
+    let unbound = spec.node_name.as_ref().is_none_or(String::is_empty);
+    let preferred = if unbound { preferred(&base, spec, &key.namespace, &labels) } else { None };
+    let preferred = preferred.map(|preferred| interner.constraints(preferred));
     let claims = claims(spec, &key.name);
     let named = |name: Option<&String>| name.filter(|name| !name.is_empty()).map(|name| NodeName::from(name.as_str()));
     let pod = Pod {
@@ -89,12 +104,17 @@ fn living_pod(
         priority: spec.priority.unwrap_or(0),
         labels,
         constraints: Arc::clone(&base),
+        preferring: None,
         safe_to_evict,
         do_not_disrupt: keep,
         key,
     };
-    let mut entry = PodEntry { pod: Arc::new(pod), base, claims };
-    entry.resolve(volumes, interner);
+    let mut entry = PodEntry { pod: Arc::new(pod), base, preferred: preferred.clone(), claims };
+    if !entry.resolve(volumes, interner)
+        && let Some(preferred) = preferred
+    {
+        entry.prefer(preferred);
+    }
     Ok(entry)
 }
 
@@ -190,6 +210,16 @@ mod tests {
         assert_eq!(pod.unschedulable_since, "2026-01-02T03:04:05Z".parse().ok());
         assert_eq!(pod.requests.cpu, MilliCpu(1000));
         assert_eq!((pod.priority, pod.owner, pod.safe_to_evict, pod.do_not_disrupt), (7, Owner::Controller, Some(false), true));
+    }
+
+    #[test]
+    fn a_pod_prefers_as_long_as_it_has_no_node() {
+        let spread = json!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}]);
+        let pod = |node: &str| living(json!({"metadata": {"name": "a"}, "spec": {"nodeName": node, "topologySpreadConstraints": spread}}));
+        let waits = pod("");
+        let preferring = waits.preferring.expect("a preference");
+        assert_eq!((waits.constraints.spread.len(), preferring.constraints.spread.len()), (0, 1));
+        assert_eq!(pod("w1").preferring, None);
     }
 
     #[test]

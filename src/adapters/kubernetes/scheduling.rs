@@ -4,7 +4,8 @@ use super::requests::is_sidecar;
 use super::selectors::{equals, label_selector, node_terms, nothing};
 use super::wire::PodSpec;
 use crate::model::scheduling::{
-    Constraints, HostPort, Labels, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint, TaintEffect, Toleration,
+    Constraints, HOSTNAME_LABEL, HostPort, Labels, NodeSelectorTerm, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint,
+    TaintEffect, Toleration,
 };
 use k8s_openapi::api::core::v1::{self as core, Affinity};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
@@ -42,6 +43,43 @@ pub(super) fn constraints(spec: &PodSpec, namespace: &str, labels: &Labels) -> R
         constraints.unmodelled.push(format!("volume `{}` names an EBS disk itself", volume.name.as_deref().unwrap_or_default()));
     }
     Ok(constraints)
+}
+
+/// Adds to a pod's constraints what it prefers: even spread, no pod near that it would rather be apart from, the pods
+/// that it would most like to be near, and the nodes that it likes most. `None` when it prefers nothing that is modelled.
+///
+/// Of preferences that may contradict each other the heaviest is taken, the first of equal ones.
+pub(super) fn preferred(base: &Constraints, spec: &PodSpec, namespace: &str, labels: &Labels) -> Option<Constraints> {
+    let mut wish = base.clone();
+    let soft = spec.topology_spread_constraints.iter().flatten().filter(|spread| spread.when_unsatisfiable == "ScheduleAnyway");
+    wish.spread.extend(soft.filter_map(|spread| read_spread(spread, labels).ok()));
+    let affinity = spec.affinity.as_ref();
+    let apart = affinity.and_then(|affinity| affinity.pod_anti_affinity.as_ref());
+    let apart = apart.and_then(|apart| apart.preferred_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default();
+    wish.pod_anti_affinity.extend(apart.iter().filter_map(|it| read_pod_term(&it.pod_affinity_term, namespace, labels).ok()));
+    let near = affinity.and_then(|affinity| affinity.pod_affinity.as_ref());
+    let near = near.and_then(|near| near.preferred_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default();
+    // No node that is new has a neighbour.
+    let near = near.iter().filter(|it| it.pod_affinity_term.topology_key != HOSTNAME_LABEL);
+    let heaviest = near.rev().max_by_key(|it| it.weight);
+    wish.pod_affinity.extend(heaviest.and_then(|it| read_pod_term(&it.pod_affinity_term, namespace, labels).ok()));
+    let nodes = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
+    let nodes = nodes.and_then(|nodes| nodes.preferred_during_scheduling_ignored_during_execution.as_deref()).unwrap_or_default();
+    if let Some(liked) = nodes.iter().rev().max_by_key(|it| it.weight) {
+        let selector = core::NodeSelector { node_selector_terms: vec![liked.preference.clone()] };
+        let liked = node_terms(&selector).ok().and_then(|terms| terms.into_iter().next());
+        let all = |required: &[NodeSelectorTerm], liked: NodeSelectorTerm| match required {
+            [] => vec![liked],
+            required => required.iter().map(|term| both(term, &liked)).collect(),
+        };
+        wish.node_affinity = liked.map_or_else(|| base.node_affinity.clone(), |liked| all(&base.node_affinity, liked));
+    }
+    (wish != *base).then_some(wish)
+}
+
+fn both(one: &NodeSelectorTerm, other: &NodeSelectorTerm) -> NodeSelectorTerm {
+    let join = |one: &Selector, other: &Selector| Selector(one.0.iter().chain(&other.0).cloned().collect());
+    NodeSelectorTerm { labels: join(&one.labels, &other.labels), fields: join(&one.fields, &other.fields) }
 }
 
 /// Reads a taint's effect.
@@ -213,6 +251,39 @@ mod tests {
         let selected = anti_affinity(json!({"labelSelector": selector, "namespaceSelector": {"matchLabels": {"team": "red"}}}));
         assert!(selected.pod_anti_affinity.is_empty());
         assert_eq!(selected.unmodelled, ["pod anti-affinity: namespaceSelector"]);
+    }
+
+    #[test]
+    fn preferences_become_constraints_the_heaviest_where_they_may_contradict() {
+        let wish = |spec: Value| {
+            let labels = Labels::from([("app".to_owned(), "web".to_owned())]);
+            let spec = serde_json::from_value(spec).expect("a pod spec");
+            let base = constraints(&spec, "own", &labels).expect("sound constraints");
+            preferred(&base, &spec, "own", &labels)
+        };
+        let zone = "topology.kubernetes.io/zone";
+        let likes = |weight: i32, value: &str| {
+            let expression = json!({"key": "disk", "operator": "In", "values": [value]});
+            json!({"weight": weight, "preference": {"matchExpressions": [expression]}})
+        };
+        let must = json!({"nodeSelectorTerms": [{"matchExpressions": [{"key": "arch", "operator": "Exists"}]}]});
+        let nodes = json!({
+            "preferredDuringSchedulingIgnoredDuringExecution": [likes(1, "hdd"), likes(9, "ssd"), likes(9, "nvme")],
+            "requiredDuringSchedulingIgnoredDuringExecution": must,
+        });
+        let found = wish(json!({"affinity": {"nodeAffinity": nodes}})).expect("a preference");
+        let node = |disk: &str| Labels::from([("disk".to_owned(), disk.to_owned()), ("arch".to_owned(), "arm64".to_owned())]);
+        let accepts = |disk: &str| found.node_affinity.iter().any(|term| term.labels.matches(&node(disk)));
+        assert_eq!(["ssd", "nvme", "hdd"].map(accepts), [true, false, false]);
+        assert!(!found.node_affinity[0].labels.matches(&Labels::from([("disk".to_owned(), "ssd".to_owned())])), "what is required stays");
+        let term = |weight: i32, key: &str| json!({"weight": weight, "podAffinityTerm": {"topologyKey": key, "labelSelector": {}}});
+        let terms = json!({"preferredDuringSchedulingIgnoredDuringExecution": [term(9, HOSTNAME_LABEL), term(1, zone)]});
+        let spread = json!([{"maxSkew": 1, "topologyKey": zone, "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}]);
+        let found = wish(json!({"affinity": {"podAffinity": terms, "podAntiAffinity": terms}, "topologySpreadConstraints": spread}));
+        let found = found.expect("preferences");
+        assert_eq!((found.pod_affinity.len(), found.pod_anti_affinity.len(), found.spread.len()), (1, 2, 1));
+        assert_eq!(found.pod_affinity[0].topology_key, zone, "no node that is new has a neighbour");
+        assert_eq!(wish(json!({"nodeSelector": {"disk": "ssd"}})), None);
     }
 
     #[test]

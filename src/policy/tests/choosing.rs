@@ -4,7 +4,8 @@ use super::*;
 use crate::model::InstanceType;
 use crate::model::memory::{Allocatable, Rest};
 use crate::model::scheduling::{
-    Constraints, HOSTNAME_LABEL, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint, Taint, TaintEffect, Toleration,
+    Constraints, HOSTNAME_LABEL, NodeSelectorTerm, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint, Taint, TaintEffect,
+    Toleration,
 };
 use crate::model::snapshot::DaemonSet;
 use crate::policy::BoundsSchedule;
@@ -120,6 +121,56 @@ fn types_stand_in_for_each_other_up_to_half_as_much_again() {
     let key = OfferKey { instance_type: "chosen".into(), zone: "a".into(), market: Market::Spot };
     scene.memory.offers.insert(key, Rest { until: after(5), failures: 1, why: "x".into(), stopped: false });
     assert_eq!(types(launches(&scene.turn(start()))[0]), ["as-cheap", "without-labels", "dear"], "what rests stands in for nobody");
+}
+
+#[test]
+fn preferences_choose_the_node_and_are_given_up_where_none_meets_them() {
+    let mut waits = pending("w", 1000);
+    let zone = |zone: &str| Requirement { key: ZONE_LABEL.into(), operator: Operator::In([zone.to_owned()].into()) };
+    let liked = |name: &str| NodeSelectorTerm { labels: Selector(vec![zone(name)]), ..NodeSelectorTerm::default() };
+    let prefer = |pod: &mut Pod, name: &str| {
+        let constraints = Arc::new(Constraints { node_affinity: vec![liked(name)], ..Constraints::default() });
+        pod.preferring = None;
+        pod.preferring = Some(Arc::new(Pod { constraints, ..pod.clone() }));
+    };
+    for (name, rests, bought) in [("b", false, "b"), ("a", false, "a"), ("elsewhere", false, "a"), ("b", true, "a")] {
+        prefer(&mut waits, name);
+        let mut scene = empty([waits.clone()]);
+        if rests {
+            for offer in scene.offers.iter().filter(|offer| offer.key.zone.as_str() == name) {
+                let rest = Rest { until: after(5), failures: 1, why: "x".into(), stopped: false };
+                scene.memory.offers.insert(offer.key.clone(), rest);
+            }
+        }
+        let plan = scene.turn(start());
+        assert_eq!((launched(&plan), launches(&plan)[0].zone.as_str()), (1, bought), "{name}");
+    }
+}
+
+#[test]
+fn even_spread_that_is_preferred_buys_in_the_emptiest_zone_and_no_second_node() {
+    let labels: Arc<Labels> = Arc::new([("app".to_owned(), "web".to_owned())].into());
+    let web = |pod: Pod| Pod { labels: Arc::clone(&labels), ..pod };
+    let spread = SpreadConstraint {
+        topology_key: ZONE_LABEL.into(),
+        max_skew: 1,
+        selector: Selector(vec![Requirement { key: "app".into(), operator: Operator::In(["web".to_owned()].into()) }]),
+        min_domains: None,
+        ignores_node_affinity: false,
+        honors_taints: false,
+    };
+    let waits = |name: &str, prefers: bool| {
+        let pod = web(pending(name, 600));
+        let constraints = Arc::new(Constraints { spread: vec![spread.clone()], ..Constraints::default() });
+        Pod { preferring: prefers.then(|| Arc::new(Pod { constraints, ..pod.clone() })), ..pod }
+    };
+    // Two full nodes in `a`, one in `b`: the pool's own balance asks for `b`, where the other pod of the kind is.
+    let residents = [running("r0", 1800, "n0"), web(running("r1", 1800, "n1")), running("r2", 1800, "n2")];
+    for (prefers, zone) in [(true, "a"), (false, "b")] {
+        let mut scene = Scene::with_nodes(3).pods(residents.clone()).pods([waits("w0", prefers), waits("w1", prefers)]);
+        let plan = scene.turn(start());
+        assert_eq!((launched(&plan), launches(&plan)[0].zone.as_str()), (1, zone), "it prefers: {prefers}");
+    }
 }
 
 #[test]
