@@ -40,6 +40,7 @@ pub struct Kubernetes {
     /// Nodes that make no sense to who reads them.
     unreadable: BTreeSet<NodeName>,
     spoils_new_nodes: bool,
+    new_nodes_fail: bool,
     /// Unique ids of nodes that a person had cordoned before a controller did.
     cordoned_before: BTreeSet<String>,
     uids: u64,
@@ -85,17 +86,25 @@ impl Kubernetes {
         self.spoils_new_nodes = true;
     }
 
+    /// Lets every node that joins from here on be Ready, or not.
+    pub fn let_new_nodes_be_ready(&mut self, ready: bool) {
+        self.new_nodes_fail = !ready;
+    }
+
     /// Tells whether a node makes no sense to who reads it.
     pub fn is_unreadable(&self, name: &NodeName) -> bool {
         self.unreadable.contains(name)
     }
 
     /// Adds a node, in the place of one of the same name.
-    pub fn add_node(&mut self, node: Node) {
+    pub fn add_node(&mut self, mut node: Node) {
         self.free.insert(node.name.clone(), node.allocatable.clone());
         self.by_node.entry(node.name.clone()).or_default();
         if self.spoils_new_nodes {
             self.unreadable.insert(node.name.clone());
+        }
+        if self.new_nodes_fail {
+            node.readiness = Readiness::NotReady { since: node.created };
         }
         self.nodes.insert(node.name.clone(), node);
         self.view = None;

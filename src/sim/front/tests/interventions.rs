@@ -261,6 +261,24 @@ async fn an_instance_whose_node_cannot_be_read_is_not_given_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_instance_whose_node_never_is_ready_is_given_back_with_it() {
+    let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
+    pass(MINUTE).await;
+    world.with(|truth| truth.kubernetes.let_new_nodes_be_ready(false));
+    world.load(5.4);
+    world.until("a node that is not Ready", MINUTE * 5, |truth| truth.kubernetes.nodes().values().any(|node| !node.is_ready())).await;
+    world.with(|truth| truth.kubernetes.let_new_nodes_be_ready(true));
+    let failed = |truth: &mut Truth| truth.kubernetes.nodes().values().find(|node| !node.is_ready()).cloned();
+    let node = world.with(failed).expect("the node");
+    let id = node.instance.expect("its instance");
+    world.until("its end", MINUTE * 10, |truth| truth.ec2.living().all(|machine| machine.id != id)).await;
+    assert_eq!(world.count(&format!(" terminates {id}")), 1, "{}", world.log());
+    world.until("its object's end", MINUTE, |truth| !truth.kubernetes.nodes().contains_key(&node.name)).await;
+    world.until("room for all", MINUTE * 4, |truth| truth.kubernetes.waits() == 0).await;
+    world.is_sound();
+}
+
+#[tokio::test(start_paused = true)]
 async fn pods_that_came_while_kubernetes_was_away_are_served_when_it_is_back() {
     let mut scenario = Scenario::quiet(1, 1000.0, 2);
     scenario.faults = vec![Planned { fault: Fault::ApiServerDown, at: MINUTE, lasts: MINUTE * 3 }];
