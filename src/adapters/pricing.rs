@@ -10,6 +10,7 @@ use aws_sdk_pricing::Client;
 use aws_sdk_pricing::types::{Filter, FilterType};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
@@ -51,6 +52,8 @@ struct Kept {
     /// The types that have been asked for, whether they have a price or not.
     asked: BTreeSet<InstanceType>,
     due: Option<Instant>,
+    /// When a reading was whole for the last time.
+    read_at: Option<Timestamp>,
 }
 
 impl PriceList {
@@ -63,8 +66,8 @@ impl PriceList {
 
     /// Gives the prices of the types, as far as they are known: a failure is logged, and leaves what was read before.
     ///
-    /// Takes no longer than `deadline`.
-    pub async fn on_demand(&self, types: &BTreeSet<InstanceType>, deadline: Duration) -> OnDemandPrices {
+    /// Takes no longer than `deadline`. `now` is what [`Self::read_at`] tells afterwards.
+    pub async fn on_demand(&self, types: &BTreeSet<InstanceType>, deadline: Duration, now: Timestamp) -> OnDemandPrices {
         if !self.is_due(types) {
             return self.kept().prices.clone();
         }
@@ -82,8 +85,17 @@ impl PriceList {
         let mut kept = self.kept();
         kept.asked.clone_from(types);
         kept.due = Some(Instant::now() + if failure.is_none() { REFRESH } else { REFRESH_AGAIN });
+        if failure.is_none() {
+            kept.read_at = Some(now);
+        }
         kept.prices.extend(found);
         kept.prices.clone()
+    }
+
+    /// Tells when the list was read whole for the last time.
+    #[must_use]
+    pub fn read_at(&self) -> Option<Timestamp> {
+        self.kept().read_at
     }
 
     /// Asks for one type, whatever is kept.

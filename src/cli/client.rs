@@ -177,6 +177,11 @@ fn describe(status: &Value) -> String {
         let state = if source["ok"] == true { "ok".to_owned() } else { format!("FAILING: {}", words(&source["why"])) };
         let _ = writeln!(text, "source {name}: {state}");
     }
+    for market in ["on-demand", "spot"] {
+        let read =
+            status["prices_read"][market].as_str().map_or_else(|| "those of the configuration".to_owned(), |at| format!("read at {at}"));
+        let _ = writeln!(text, "{market} prices: {read}");
+    }
     text.push_str(&plan(&status["plan"]));
     for operation in list(&status["operations"]).iter().take(20) {
         let _ = writeln!(text, "{}", operation_line(operation));
@@ -273,6 +278,7 @@ mod tests {
             "cluster": "c", "owner": "server-1/1/a", "role": {"role": "leader", "epoch": 7},
             "pause": {"since": "2026-01-01T00:00:00Z", "by": "uid 0", "reason": "maintenance"},
             "sources": {"ec2": {"ok": true}, "prometheus": {"ok": false, "why": "refused"}},
+            "prices_read": {"on-demand": "2026-01-01T00:00:00Z"},
             "plan": {"pools": [{"pool": "workers", "ready": 2, "desired": 3, "min": 2, "max": 10, "in_flight": 1, "cpu": 0.5, "memory": null, "price": 96_000, "price_after": 192_000,
                 "findings": [{"rule": "cpu", "wants": 1, "evidence": "71 %", "hold": {"hold": "cooling_down", "until": "12:00"}}]}]},
             "operations": [{"kind": "launch", "id": "o-1", "order": {"pool": "workers"}, "state": "joining", "updated": "now"}],
@@ -282,6 +288,8 @@ mod tests {
             "cluster c: leader in epoch 7 (server-1/1/a)",
             "PAUSED since 2026-01-01T00:00:00Z by uid 0: maintenance",
             "source prometheus: FAILING: refused",
+            "on-demand prices: read at 2026-01-01T00:00:00Z",
+            "spot prices: those of the configuration",
             "pool workers: 2 ready of 3 wanted (2 to 10), 1 launching, CPU 50 %, memory unknown, $0.0960/h now and $0.1920/h after this plan",
             "  cpu: wants +1; 71 % [held: cooling down until 12:00]",
             "launch o-1 in pool workers: joining, now",

@@ -3,7 +3,7 @@
 use crate::model::ids::Epoch;
 use crate::model::prospect::Wanted;
 use crate::model::snapshot::Pause;
-use crate::model::{Explanation, Operation, Plan, PoolName, Question, RuleName};
+use crate::model::{Explanation, Market, Operation, Plan, PoolName, Question, RuleName};
 pub use crate::policy::forecast::{Expected, Minute, Standing};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -109,6 +109,8 @@ pub struct Status {
     pub operations: Vec<Operation>,
     /// The sources: `kubernetes`, `ec2`, `prometheus`, `dynamodb`.
     pub sources: BTreeMap<&'static str, SourceStatus>,
+    /// When the prices of a market were read from AWS; absent where the configuration's stand in.
+    pub prices_read: BTreeMap<Market, Timestamp>,
     /// The forecasts, by rule.
     pub forecasts: BTreeMap<RuleName, ForecastStatus>,
     /// Why the latest reload of the configuration was refused, if it was.
@@ -134,6 +136,7 @@ impl Status {
             plan: None,
             operations: Vec::new(),
             sources: BTreeMap::new(),
+            prices_read: BTreeMap::new(),
             forecasts: BTreeMap::new(),
             reload_error: None,
             decisions: VecDeque::new(),

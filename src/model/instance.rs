@@ -28,12 +28,20 @@ pub enum Market {
     Spot,
 }
 
-impl fmt::Display for Market {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
+impl Market {
+    /// Names it, as everywhere.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
             Self::OnDemand => "on-demand",
             Self::Spot => "spot",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Market {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.name())
     }
 }
 

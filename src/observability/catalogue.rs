@@ -136,6 +136,8 @@ catalogue! {
         "1 while the fleet is paused";
     SOURCE_UP = "node_fleet_source_up" Gauge ["source"]
         "1 when the source answered last time";
+    PRICES_READ = "node_fleet_prices_read_timestamp_seconds" Gauge ["market"]
+        "When prices were read from AWS; absent where those of the configuration stand in";
     LAST_TURN = "node_fleet_last_turn_timestamp_seconds" Gauge []
         "When the latest turn ended";
     RELOAD_FAILED = "node_fleet_config_reload_failed" Gauge []

@@ -171,6 +171,8 @@ fn daemon(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     page.one(&catalogue::PAUSED, flag(status.pause.is_some()))?;
     let sources: Vec<Sample<'_>> = status.sources.iter().map(|(name, source)| (vec![("source", *name)], flag(source.ok))).collect();
     page.family(&catalogue::SOURCE_UP, &sources)?;
+    let prices: Vec<Sample<'_>> = status.prices_read.iter().map(|(market, at)| (vec![("market", market.name())], seconds(*at))).collect();
+    page.family(&catalogue::PRICES_READ, &prices)?;
     if let Some(at) = status.last_turn {
         page.one(&catalogue::LAST_TURN, seconds(at))?;
     }

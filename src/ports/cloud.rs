@@ -2,7 +2,7 @@
 
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::{LaunchRequest, LaunchedInstance};
-use crate::model::{Instance, InstanceId, InstanceState, InstanceType, Offer, OfferKey, PoolName};
+use crate::model::{Instance, InstanceId, InstanceState, InstanceType, Market, Offer, OfferKey, PoolName};
 use jiff::Timestamp;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -113,6 +113,8 @@ pub struct Catalogue {
     pub prices: Arc<BTreeMap<OfferKey, HourlyPrice>>,
     /// When EC2 was asked; `None` is never.
     pub read_at: Option<Timestamp>,
+    /// When the prices of a market were read; absent where the configuration's stand in.
+    pub prices_read: BTreeMap<Market, Timestamp>,
 }
 
 /// What a look at one instance shows.

@@ -164,16 +164,18 @@ impl Source<'_> {
             self.spot_prices(&types, prices),
             async { Ok(self.list_prices(&types, prices).await) }
         )?;
+        let listed_at = self.price_list.read_at().filter(|_| prices.read_on_demand).map(|at| (Market::OnDemand, at));
+        let spot_at = (!spot.is_empty()).then_some((Market::Spot, asked));
         let facts = Facts { zones, templates, types: types_known, offered, spot };
         let (catalogue, doubts) = assemble(pools, &with_list_prices(prices, listed), region, &facts);
         for doubt in doubts {
             warn!(doubt, "an offer is left out of the catalogue");
         }
-        Ok(Catalogue { read_at: Some(asked), ..catalogue })
+        Ok(Catalogue { read_at: Some(asked), prices_read: listed_at.into_iter().chain(spot_at).collect(), ..catalogue })
     }
 
     async fn list_prices(&self, types: &BTreeSet<InstanceType>, prices: &PricesConfig) -> OnDemandPrices {
-        if prices.read_on_demand { self.price_list.on_demand(types, self.timeout).await } else { OnDemandPrices::new() }
+        if prices.read_on_demand { self.price_list.on_demand(types, self.timeout, self.clock.now()).await } else { OnDemandPrices::new() }
     }
 
     async fn zones(&self, pools: &[PoolLaunch]) -> Result<BTreeMap<SubnetId, Zone>, CloudError> {
@@ -358,7 +360,8 @@ fn assemble(pools: &[PoolLaunch], prices: &PricesConfig, region: &str, facts: &F
         }
     }
     let prices = Arc::new(all_prices(prices, facts));
-    (Catalogue { offers: Arc::new(offers), template_versions, prices, read_at: None }, doubts.into_iter().collect())
+    let catalogue = Catalogue { offers: Arc::new(offers), template_versions, prices, ..Catalogue::default() };
+    (catalogue, doubts.into_iter().collect())
 }
 
 /// Lists what every priced type costs in every zone of the pools, whether a pool may buy it or not: instances of

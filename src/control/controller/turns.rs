@@ -73,6 +73,9 @@ impl<W: World> Controller<W> {
         if let Observed::Known { value, .. } = &observation.instances {
             self.instances.clone_from(value);
         }
+        if let Observed::Known { value, .. } = &observation.catalogue {
+            self.shown.prices_read.clone_from(&value.prices_read);
+        }
         let versions = observation.catalogue.known().map(|catalogue| catalogue.template_versions.clone()).unwrap_or_default();
         let prices = observation.catalogue.known().map(|catalogue| Arc::clone(&catalogue.prices)).unwrap_or_default();
         let templates = self.context.settings.templates_now(&versions);

@@ -87,7 +87,7 @@ impl<T: Telemetry> Cloud for Sim<T> {
             let prices = Arc::new(offers.iter().map(|offer| (offer.key.clone(), offer.price)).collect::<BTreeMap<_, _>>());
             let version = if truth.ec2.new_template_at.is_some_and(|at| truth.now >= at) { "2" } else { "1" };
             let template_versions = truth.ec2.pools.iter().map(|pool| (pool.name.clone(), version.to_owned())).collect();
-            Arc::new(Catalogue { offers, template_versions, prices, read_at: Some(truth.wall()) })
+            Arc::new(Catalogue { offers, template_versions, prices, read_at: Some(truth.wall()), ..Catalogue::default() })
         };
         // Cached inside, as the live adapter does: it is there once EC2 has answered.
         let cached = self.universe.with(|truth| truth.clients[self.number].has_catalogue.then(|| read(truth)));
