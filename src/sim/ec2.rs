@@ -3,6 +3,7 @@
 use crate::model::instance::{CLUSTER_TAG, EPOCH_TAG, FIXED_TAGS, InstanceState, OPERATION_TAG, TEMPLATE_TAG};
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::{LaunchRequest, LaunchedInstance};
+use crate::model::resources::ATTACHABLE_VOLUMES;
 use crate::model::scheduling::{
     ARCH_LABEL, HOSTNAME_LABEL, INSTANCE_TYPE_LABEL, Labels, MARKET_LABEL, OS_LABEL, POOL_LABEL, Taint, ZONE_LABEL,
 };
@@ -50,6 +51,12 @@ pub const KINDS: [Kind; 8] = [
     Kind { name: "r5.large", milli_cpu: 2_000, mib: 16 << 10, pods: 29, price: HourlyPrice(126_000) },
     Kind { name: "m5.2xlarge", milli_cpu: 8_000, mib: 32 << 10, pods: 58, price: HourlyPrice(384_000) },
 ];
+
+/// Names the resource that stands for the volumes of the world's one CSI driver.
+#[must_use]
+pub fn volumes() -> String {
+    format!("{ATTACHABLE_VOLUMES}ebs.csi.aws.com")
+}
 
 impl Kind {
     /// Looks a type up.
@@ -170,6 +177,8 @@ pub struct Ec2 {
     pub new_template_at: Option<Duration>,
     /// EC2 recommends to replace a machine before the market takes it back.
     pub recommends: bool,
+    /// How many volumes of the one CSI driver a node attaches, which shows once it is there; `None` is as many as it likes.
+    pub attaches: Option<u64>,
     sold: BTreeMap<OperationId, Sold>,
     numbered: u64,
     offers: Option<Arc<Vec<Offer>>>,
@@ -194,6 +203,7 @@ impl Ec2 {
             quota: None,
             new_template_at: None,
             recommends: false,
+            attaches: None,
             halves_requests: false,
             lag: Duration::ZERO,
             sold: BTreeMap::new(),

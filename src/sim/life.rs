@@ -1,6 +1,6 @@
 //! How machines, nodes and pods live: each event, and what follows from it.
 
-use super::ec2::{Kind, node_labels};
+use super::ec2::{Kind, node_labels, volumes};
 use super::kubernetes::Budget;
 use super::prometheus::WORKERS;
 use super::scheduler;
@@ -122,6 +122,8 @@ impl Truth {
         taints: Vec<crate::model::scheduling::Taint>,
     ) -> Node {
         let now = self.wall();
+        let mut allocatable = kind.allocatable();
+        allocatable.extended.extend(self.ec2.attaches.map(|most| (volumes(), most)));
         Node {
             name,
             uid: self.kubernetes.uid(),
@@ -131,7 +133,7 @@ impl Truth {
             cordoned: false,
             cordoned_by: None,
             readiness: Readiness::Ready { since: now },
-            allocatable: kind.allocatable(),
+            allocatable,
             created: now,
             control_plane: false,
             keep: None,

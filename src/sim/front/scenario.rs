@@ -62,6 +62,8 @@ pub struct Scenario {
     pub new_template_at: Option<Duration>,
     /// EC2 recommends to replace a machine before the market takes it back.
     pub recommends: bool,
+    /// How many volumes a node attaches; `None` is as many as it likes.
+    pub attaches: Option<u64>,
     /// How long machines boot.
     pub boot: (Duration, Duration),
     /// How often the market takes a spot machine back, per machine and hour.
@@ -129,6 +131,7 @@ impl Scenario {
             keeps_a_worker: false,
             new_template_at: None,
             recommends: false,
+            attaches: None,
             company: true,
             boot: (Duration::from_secs(40), Duration::from_mins(1)),
             reclaims_per_hour: 0.0,
@@ -269,7 +272,7 @@ impl Scenario {
                 }
             }
         }
-        (ec2.new_template_at, ec2.recommends) = (self.new_template_at, self.recommends);
+        (ec2.new_template_at, ec2.recommends, ec2.attaches) = (self.new_template_at, self.recommends, self.attaches);
         let promises = Promises {
             policy: self.settings.policy.clone(),
             drain_timeout: self.settings.operations.drain_timeout,

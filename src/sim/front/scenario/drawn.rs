@@ -12,7 +12,7 @@ use crate::model::snapshot::DaemonSet;
 use crate::model::{Bytes, MilliCpu, Resources, Zone};
 use crate::policy::schedule::Schedule;
 use crate::policy::{AtOnce, BoundsSchedule, Disruption, ForecastRule, Headroom, Settings as Policy};
-use crate::sim::ec2::{KINDS, Kind, PoolSpec};
+use crate::sim::ec2::{KINDS, Kind, PoolSpec, volumes};
 use crate::sim::faults::{Fault, plan};
 use crate::sim::streams::{self, Purpose};
 use crate::sim::workload::{Curve, Workload};
@@ -57,6 +57,7 @@ impl Scenario {
             keeps_a_worker: false,
             new_template_at: None,
             recommends: false,
+            attaches: None,
             company: true,
             boot: (Duration::from_secs(random.random_range(25..50)), Duration::from_secs(random.random_range(50..110))),
             reclaims_per_hour: if random.random_bool(0.5) { random.random_range(0.0..0.05) } else { 0.0 },
@@ -74,7 +75,7 @@ impl Scenario {
         scenario
     }
 
-    /// Adds what some clusters have: pods that keep their nodes, important ones, headroom, budgets, an age for nodes, a forecast.
+    /// Adds what some clusters have: pods that keep their nodes, important ones, headroom, budgets, an age for nodes, a forecast, volumes.
     fn extras(&mut self, random: &mut ChaCha8Rng) {
         let keeps = random.random_range(0..6);
         let important = random.random_bool(0.2);
@@ -106,6 +107,12 @@ impl Scenario {
         if random.random_bool(0.15) {
             let (pool, per_node) = (self.settings.policy.pools[0].name.clone(), random.random_range(1.0..3.0));
             self.settings.policy.forecasts.push(ForecastRule { name: "cores".into(), pool, query: "cores".into(), per_node });
+        }
+        if random.random_bool(0.15)
+            && let Some(workload) = self.workloads.first_mut()
+        {
+            self.attaches = Some(random.random_range(1..=4));
+            workload.requests.extended.insert(volumes(), 1);
         }
     }
 
