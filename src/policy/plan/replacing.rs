@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-/// How many nodes are looked at in a turn.
+/// How many nodes are looked at in a turn: half of them the most pressing, half of them the others by turns.
 const LOOKED_AT: usize = 16;
 /// So long the node and its successors are paid for together.
 const TOGETHER: Duration = Duration::from_mins(10);
@@ -292,7 +292,19 @@ impl<'a> Turn<'a> {
         candidates.sort_by(|one, other| {
             other.0.cmp(&one.0).then_with(|| other.1.total_cmp(&one.1)).then_with(|| one.2.node.name.cmp(&other.2.node.name))
         });
-        candidates.into_iter().take(LOOKED_AT).map(|(_, _, candidate)| candidate).collect()
+        let mut candidates: Vec<_> = candidates.into_iter().map(|(_, _, candidate)| candidate).collect();
+        let mut others = candidates.split_off(candidates.len().min(LOOKED_AT / 2));
+        let first = self.by_turns(others.len());
+        others.rotate_left(first);
+        candidates.extend(others.into_iter().take(LOOKED_AT - LOOKED_AT / 2));
+        candidates
+    }
+
+    /// Gives where to begin with so many candidates, so that each comes round however many there are.
+    fn by_turns(&self, candidates: usize) -> usize {
+        let interval = i64::try_from(self.settings.interval.as_secs()).unwrap_or(i64::MAX).max(1);
+        let turn = usize::try_from(self.now.as_second() / interval).unwrap_or(0);
+        turn.wrapping_mul(LOOKED_AT - LOOKED_AT / 2).checked_rem(candidates).unwrap_or(0)
     }
 
     /// Finds what would take the node's place; `None` when that is not worth it, or not to be had.

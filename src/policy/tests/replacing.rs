@@ -81,6 +81,29 @@ fn a_dear_node_goes_once_its_cheaper_successor_is_there() {
 }
 
 #[test]
+fn those_that_cannot_be_replaced_do_not_hide_those_that_can() {
+    let mut scene = Scene::with_nodes(40).busy(0.55, 0.5);
+    scene.settings = dear().settings;
+    (scene.settings.pools[0].max, scene.offers) = (60, dear().offers);
+    scene.instances.iter_mut().for_each(|instance| instance.market = Market::OnDemand);
+    for index in 0..40 {
+        let name = format!("n{index}");
+        let mut pod = running(&format!("p{index:02}"), 1000, &name);
+        // All but one are at home on their node alone, and their nodes are emptier.
+        if index == 20 {
+            pod.requests.cpu = MilliCpu(1700);
+        } else {
+            let own = Requirement { key: "kubernetes.io/hostname".into(), operator: Operator::In([name].into()) };
+            pod.constraints = Arc::new(Constraints { node_selector: Selector(vec![own]), ..Constraints::default() });
+        }
+        scene = scene.pods([pod]);
+    }
+    let first = successor(&scene.clone().turn(start())).map(|(node, _)| node.to_owned());
+    let turns = (0..8).find_map(|turn| successor(&scene.turn(after(2 * turn))).map(|(node, _)| node.to_owned()));
+    assert_eq!(turns.as_deref(), Some("n20"), "in the first turn: {first:?}");
+}
+
+#[test]
 fn a_saving_must_be_worth_the_moves_and_the_double_pay() {
     // On-demand is 96,000 millionths, spot 33,600: 0.0624 saved an hour. Ten minutes of both cost 0.0056.
     let replaced = |hours_as_minutes: u64, price_of_a_move: f64| {
