@@ -9,6 +9,9 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
+use super::LIMIT;
+use crate::wait::{Seen, until};
+
 /// The drivers: one sets a limit on most nodes, the other on none.
 const DRIVERS: [&str; 2] = ["limited.example.com", "unlimited.example.com"];
 
@@ -28,35 +31,38 @@ pub fn add(random: &mut ChaCha8Rng, pod: &mut Value) {
     pod["spec"]["volumes"] = Value::Array(volumes);
 }
 
-/// Makes the claims of a pod, each bound to a volume of its own.
+/// Makes the claims of a pod, each with a volume of its own, and waits until they are bound.
 pub async fn make(client: &Client, pod: &Value) -> Result<()> {
     let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
     let claims: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+    let volumes: Api<PersistentVolume> = Api::all(client.clone());
+    let mut names = Vec::new();
     for volume in pod["spec"]["volumes"].as_array().into_iter().flatten() {
         let claim = volume["persistentVolumeClaim"]["claimName"].as_str().context("a volume without a claim")?;
         let driver = DRIVERS[usize::from(claim.ends_with('1'))];
         let name = format!("{namespace}-{claim}");
         let (space, modes) = (json!({"storage": "1Gi"}), json!(["ReadWriteOnce"]));
-        let bound = json!({"pv.kubernetes.io/bind-completed": "yes"});
-        let object: PersistentVolumeClaim = serde_json::from_value(json!({
-            "metadata": {"name": claim, "annotations": bound},
-            "spec": {"accessModes": modes, "storageClassName": "", "volumeName": name, "resources": {"requests": space}},
-        }))?;
-        let made = match claims.create(&PostParams::default(), &object).await {
-            // A probe of the same name came before.
-            Err(kube::Error::Api(status)) if status.code == 409 => continue,
-            made => made.with_context(|| format!("create claim {claim}"))?,
-        };
-        let owner = json!({"namespace": namespace, "name": claim, "uid": made.metadata.uid});
         let object: PersistentVolume = serde_json::from_value(json!({
             "metadata": {"name": name},
             "spec": {
-                "capacity": space, "accessModes": modes, "storageClassName": "", "claimRef": owner,
-                "csi": {"driver": driver, "volumeHandle": name},
+                "capacity": space, "accessModes": modes, "storageClassName": "",
+                "claimRef": {"namespace": namespace, "name": claim}, "csi": {"driver": driver, "volumeHandle": name},
             },
         }))?;
-        let volumes: Api<PersistentVolume> = Api::all(client.clone());
         volumes.create(&PostParams::default(), &object).await.with_context(|| format!("create volume {name}"))?;
+        let object: PersistentVolumeClaim = serde_json::from_value(json!({
+            "metadata": {"name": claim},
+            "spec": {"accessModes": modes, "storageClassName": "", "volumeName": name, "resources": {"requests": space}},
+        }))?;
+        claims.create(&PostParams::default(), &object).await.with_context(|| format!("create claim {claim}"))?;
+        names.push(claim);
+    }
+    for name in names {
+        until(&format!("claim {name} to be bound"), LIMIT, async || {
+            let phase = claims.get(name).await?.status.and_then(|status| status.phase).unwrap_or_default();
+            Ok(if phase == "Bound" { Seen::Done(()) } else { Seen::NotYet(phase) })
+        })
+        .await?;
     }
     Ok(())
 }
