@@ -2,6 +2,17 @@
 //!
 //! A [`Board`] is the cluster as a plan imagines it: nodes that exist, nodes that are
 //! on their way and nodes that it may buy, each with the pods that lie on it.
+//!
+//! # What is not modelled
+//!
+//! A pod with one of these neither buys a node nor lets its own be removed, and is named where somebody asks:
+//! dynamic resource claims; scheduling groups; a disk that the pod itself names; a claim that does not exist, has lost
+//! its volume, or waits for a class that binds at once; a namespace selector by labels in a term of pod affinity; an
+//! operator that is unknown here.
+//!
+//! Three things are modelled roughly. Two pods that share a volume count it twice against what a node attaches. Taints
+//! with `PreferNoSchedule` are passed over. Preferences choose which node is bought for a pod, not that one is bought,
+//! and are given up together where no offer meets all of them.
 
 use super::topology::{Place, Shape, Topology};
 use crate::model::scheduling::{Constraints, Labels, NodeSelectorTerm, Taint, TaintEffect, ZONE_LABEL};
