@@ -17,6 +17,8 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+/// So many types that rest in one zone, half of those that it has, say that the zone itself is short.
+const BREAKS: usize = 3;
 /// How many kinds of pods that still wait a type is tried on when types are compared.
 pub(super) const LOOK_AHEAD: usize = 64;
 
@@ -91,6 +93,25 @@ struct Holders {
     offers: Vec<Vec<usize>>,
     /// Why the offer that came nearest does not.
     misfit: Option<Misfit>,
+}
+
+/// How many of the offers of one market in one zone there are, and how many of them rest.
+#[derive(Clone, Copy, Debug, Default)]
+struct Health {
+    offers: usize,
+    resting: usize,
+}
+
+impl Health {
+    fn count(&mut self, rests: bool) {
+        self.offers += 1;
+        self.resting += usize::from(rests);
+    }
+
+    /// Tells whether the zone itself seems to have nothing of the market: what is left there is tried last.
+    fn is_broken(&self) -> bool {
+        self.resting >= BREAKS && 2 * self.resting >= self.offers
+    }
 }
 
 /// Why no node was opened for a pod.
@@ -449,7 +470,7 @@ impl<'a> Buyer<'a> {
         value
     }
 
-    /// Chooses among offers: the market that the spot share wants, the emptiest zone, then the lowest `cost`.
+    /// Chooses among offers: the market that the spot share wants, the emptiest zone that is not broken, then the lowest `cost`.
     fn choose(&self, pool: &PoolSettings, mut offers: Vec<usize>, mut cost: impl FnMut(&Self, usize) -> f64) -> Result<usize, Hold> {
         let bounds = pool.bounds(self.now);
         if self.totals.get(&pool.name).copied().unwrap_or(0) >= bounds.max {
@@ -457,12 +478,15 @@ impl<'a> Buyer<'a> {
         }
         let before = offers.len();
         let mut resting = BTreeSet::new();
-        offers.retain(|index| match self.rests(&self.offers[*index].key) {
-            Some(why) => {
-                resting.insert(why);
-                false
+        let mut health: BTreeMap<(Market, &Zone), Health> = BTreeMap::new();
+        offers.retain(|index| {
+            let why = self.rests(&self.offers[*index].key);
+            if !self.memory.offers.is_empty() {
+                health.entry(self.group(*index)).or_default().count(why.is_some());
             }
-            None => true,
+            let available = why.is_none();
+            resting.extend(why);
+            available
         });
         if offers.is_empty() {
             let why = if before == 0 { "the pool has none".to_owned() } else { resting.into_iter().take(3).collect::<Vec<_>>().join("; ") };
@@ -479,7 +503,7 @@ impl<'a> Buyer<'a> {
                 return Err(Hold::NoOffer { why: format!("the price ceiling of {ceiling} is reached at {}", self.price) });
             }
         }
-        let group = self.best_group(pool, &offers);
+        let group = self.best_group(pool, &offers, &health);
         offers.retain(|index| self.group(*index) == group);
         let is_preferred = |index: &usize| match &self.way {
             Way::Prefer(instance_type) => self.offers[*index].key.instance_type == *instance_type,
@@ -498,14 +522,15 @@ impl<'a> Buyer<'a> {
         (key.market, &key.zone)
     }
 
-    fn best_group(&self, pool: &PoolSettings, offers: &[usize]) -> (Market, &'a Zone) {
+    fn best_group(&self, pool: &PoolSettings, offers: &[usize], health: &BTreeMap<(Market, &Zone), Health>) -> (Market, &'a Zone) {
         let wanted = self.wanted_market(pool);
         let zones = self.zones.get(&pool.name);
         let rank = |index: &usize| {
             let (market, zone) = self.group(*index);
-            (market != wanted, zones.and_then(|zones| zones.get(zone)).copied().unwrap_or(0), zone, market)
+            let is_broken = health.get(&(market, zone)).is_some_and(Health::is_broken);
+            (market != wanted, is_broken, zones.and_then(|zones| zones.get(zone)).copied().unwrap_or(0), zone, market)
         };
-        offers.iter().map(rank).min().map_or((wanted, &self.offers[0].key.zone), |(_, _, zone, market)| (market, zone))
+        offers.iter().map(rank).min().map_or((wanted, &self.offers[0].key.zone), |(_, _, _, zone, market)| (market, zone))
     }
 
     /// Gives the market of the next instance so that on-demand keeps its base and its share above it.

@@ -253,6 +253,23 @@ fn the_emptiest_zone_comes_first_and_then_the_first_by_its_name() {
 }
 
 #[test]
+fn a_zone_in_which_types_rest_is_left_alone_while_there_is_another() {
+    let zone = |resting: usize, elsewhere: bool| {
+        let mut scene = empty([pending("w", 1000)]);
+        let types = (0..6).map(|number| format!("m{number}.large"));
+        let zones = if elsewhere { &["a", "b"][..] } else { &["a"][..] };
+        let both = types.flat_map(|name| zones.iter().map(move |zone| offer(&name, zone, Market::Spot, 33_600, capacity(1900, 7))));
+        scene.offers = both.collect();
+        let full = scene.offers.iter().filter(|offer| offer.key.zone.as_str() == "a").take(resting);
+        let rest = || Rest { until: after(5), failures: 1, why: "insufficient capacity".into(), stopped: false };
+        scene.memory.offers = full.map(|offer| (offer.key.clone(), rest())).collect();
+        launches(&scene.turn(start()))[0].zone.to_string()
+    };
+    assert_eq!([0, 2, 3, 5].map(|resting| zone(resting, true)), ["a", "a", "b", "b"]);
+    assert_eq!(zone(5, false), "a", "what is left is tried where there is nothing else");
+}
+
+#[test]
 fn the_wanted_market_comes_before_the_emptiest_zone() {
     let mut scene = full();
     scene.instances[0].zone = "b".into();
