@@ -54,6 +54,7 @@ pub fn router(surface: Surface, limits: &Limits) -> Router {
         .route("/api/v1/status", get(status::show))
         .route("/api/v1/decisions", get(status::decisions))
         .route("/api/v1/forecast", get(status::forecasts))
+        .route("/api/v1/cost", get(status::cost))
         .route("/api/v1/explain/pods/{namespace}/{name}", get(explain::pod))
         .route("/api/v1/explain/nodes/{name}", get(explain::node))
         .route("/api/v1/explain/offers", get(explain::offers))
