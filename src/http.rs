@@ -11,6 +11,7 @@ mod admin;
 mod explain;
 pub mod health;
 mod metrics;
+mod page;
 pub mod server;
 mod status;
 
@@ -64,6 +65,7 @@ pub fn router(surface: Surface, limits: &Limits) -> Router {
         .route("/api/v1/evaluate", post(admin::evaluate))
         .route_layer(middleware::from_fn_with_state(surface.clone(), guard));
     Router::new()
+        .route("/", get(page::show))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::show))
