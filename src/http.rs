@@ -11,6 +11,7 @@ mod admin;
 mod explain;
 pub mod health;
 mod metrics;
+mod page;
 pub mod server;
 mod status;
 
@@ -54,6 +55,7 @@ pub fn router(surface: Surface, limits: &Limits) -> Router {
         .route("/api/v1/status", get(status::show))
         .route("/api/v1/decisions", get(status::decisions))
         .route("/api/v1/forecast", get(status::forecasts))
+        .route("/api/v1/cost", get(status::cost))
         .route("/api/v1/explain/pods/{namespace}/{name}", get(explain::pod))
         .route("/api/v1/explain/nodes/{name}", get(explain::node))
         .route("/api/v1/explain/offers", get(explain::offers))
@@ -63,6 +65,7 @@ pub fn router(surface: Surface, limits: &Limits) -> Router {
         .route("/api/v1/evaluate", post(admin::evaluate))
         .route_layer(middleware::from_fn_with_state(surface.clone(), guard));
     Router::new()
+        .route("/", get(page::show))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(metrics::show))

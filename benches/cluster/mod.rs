@@ -73,6 +73,7 @@ pub fn instance(index: usize) -> Instance {
         pool: Some("workers".into()),
         operation: None,
         epoch: None,
+        ended: None,
         template: None,
     }
 }

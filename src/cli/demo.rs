@@ -52,7 +52,7 @@ pub(super) struct Demo {
     /// What the recording is scaled to: the cores that 99.9 % of its values stay below.
     #[arg(long, value_name = "CORES", default_value_t = 12.0, value_parser = cores, requires = "trace")]
     peak: f64,
-    /// Where the daemon answers: /metrics, /healthz, /api/v1/…
+    /// Where the daemon answers: the page at /, /metrics, /healthz, /api/v1/…
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9477")]
     listen: SocketAddr,
     /// The daemon's Unix socket, for `node-fleet pause --socket PATH` and the like.

@@ -281,6 +281,7 @@ impl<W: World> Controller<W> {
     }
 
     fn publish(&mut self) {
+        self.shown.published = self.now();
         self.shown.pause.clone_from(&self.pause);
         let mut operations: Vec<Operation> = self.operations.values().cloned().collect();
         operations.sort_by(|a, b| a.is_over().cmp(&b.is_over()).then(b.updated().cmp(&a.updated())).then_with(|| a.id().cmp(b.id())));

@@ -3,6 +3,7 @@
 use crate::model::ids::Epoch;
 use crate::model::prospect::Wanted;
 use crate::model::snapshot::Pause;
+use crate::model::spend::Cost;
 use crate::model::{Explanation, Market, Operation, Plan, PoolName, Question, RuleName};
 pub use crate::policy::forecast::{Expected, Minute, Standing};
 use jiff::Timestamp;
@@ -97,6 +98,8 @@ pub struct Status {
     pub role: Role,
     /// When the daemon started.
     pub started: Timestamp,
+    /// When this was put together, by the daemon's clock.
+    pub published: Timestamp,
     /// When the latest turn ended.
     pub last_turn: Option<Timestamp>,
     /// Turns so far.
@@ -113,6 +116,9 @@ pub struct Status {
     pub prices_read: BTreeMap<Market, Timestamp>,
     /// The forecasts, by rule.
     pub forecasts: BTreeMap<RuleName, ForecastStatus>,
+    /// What the fleet has cost; `None` on a standby. Not part of `/api/v1/status`.
+    #[serde(skip)]
+    pub cost: Option<Arc<Cost>>,
     /// Why the latest reload of the configuration was refused, if it was.
     pub reload_error: Option<String>,
     /// The latest decisions, latest first. Not part of `/api/v1/status`.
@@ -130,6 +136,7 @@ impl Status {
             owner: owner.to_owned(),
             role: Role::Standby { leader: None },
             started,
+            published: started,
             last_turn: None,
             turns: 0,
             pause: None,
@@ -138,6 +145,7 @@ impl Status {
             sources: BTreeMap::new(),
             prices_read: BTreeMap::new(),
             forecasts: BTreeMap::new(),
+            cost: None,
             reload_error: None,
             decisions: VecDeque::new(),
         }

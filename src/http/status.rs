@@ -1,4 +1,4 @@
-//! `GET /api/v1/status`, `GET /api/v1/decisions` and `GET /api/v1/forecast`
+//! `GET /api/v1/status`, `GET /api/v1/decisions`, `GET /api/v1/forecast` and `GET /api/v1/cost`
 
 use super::{Surface, failure};
 use crate::control::status::{DECISIONS_KEPT, Decision};
@@ -20,6 +20,11 @@ pub(super) async fn show(State(surface): State<Surface>) -> Response {
 pub(super) async fn forecasts(State(surface): State<Surface>) -> Response {
     let forecasts = surface.handle.status.borrow().forecasts.clone();
     axum::Json(serde_json::json!({ "forecasts": forecasts })).into_response()
+}
+
+pub(super) async fn cost(State(surface): State<Surface>) -> Response {
+    let cost = surface.handle.status.borrow().cost.clone();
+    axum::Json(serde_json::json!({ "cost": cost })).into_response()
 }
 
 #[derive(Deserialize)]

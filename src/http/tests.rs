@@ -125,7 +125,7 @@ async fn reads_are_answered_and_every_failure_is_json() {
         assert_eq!((code, page["decisions"].as_array().map(Vec::len)), (200, Some(number)), "{query}");
     }
     for (method, path, code) in [
-        ("GET", "/", 404),
+        ("GET", "/page", 404),
         ("GET", "/api/v2/status", 404),
         ("POST", "/metrics", 405),
         ("GET", "/api/v1/pause", 405),
@@ -137,6 +137,21 @@ async fn reads_are_answered_and_every_failure_is_json() {
         assert_eq!(found, code, "{method} {path}");
         assert!(body["error"].is_string(), "{method} {path}: {body}");
     }
+}
+
+#[tokio::test]
+async fn the_page_comes_with_a_policy_and_the_ledger_of_costs_beside_it() {
+    let bed = Bed::start(None, Limits::default()).await;
+    let stream = TcpStream::connect(bed.address).await.expect("a connection");
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.expect("a handshake");
+    tokio::spawn(connection);
+    let request = hyper::Request::builder().uri("/").header("host", "node-fleet").body(String::new()).expect("a request");
+    let answer = sender.send_request(request).await.expect("an answer");
+    let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    assert_eq!((answer.status().as_u16(), header("content-type")), (200, "text/html; charset=utf-8"));
+    assert!(header("content-security-policy").starts_with("default-src 'none'; script-src 'sha256-"));
+    assert_eq!((header("x-content-type-options"), header("x-frame-options")), ("nosniff", "DENY"));
+    assert_eq!(bed.tcp("GET", "/api/v1/cost", None, "").await, (200, json!({ "cost": null })));
 }
 
 #[tokio::test]
@@ -207,7 +222,7 @@ async fn from_beyond_this_machine_the_api_needs_the_token_and_metrics_and_health
         assert_eq!(look(far, Some("canary"), Some("canary"), path).await, 200, "{path} with the token");
         assert_eq!(look(near, Some("canary"), None, path).await, 200, "{path} from here");
     }
-    for (path, code) in [("/metrics", 200), ("/healthz", 200), ("/readyz", 503), ("/", 404)] {
+    for (path, code) in [("/metrics", 200), ("/healthz", 200), ("/readyz", 503), ("/", 200)] {
         assert_eq!(look(far, Some("canary"), None, path).await, code, "{path}");
     }
 }

@@ -77,6 +77,9 @@ pub struct Instance {
     pub state: InstanceState,
     /// When it was launched.
     pub launched: Timestamp,
+    /// When it ended or was stopped, where EC2 tells.
+    #[serde(default)]
+    pub ended: Option<Timestamp>,
     /// The pool that its tag names.
     pub pool: Option<PoolName>,
     /// The operation that its tag names.

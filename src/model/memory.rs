@@ -6,6 +6,7 @@ use super::instance::Market;
 use super::offer::OfferKey;
 use super::plan::ReplacementCause;
 use super::resources::Resources;
+use super::spend::Spend;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -121,4 +122,6 @@ pub struct Memory {
     pub allocatable: BTreeMap<(PoolName, InstanceType), Allocatable>,
     /// Instances without a journal entry or node, nodes without an instance: since when.
     pub strays: BTreeMap<String, Timestamp>,
+    /// What the fleet has cost.
+    pub spend: Spend,
 }

@@ -18,6 +18,7 @@ pub mod reading;
 pub mod resources;
 pub mod scheduling;
 pub mod snapshot;
+pub mod spend;
 
 pub use explanation::{Explanation, Question};
 pub use ids::{InstanceId, InstanceType, NodeName, OperationId, PoolName, RuleName, SubnetId, Zone};

@@ -108,6 +108,12 @@ catalogue! {
         "Mean memory utilisation of a pool, 0 to 1; absent when it cannot be trusted";
     COST = "node_fleet_cost_dollars_per_hour" Gauge ["pool"]
         "List price of a pool's instances, as far as it is known";
+    NODE_SECONDS = "node_fleet_node_seconds_total" Counter ["pool", "market", "zone", "instance_type"]
+        "How long instances ran, as they are billed; carried over restarts and failovers";
+    COST_DOLLARS = "node_fleet_cost_dollars_total" Counter ["pool", "market", "zone", "instance_type"]
+        "What they cost, reckoned from list and market prices; carried over restarts and failovers";
+    SPEND = "node_fleet_spend_dollars" Gauge ["period", "basis"]
+        "What `today`, `yesterday`, this `month` and `last_month` (UTC) came to: `actual`, the same instances `on_demand`, and a fleet always as large as at its `static_peak`";
     PENDING_PODS = "node_fleet_pending_pods" Gauge []
         "Pods that wait for a node";
     UNPLACEABLE_PODS = "node_fleet_unplaceable_pods" Gauge []

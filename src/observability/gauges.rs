@@ -2,10 +2,12 @@
 
 use super::catalogue::{self, Entry, Kind};
 use crate::control::status::{Role, Standing, Status};
+use crate::model::spend::{Cost, SeriesCost};
 use crate::model::{Hold, Operation, Plan, PoolReport};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use std::collections::BTreeMap;
@@ -49,6 +51,9 @@ impl Collector for Gauges {
             pools(&mut page, plan)?;
             fleet(&mut page, plan)?;
         }
+        if let Some(cost) = &status.cost {
+            spent(&mut page, cost)?;
+        }
         forecasts(&mut page, &status)?;
         operations(&mut page, &status.operations)?;
         daemon(&mut page, &status)
@@ -59,6 +64,15 @@ impl Collector for Gauges {
 struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
+    fn counters(&mut self, entry: &Entry, samples: &[Sample<'_>]) -> fmt::Result {
+        debug_assert_eq!(entry.kind, Kind::Counter);
+        let mut family = self.0.encode_descriptor(entry.family(), entry.help, None, MetricType::Counter)?;
+        for (labels, value) in samples {
+            ConstCounter::new(*value).encode(family.encode_family(labels)?)?;
+        }
+        Ok(())
+    }
+
     fn family(&mut self, entry: &Entry, samples: &[Sample<'_>]) -> fmt::Result {
         debug_assert_eq!(entry.kind, Kind::Gauge);
         if samples.is_empty() {
@@ -101,6 +115,34 @@ fn pools(page: &mut Page<'_>, plan: &Plan) -> fmt::Result {
     page.family(&catalogue::CPU_UTILISATION, &by_pool(|report| report.cpu))?;
     page.family(&catalogue::MEMORY_UTILISATION, &by_pool(|report| report.memory))?;
     page.family(&catalogue::COST, &by_pool(|report| Some(report.price.dollars())))
+}
+
+fn spent(page: &mut Page<'_>, cost: &Cost) -> fmt::Result {
+    let markets: Vec<String> = cost.totals.iter().map(|total| total.series.market.to_string()).collect();
+    let each = |value: fn(&SeriesCost) -> f64| -> Vec<Sample<'_>> {
+        let labels = cost.totals.iter().zip(&markets).map(|(SeriesCost { series, .. }, market)| {
+            let [pool, zone, kind] = [series.pool.as_str(), series.zone.as_str(), series.instance_type.as_str()];
+            vec![("pool", pool), ("market", market.as_str()), ("zone", zone), ("instance_type", kind)]
+        });
+        labels.zip(cost.totals.iter().map(value)).collect()
+    };
+    #[expect(clippy::cast_precision_loss, reason = "2^53 seconds are beyond any fleet")]
+    page.counters(&catalogue::NODE_SECONDS, &each(|total| total.node_seconds as f64))?;
+    page.counters(&catalogue::COST_DOLLARS, &each(|total| total.dollars))?;
+    let periods = [
+        ("today", Some(&cost.today)),
+        ("yesterday", cost.yesterday.as_ref()),
+        ("month", Some(&cost.month)),
+        ("last_month", cost.last_month.as_ref()),
+    ];
+    let periods = periods.into_iter().filter_map(|(name, period)| Some((name, period?)));
+    let samples: Vec<Sample<'_>> = periods
+        .flat_map(|(name, period)| {
+            let bases = [("actual", period.dollars), ("on_demand", period.on_demand_dollars), ("static_peak", period.static_peak_dollars)];
+            bases.map(|(basis, dollars)| (vec![("period", name), ("basis", basis)], dollars))
+        })
+        .collect();
+    page.family(&catalogue::SPEND, &samples)
 }
 
 fn fleet(page: &mut Page<'_>, plan: &Plan) -> fmt::Result {

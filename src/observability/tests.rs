@@ -5,6 +5,7 @@ use crate::model::ids::Epoch;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::{Alert, Finding, OnDrainTimeout, RetireReason};
 use crate::model::prospect::Wanted;
+use crate::model::spend::{Cost, PeriodCost, Series, SeriesCost};
 use crate::model::{Hold, Market, Operation, Plan, PoolReport, Retire, RetireOrder, RetireState};
 use crate::ports::{Measurement, Telemetry};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -70,6 +71,28 @@ fn forecast() -> ForecastStatus {
     }
 }
 
+fn cost() -> Cost {
+    let period = |dollars| PeriodCost {
+        begins: jiff::civil::date(1970, 1, 1),
+        node_hours: 2.0,
+        dollars,
+        on_demand_dollars: 3.0 * dollars,
+        static_peak_dollars: 4.0 * dollars,
+        by: Vec::new(),
+    };
+    let series = Series { pool: "workers".into(), market: Market::Spot, zone: "a".into(), instance_type: "m5.large".into() };
+    Cost {
+        since: AT,
+        as_of: AT,
+        today: period(0.25),
+        yesterday: None,
+        month: period(1.5),
+        last_month: None,
+        unpriced_node_seconds: 0,
+        totals: vec![SeriesCost { series, node_seconds: 7200, dollars: 0.25 }],
+    }
+}
+
 /// A status in which every gauge has something to show.
 fn status() -> Status {
     Status {
@@ -78,6 +101,7 @@ fn status() -> Status {
         owner: "me".into(),
         role: Role::Leader { epoch: Epoch(7) },
         started: AT,
+        published: AT,
         last_turn: Some(AT),
         turns: 1,
         pause: None,
@@ -86,6 +110,7 @@ fn status() -> Status {
         sources: BTreeMap::from([("ec2", SourceStatus { ok: true, why: None, last_ok: Some(AT) })]),
         prices_read: BTreeMap::from([(Market::Spot, jiff::Timestamp::UNIX_EPOCH)]),
         forecasts: BTreeMap::from([("requests".into(), forecast())]),
+        cost: Some(Arc::new(cost())),
         reload_error: None,
         decisions: VecDeque::new(),
     }
@@ -167,6 +192,9 @@ fn the_gauges_show_the_status() {
         "node_fleet_cost_dollars_per_hour{pool=\"workers\"} 0.288",
         "node_fleet_holds{pool=\"workers\",rule=\"cpu\",hold=\"cooling_down\"} 1.0",
         "node_fleet_holds{pool=\"\",rule=\"\",hold=\"paused\"} 1.0",
+        "node_fleet_node_seconds_total{pool=\"workers\",market=\"spot\",zone=\"a\",instance_type=\"m5.large\"} 7200.0",
+        "node_fleet_cost_dollars_total{pool=\"workers\",market=\"spot\",zone=\"a\",instance_type=\"m5.large\"} 0.25",
+        "node_fleet_spend_dollars{period=\"month\",basis=\"static_peak\"} 6.0",
         "node_fleet_alert{name=\"spot_exhausted\"} 1.0",
         "node_fleet_alert{name=\"offer_stopped\"} 0.0",
         "node_fleet_operations{kind=\"retire\",state=\"draining\"} 1.0",

@@ -13,6 +13,7 @@ mod rules;
 mod scale_down;
 pub mod schedule;
 pub mod settings;
+mod spending;
 mod stay;
 mod strays;
 mod survey;
@@ -28,6 +29,7 @@ pub use settings::{
     AtOnce, BoundsSchedule, Consolidation, Disruption, ForecastRule, Headroom, MetricGoal, MetricRule, OfferRest, PoolSettings, Predictive,
     PredictiveMode, Replacement, ScaleDown, ScaleUp, Settings,
 };
+pub use spending::{account, report};
 pub use survey::survey;
 
 #[cfg(test)]

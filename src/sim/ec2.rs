@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+const HOUR: Duration = Duration::from_hours(1);
 /// EC2 bills a machine for this long at least.
 const LEAST_BILLED: Duration = Duration::from_mins(1);
 /// How long EC2 shows a terminated instance.
@@ -110,8 +111,12 @@ pub struct Machine {
     pub ended: Option<Duration>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
-    /// What an hour of it costs.
+    /// What an hour of it cost when it was launched.
     pub price: HourlyPrice,
+    /// What its hours that are over have cost, in dollars.
+    pub billed: f64,
+    /// When its current hour began, and what that costs: the market's price at the hour's beginning.
+    pub hour: (Duration, HourlyPrice),
     /// When the market takes it back, once that is announced.
     pub reclaimed_at: Option<Duration>,
 }
@@ -138,8 +143,18 @@ impl Machine {
 
     /// Gives what it has cost until `now`, in dollars.
     pub fn cost(&self, now: Duration) -> f64 {
-        let life = self.ended.unwrap_or(now).saturating_sub(self.launched).max(LEAST_BILLED);
-        self.price.dollars() * life.as_secs_f64() / 3600.0
+        let end = self.ended.unwrap_or(now).min(now).max(self.launched + LEAST_BILLED);
+        let (began, price) = self.hour;
+        self.billed + price.dollars() * end.saturating_sub(began).as_secs_f64() / 3600.0
+    }
+
+    /// Closes the hours that are over; the next ones cost what the market asks.
+    fn close_hours(&mut self, market: HourlyPrice, now: Duration) {
+        let end = self.ended.unwrap_or(now).min(now);
+        while self.hour.0 + HOUR <= end {
+            self.billed += self.hour.1.dollars();
+            self.hour = (self.hour.0 + HOUR, market);
+        }
     }
 }
 
@@ -239,6 +254,18 @@ impl Ec2 {
         let offers = Arc::new(offers);
         self.offers = Some(Arc::clone(&offers));
         offers
+    }
+
+    /// Closes the hours of spot machines at the market's prices, before those move.
+    pub fn close_hours(&mut self, now: Duration) {
+        let spot = |machine: &&Machine| machine.market == Market::Spot;
+        let due: Vec<_> = self.living().filter(spot).map(|it| (it.id.clone(), it.kind, it.zone.clone())).collect();
+        for (id, kind, zone) in due {
+            let price = self.price(&OfferKey { instance_type: kind.name.into(), zone, market: Market::Spot }, kind);
+            if let Some(machine) = self.machines.get_mut(&id) {
+                machine.close_hours(price, now);
+            }
+        }
     }
 
     /// Moves a spot price.
@@ -361,6 +388,8 @@ impl Ec2 {
             ended: None,
             tags,
             price,
+            billed: 0.0,
+            hour: (now, price),
             reclaimed_at: None,
         };
         self.machines.insert(id.clone(), machine);
@@ -430,12 +459,17 @@ fn describe(machine: &Machine, start: Timestamp) -> Instance {
         subnet: Some(subnet_of(&machine.zone)),
         market: machine.market,
         state: machine.state,
-        launched: start + SignedDuration::try_from(machine.launched).unwrap_or(SignedDuration::MAX),
+        launched: moment(start, machine.launched),
+        ended: machine.ended.map(|ended| moment(start, ended)),
         pool: machine.pool().map(PoolName::from),
         operation: machine.tags.get(OPERATION_TAG).map(|id| OperationId::from(id.as_str())),
         epoch: machine.tags.get(EPOCH_TAG).and_then(|epoch| epoch.parse().ok()).map(crate::model::ids::Epoch),
         template: machine.tags.get(TEMPLATE_TAG).cloned(),
     }
+}
+
+fn moment(start: Timestamp, after: Duration) -> Timestamp {
+    start + SignedDuration::try_from(after).unwrap_or(SignedDuration::MAX)
 }
 
 /// Gives the labels of a pool's node.

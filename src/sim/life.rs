@@ -510,6 +510,7 @@ impl Truth {
     }
 
     fn market_moves(&mut self) {
+        self.ec2.close_hours(self.now);
         let moves: Vec<_> = self.ec2.spot_ratio.iter().map(|(key, ratio)| (key.clone(), *ratio)).collect();
         for ((instance_type, zone), ratio) in moves {
             let price = (ratio * self.random.market.random_range(0.93..1.08)).clamp(0.2, 0.9);

@@ -78,11 +78,20 @@ fn read(instance: &ec2::Instance, cluster: &str) -> Result<Instance, &'static st
         },
         state,
         launched: launched.ok_or("its launch time makes no sense")?,
+        ended: instance.state_transition_reason().and_then(ended),
         pool: tag(POOL_LABEL).map(PoolName::from),
         operation: tag(OPERATION_TAG).map(OperationId::from),
         epoch: tag(EPOCH_TAG).and_then(|epoch| epoch.parse().ok()).map(Epoch),
         template: tag(TEMPLATE_TAG).map(ToOwned::to_owned),
     })
+}
+
+/// Reads when an instance ended or was stopped: EC2 tells in words, `User initiated (2026-03-02 12:30:00 GMT)`.
+fn ended(reason: &str) -> Option<Timestamp> {
+    let (_, time) = reason.rsplit_once('(')?;
+    let time = time.strip_suffix(')')?.strip_suffix(" GMT")?;
+    let civil: jiff::civil::DateTime = time.parse().ok()?;
+    civil.to_zoned(jiff::tz::TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 
 fn tag<'a>(instance: &'a ec2::Instance, name: &str) -> Option<&'a str> {
@@ -166,6 +175,16 @@ mod tests {
     fn a_terminated_instance_is_listed_as_at_its_end() {
         let read = read(&instance(InstanceStateName::Terminated, ours()), "prod").expect("sound");
         assert_eq!((read.state, read.counts()), (InstanceState::Ending, false));
+    }
+
+    #[test]
+    fn the_end_of_an_instance_is_read_from_ec2s_words() {
+        let second = |reason| ended(reason).map(jiff::Timestamp::as_second);
+        assert_eq!(second("User initiated (2023-11-14 22:13:20 GMT)"), Some(1_700_000_000));
+        assert_eq!(second("Server.SpotInstanceTermination (2023-11-14 22:13:20 GMT)"), Some(1_700_000_000));
+        for other in ["", "User initiated", "User initiated (yesterday GMT)", "User initiated (2023-11-14 22:13:20)"] {
+            assert_eq!(second(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ impl<W: World> Controller<W> {
         self.shown.plan = None;
         (self.seen, self.measured) = (None, None);
         self.shown.sources.clear();
+        self.shown.cost = None;
         self.running.clear();
         self.prospects.clear();
         self.shown.forecasts.clear();

@@ -70,14 +70,16 @@ impl<W: World> Controller<W> {
             // Whether an operator has paused the fleet is not known, so nothing is started.
             Err(why) => return self.after_turn(trigger, &Err(format!("the ledger does not say whether the fleet is paused: {why}"))),
         }
-        if let Observed::Known { value, .. } = &observation.instances {
-            self.instances.clone_from(value);
-        }
         if let Observed::Known { value, .. } = &observation.catalogue {
             self.shown.prices_read.clone_from(&value.prices_read);
         }
         let versions = observation.catalogue.known().map(|catalogue| catalogue.template_versions.clone()).unwrap_or_default();
         let prices = observation.catalogue.known().map(|catalogue| Arc::clone(&catalogue.prices)).unwrap_or_default();
+        if let Observed::Known { value, at } = &observation.instances {
+            self.instances.clone_from(value);
+            policy::account(&mut self.memory.spend, value, &prices, *at);
+            self.shown.cost = policy::report(&self.memory.spend).map(Arc::new);
+        }
         let templates = self.context.settings.templates_now(&versions);
         let snapshot = Snapshot { templates, ..self.snapshot(observation, prices) };
         let now = self.now();

@@ -19,6 +19,7 @@ mod properties;
 mod replacing;
 mod reporting;
 mod scheduling;
+mod spending;
 mod strays;
 mod waiting;
 
@@ -188,6 +189,7 @@ fn instance(name: &str, zone: &str, market: Market) -> Instance {
         pool: Some("workers".into()),
         operation: None,
         epoch: None,
+        ended: None,
         template: None,
     }
 }

@@ -1,5 +1,6 @@
 //! Whole worlds: that they repeat, that each fault bites and does no harm, that every kill is survived.
 
+mod bill;
 mod crashes;
 mod faults;
 mod interventions;
