@@ -3,7 +3,7 @@
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use node_fleet::policy::forecast::{DemandHistory, ForecastSettings, Forecaster, KEPT};
-use node_fleet::sim::replay::{Boot, Conditions, Progress, Shape, side_by_side};
+use node_fleet::sim::replay::{Boot, Conditions, Operator, Path, Progress, Shape, side_by_side};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -14,6 +14,14 @@ struct Silent;
 impl Progress for Silent {
     fn begins(&mut self, _: &str) {}
     fn passed(&mut self, _: u64) {}
+}
+
+/// The shipped defaults, with bounds that are out of the way.
+fn operator() -> Operator {
+    let example = include_str!("../config/node-fleet.toml").replace("max = 10\n", "max = 10000\n");
+    let rule = "\n[[forecast]]\nname = \"demand\"\npool = \"workers\"\nquery = \"q\"\nper_node = 1.0\n";
+    let config = node_fleet::config::parse(&(example + rule), "defaults", []).expect("they are valid");
+    Operator::new(&config.policy, &"workers".into(), &"demand".into()).expect("it has the pool")
 }
 
 fn history(nodes: f64) -> DemandHistory {
@@ -56,7 +64,14 @@ fn forecast(criterion: &mut Criterion) {
         });
     }
     let year = Shape::Bursty.days(365, 1).scaled(60.0);
-    let conditions = Conditions { boot: Boot::Fixed(120), price_of_waiting: 60.0, dollars_per_hour: 0.192, seed: 1 };
+    let conditions = Conditions {
+        boot: Boot::Fixed(120),
+        price_of_waiting: 60.0,
+        dollars_per_hour: 0.192,
+        seed: 1,
+        operator: operator(),
+        path: Path::Counts,
+    };
     group.bench_function("a year at 60 nodes under all policies and the optimum", |bencher| {
         bencher.iter(|| side_by_side(black_box(&year), &conditions, &mut Silent));
     });

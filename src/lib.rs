@@ -47,7 +47,7 @@
 //! | policy, ports | model |
 //! | control | model, policy, ports |
 //! | adapters | model, ports, config |
-//! | sim | model, ports, policy's settings and audit; its front door also control, its replay also `policy::forecast` |
+//! | sim | model, ports, policy's settings and audit; its front door also control, its replay also `policy::plan()` and `policy::forecast` |
 //! | config | model, policy |
 //! | http | model, `control::status` |
 //! | observability | model, ports, config, `control::status` |

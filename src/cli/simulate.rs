@@ -2,8 +2,10 @@
 
 #[cfg(feature = "live")]
 mod history;
+mod operator;
 
-use crate::sim::replay::{Boot, Conditions, Outcome, Progress, Recording, Repairs, Shape, SideBySide, side_by_side, work};
+use crate::policy::PredictiveMode;
+use crate::sim::replay::{Boot, Conditions, Outcome, Path, Progress, Recording, Repairs, Shape, SideBySide, side_by_side, work};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::SignedDuration;
@@ -19,26 +21,35 @@ const SYNTHETIC_DAYS: usize = 28;
 /// More nodes than these make a replay long and tell nothing else.
 const MOST_NODES: f64 = 10_000.0;
 
+/// More minutes times nodes than this are decided from counts, which takes a hundredth of the time of a plan.
+const LONGEST_PLANNED: f64 = 2e6;
+
 /// Replays a demand under node-fleet, imitations of what others have, and the optimum.
 #[derive(Debug, clap::Args)]
-#[cfg_attr(not(feature = "live"), command(group = clap::ArgGroup::new("demand").required(true).args(["trace", "synthetic"])))]
-#[cfg_attr(feature = "live", command(group = clap::ArgGroup::new("demand").required(true).args(["trace", "synthetic", "config"])))]
 pub(super) struct Simulate {
     /// Demand that was recorded: a CSV file under the header `timestamp,value`, times in ISO 8601, values in any unit.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "synthetic")]
+    #[cfg_attr(not(feature = "live"), arg(required_unless_present = "synthetic"))]
+    #[cfg_attr(feature = "live", arg(required_unless_present_any = ["synthetic", "config"]))]
     trace: Option<PathBuf>,
     /// Demand that is made up, 28 days of it.
     #[arg(long, value_name = "SHAPE", value_parser = shape)]
     synthetic: Option<Shape>,
+    #[command(flatten)]
+    configured: operator::Configured,
     #[cfg(feature = "live")]
     #[command(flatten)]
     history: history::History,
-    /// Scales the demand: so many nodes suffice in 99.9 % of its minutes.
-    #[arg(long, value_name = "NUMBER", default_value_t = 20.0, value_parser = nodes, conflicts_with = "node_size", allow_negative_numbers = true)]
-    nodes: f64,
-    /// Leaves the demand as it is: one node serves so much of it.
+    /// Scales the demand: so many nodes suffice in 99.9 % of its minutes. 20 where neither this, nor `--node-size`, nor a
+    /// configuration says how large a node is.
+    #[arg(long, value_name = "NUMBER", value_parser = nodes, conflicts_with = "node_size", allow_negative_numbers = true)]
+    nodes: Option<f64>,
+    /// Leaves the demand as it is: one node serves so much of it. With a configuration it is the rule's `per_node`.
     #[arg(long, value_name = "DEMAND", value_parser = positive, allow_negative_numbers = true)]
     node_size: Option<f64>,
+    /// What pods use of the CPU that they request, 0 to 1: so busy the rules on CPU see a full node.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share, allow_negative_numbers = true)]
+    cpu_use: f64,
     /// How long a node boots (`120s`), or the shortest and the longest (`60s..180s`); then 2 % of launches fail.
     #[arg(long, value_name = "TIME", default_value = "120s", value_parser = boot)]
     boot: Boot,
@@ -46,9 +57,9 @@ pub(super) struct Simulate {
     /// configuration says.
     #[arg(long, value_name = "FACTOR", value_parser = price, allow_negative_numbers = true)]
     price_of_waiting: Option<f64>,
-    /// Dollars for a node and an hour. The default is the list price of an m5.xlarge in us-east-1 in 2025.
-    #[arg(long, value_name = "DOLLARS", default_value_t = 0.192, value_parser = positive, allow_negative_numbers = true)]
-    node_price: f64,
+    /// Dollars for a node and an hour. By default what `[prices.on_demand]` has for the pool's first type.
+    #[arg(long, value_name = "DOLLARS", value_parser = positive, allow_negative_numbers = true)]
+    node_price: Option<f64>,
     /// For what is drawn: the demand made up, boot times, the days of the intervals.
     #[arg(long, value_name = "NUMBER", default_value_t = 7)]
     seed: u64,
@@ -82,6 +93,10 @@ fn positive(text: &str) -> Result<f64, String> {
     number(text).filter(|number| *number > 0.0).ok_or_else(|| "expected a number above 0".into())
 }
 
+fn share(text: &str) -> Result<f64, String> {
+    number(text).filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| "expected a number from 0 to 1".into())
+}
+
 fn nodes(text: &str) -> Result<f64, String> {
     number(text).filter(|number| (1.0..=MOST_NODES).contains(number)).ok_or_else(|| format!("expected a number from 1 to {MOST_NODES}"))
 }
@@ -111,11 +126,15 @@ fn boot(text: &str) -> Result<Boot, String> {
 /// # Errors
 /// When the file cannot be read, or is no recording.
 pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
-    let Demand { name, recording, price_of_waiting } = match simulate.demand()? {
+    let told = match simulate.configured.read()? {
+        Ok(told) => told,
+        Err(code) => return Ok(code),
+    };
+    let (name, recording) = match simulate.demand(&told)? {
         Ok(demand) => demand,
         Err(code) => return Ok(code),
     };
-    let conditions = Conditions { boot: simulate.boot, price_of_waiting, dollars_per_hour: simulate.node_price, seed: simulate.seed };
+    let conditions = simulate.conditions(&told, &recording)?;
     let style = ProgressStyle::with_template("{bar:40} {percent} %, {eta} left; {msg}").context("the progress bar")?;
     let bar = ProgressBar::new(work(&recording)).with_style(style);
     bar.enable_steady_tick(Duration::from_millis(250));
@@ -128,48 +147,24 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
             summary: &summary,
             demand: name,
             repairs: recording.repairs,
-            price_of_waiting,
-            dollars_per_node_hour: simulate.node_price,
+            price_of_waiting: conditions.price_of_waiting,
+            dollars_per_node_hour: conditions.dollars_per_hour,
             found: &found,
         };
         serde_json::to_writer_pretty(&mut out, &report)?;
         writeln!(out)?;
     } else {
-        write!(out, "{summary}\n\n{}{}", table(&found), remarks(price_of_waiting, &recording, &found))?;
+        write!(out, "{summary}\n\n{}{}", table(&found), remarks(&told, &conditions, &recording, &found))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What waiting is worth where nobody says.
-const PRICE_OF_WAITING: f64 = 20.0;
-
-/// What is replayed.
-struct Demand {
-    name: String,
-    /// In nodes.
-    recording: Recording,
-    price_of_waiting: f64,
-}
+/// Nodes of a demand whose unit nobody knows.
+const NODES: f64 = 20.0;
 
 impl Simulate {
-    /// Finds the demand. An exit code instead ends the command.
-    fn demand(&self) -> anyhow::Result<Result<Demand, ExitCode>> {
-        #[cfg(feature = "live")]
-        if let Some(past) = self.history.past()? {
-            return past.map_or_else(
-                |code| Ok(Err(code)),
-                |past| {
-                    let recording = bounded(&past.name, past.recording.divided(past.per_node))?;
-                    let price_of_waiting = self.price_of_waiting.unwrap_or(past.price_of_waiting);
-                    Ok(Ok(Demand { name: past.name, recording, price_of_waiting }))
-                },
-            );
-        }
-        let (name, recording) = self.recording()?;
-        Ok(Ok(Demand { name, recording, price_of_waiting: self.price_of_waiting.unwrap_or(PRICE_OF_WAITING) }))
-    }
-
-    fn recording(&self) -> anyhow::Result<(String, Recording)> {
+    /// Finds the demand in nodes, and its name. An exit code instead ends the command.
+    fn demand(&self, told: &operator::Told) -> anyhow::Result<Result<(String, Recording), ExitCode>> {
         let (name, recording) = match (&self.trace, self.synthetic) {
             (Some(path), _) => {
                 let name = path.display().to_string();
@@ -178,14 +173,44 @@ impl Simulate {
                 (name, recording)
             }
             (None, Some(shape)) => (shape.name().to_owned(), shape.days(SYNTHETIC_DAYS, self.seed)),
-            (None, None) => anyhow::bail!("expected --trace FILE or --synthetic SHAPE"),
+            (None, None) => match self.past(told)? {
+                Ok(recording) => (told.rule.name.to_string(), recording),
+                Err(code) => return Ok(Err(code)),
+            },
         };
-        let scaled = match self.node_size {
-            Some(size) => recording.divided(size),
-            None => recording.scaled(self.nodes),
+        let per_node = self.configured.config.as_ref().map(|_| told.rule.per_node).filter(|_| self.synthetic.is_none());
+        let scaled = match (self.nodes, self.node_size.or(per_node)) {
+            (Some(nodes), _) => recording.scaled(nodes),
+            (None, Some(size)) => recording.divided(size),
+            (None, None) => recording.scaled(NODES),
         };
         let scaled = bounded(&name, scaled)?;
-        Ok((name, scaled))
+        Ok(Ok((name, scaled)))
+    }
+
+    #[cfg(feature = "live")]
+    fn past(&self, told: &operator::Told) -> anyhow::Result<Result<Recording, ExitCode>> {
+        self.history.past(told)
+    }
+
+    #[cfg(not(feature = "live"))]
+    #[expect(clippy::unused_self, reason = "with the live adapters it reads the history")]
+    fn past(&self, _: &operator::Told) -> anyhow::Result<Result<Recording, ExitCode>> {
+        anyhow::bail!("expected --trace FILE or --synthetic SHAPE")
+    }
+
+    fn conditions(&self, told: &operator::Told, recording: &Recording) -> anyhow::Result<Conditions> {
+        let minutes = u32::try_from(recording.values.len()).unwrap_or(u32::MAX);
+        let peak = recording.carried().into_iter().fold(0.0_f32, f32::max);
+        let is_short = f64::from(minutes) * f64::from(peak) <= LONGEST_PLANNED;
+        Ok(Conditions {
+            boot: self.boot,
+            price_of_waiting: self.price_of_waiting.unwrap_or(told.config.policy.predictive.price_of_waiting),
+            dollars_per_hour: self.node_price.unwrap_or_else(|| told.node_price()),
+            seed: self.seed,
+            operator: told.operator(self.cpu_use, self.boot.longest())?,
+            path: if is_short { Path::Plan } else { Path::Counts },
+        })
     }
 }
 
@@ -218,7 +243,7 @@ fn summary(found: &SideBySide) -> String {
     let threshold = ["threshold 70/30, one step", "threshold 70/30, proportional"].into_iter().filter_map(against);
     let threshold = threshold.min_by(|one, other| one.cost.total_cmp(&other.cost));
     let begin = format!(
-        "On these {:.0} days node-fleet's forecast would have cost ${:.2}, with {:.0} node-minutes of demand waiting ({:.2} %)",
+        "On these {:.0} days node-fleet would have cost ${:.2}, with {:.0} node-minutes of demand waiting ({:.2} %)",
         found.days,
         ours.dollars,
         ours.unmet_node_minutes,
@@ -261,10 +286,10 @@ fn table(found: &SideBySide) -> String {
     rows.iter().map(line).collect()
 }
 
-fn remarks(price_of_waiting: f64, recording: &Recording, found: &SideBySide) -> String {
+fn remarks(told: &operator::Told, conditions: &Conditions, recording: &Recording, found: &SideBySide) -> String {
     let cost = format!(
         "Cost is node-minutes paid, and {} for each that was unmet. {:.1} days before these taught the forecast.",
-        price_of_waiting, found.warm_up_days
+        conditions.price_of_waiting, found.warm_up_days
     );
     let coverage = found.coverage.map(|[at_90, at_95]| {
         let (at_90, at_95) = (100.0 * at_90, 100.0 * at_95);
@@ -273,10 +298,28 @@ fn remarks(price_of_waiting: f64, recording: &Recording, found: &SideBySide) -> 
     let Repairs { period_seconds: period, gaps, missing_minutes: missing } = recording.repairs;
     let gaps = (gaps > 0).then(|| format!("The recording has gaps, {gaps} of them with {missing} minutes: they are not counted."));
     let period = (period > 60).then(|| format!("It has a value every {period} seconds: each stands until the next."));
-    let free =
-        "The forecast is followed every minute; the daemon evaluates less often, rests after growth and gives back only what is idle.";
-    let lines = [Some(cost), Some(free.to_owned()), coverage, gaps, period];
+    let lines = [Some(cost), Some(decided(told, conditions)), coverage, gaps, period];
     lines.into_iter().flatten().fold("\n".to_owned(), |text, line| text + &line + "\n")
+}
+
+/// Says whose settings decided for node-fleet, and what a replay leaves out.
+fn decided(told: &operator::Told, conditions: &Conditions) -> String {
+    let policy = &told.config.policy;
+    let how = match conditions.path {
+        Path::Plan => "by its own plan, turn by turn",
+        Path::Counts => "from counts, as its plan does",
+    };
+    let mode = match policy.predictive.mode {
+        PredictiveMode::On => "its forecast takes part there",
+        PredictiveMode::Shadow => "predictive.mode is \"shadow\" there, so that the second row is what runs",
+        PredictiveMode::Off => "predictive.mode is \"off\" there, so that the second row is what runs",
+    };
+    format!(
+        "node-fleet decides {how}, with {} ({mode}): every {:?}, with its rests; pods use {:.0} % of what they request.\nLeft out: other pods' sizes, zones, spot, headroom, [[metric]] rules, how long a drain takes.",
+        told.name,
+        policy.interval,
+        100.0 * conditions.operator.cpu_use
+    )
 }
 
 #[cfg(test)]
@@ -288,6 +331,11 @@ mod tests {
     struct Line {
         #[command(flatten)]
         simulate: Simulate,
+    }
+
+    fn defaults() -> operator::Told {
+        let Ok(told) = operator::Configured { config: None, rule: None }.read().expect("they are valid") else { panic!("they are valid") };
+        told
     }
 
     fn simulate(words: &[&str]) -> Result<Simulate, String> {
@@ -320,12 +368,12 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_or_no_recording_is_named() {
-        let missing = simulate(&["--trace", "/nowhere/demand.csv"]).expect("it is right").recording();
+        let missing = simulate(&["--trace", "/nowhere/demand.csv"]).expect("it is right").demand(&defaults());
         assert!(missing.is_err_and(|error| format!("{error:#}").contains("/nowhere/demand.csv")));
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("demand.csv");
         std::fs::write(&path, "when,what\n").expect("it is written");
-        let wrong = simulate(&["--trace", path.to_str().expect("text")]).expect("it is right").recording();
+        let wrong = simulate(&["--trace", path.to_str().expect("text")]).expect("it is right").demand(&defaults());
         assert!(wrong.is_err_and(|error| error.to_string().contains("demand.csv, line 1: the header is `when,what`")));
     }
 
@@ -337,17 +385,15 @@ mod tests {
             fn passed(&mut self, _: u64) {}
         }
         let recording = Shape::Cron.days(2, 1).scaled(8.0);
-        let conditions = Conditions { boot: Boot::Fixed(120), price_of_waiting: 20.0, dollars_per_hour: 1.0, seed: 1 };
+        let conditions = simulate(&["--synthetic", "cron"]).expect("it is right").conditions(&defaults(), &recording).expect("it is right");
         let found = side_by_side(&recording, &conditions, &mut Silent);
         let table = table(&found);
         assert_eq!(table.lines().count(), 1 + found.outcomes.len());
-        for name in
-            ["node-fleet's forecast ", "static peak", "Karpenter-like", "AWS-predictive-like", "best in hindsight", "clairvoyant optimum"]
-        {
+        for name in ["node-fleet ", "static peak", "Karpenter-like", "AWS-predictive-like", "best in hindsight", "clairvoyant optimum"] {
             assert!(table.contains(name), "{name}\n{table}");
         }
         let sentence = summary(&found);
-        assert!(sentence.starts_with("On these 1 days node-fleet's forecast would have cost $"), "{sentence}");
+        assert!(sentence.starts_with("On these 1 days node-fleet would have cost $"), "{sentence}");
         assert!(sentence.contains("than a 70/30 threshold") && sentence.ends_with('.'), "{sentence}");
     }
 }

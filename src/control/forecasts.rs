@@ -8,12 +8,11 @@ use super::status::ForecastStatus;
 use crate::model::prospect::{Prospect, Wanted};
 use crate::model::{Memory, Missing, PoolName, RuleName};
 use crate::policy::ForecastRule;
-use crate::policy::forecast::{Advice, ForecastSettings, Forecaster, KEPT, Minute, Standing};
+use crate::policy::forecast::{Advice, ForecastSettings, Forecaster, KEPT, Minute, lead_time};
 use crate::ports::{Clock, Metrics, World};
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
-use std::time::Duration;
 use tracing::{info, warn};
 
 /// The past that is read at once: as many minutes as Prometheus gives.
@@ -24,8 +23,6 @@ const SMALLEST_SLICE: SignedDuration = SignedDuration::from_hours(1);
 const SLICES_IN_A_TURN: usize = 6;
 /// After so many minutes that are taken in, others have their turn.
 const AT_A_TIME: usize = 64;
-/// So many launches must have shown how long a boot takes.
-const BOOTS_NEEDED: usize = 3;
 
 /// The demands that are followed, by rule.
 #[derive(Debug, Default)]
@@ -53,9 +50,8 @@ impl Forecasts {
         let rules: &[ForecastRule] = if predictive.is_off() { &[] } else { &settings.policy.forecasts };
         self.followed.retain(|name, followed| rules.iter().any(|rule| rule.name == *name && followed.is_of(rule)));
         for rule in rules {
-            // A node that is asked for one evaluation too late is there one evaluation later.
-            let lead = boot_time(memory, &rule.pool).unwrap_or(predictive.boot) + settings.policy.interval;
-            let boot = usize::try_from(lead.as_secs().div_ceil(60)).unwrap_or(usize::MAX).max(1);
+            let boots = memory.pools.get(&rule.pool).map_or(&[][..], |pool| &pool.boots);
+            let boot = lead_time(boots, predictive.boot, settings.policy.interval);
             let wanted = ForecastSettings { node: rule.per_node, boot, price_of_waiting: predictive.price_of_waiting };
             match self.followed.get_mut(&rule.name) {
                 Some(followed) => followed.forecaster.set(wanted),
@@ -182,26 +178,17 @@ impl Followed {
 
     fn prospect(&self, now: Timestamp) -> Prospect {
         let advice = self.advice(now);
-        let unknown = match advice.standing {
-            Standing::Blind { .. } | Standing::Learning { ready_at: None } => true,
-            Standing::Trusted | Standing::Demoted | Standing::Learning { ready_at: Some(_) } => false,
-        };
         let evidence = match (&self.trouble, self.caught_up) {
             (Some(missing), _) => format!("the demand cannot be read: {missing}; {advice}"),
             (None, false) => "the demand's history is being read".to_owned(),
             (None, true) => advice.to_string(),
         };
-        Prospect { wanted: self.wanted(&advice), blind: unknown || !self.caught_up, evidence }
+        Prospect { wanted: self.wanted(&advice), blind: advice.standing.is_blind() || !self.caught_up, evidence }
     }
 
     /// Gives what the forecast wants where it may: it knows the whole past, and has earned its place.
     fn wanted(&self, advice: &Advice) -> Option<Wanted> {
-        let may = self.caught_up
-            && match advice.standing {
-                Standing::Trusted => true,
-                Standing::Learning { .. } | Standing::Demoted | Standing::Blind { .. } => false,
-            };
-        advice.want.filter(|_| may).map(|want| Wanted { buy: want.buy, hold: want.hold })
+        advice.want.filter(|_| self.caught_up && advice.standing.may_act())
     }
 
     fn shown(&self, pool: PoolName, now: Timestamp) -> ForecastStatus {
@@ -224,33 +211,4 @@ impl Followed {
 
 fn whole_minute(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second().div_euclid(60) * 60).unwrap_or(at)
-}
-
-/// Learns from the launches of a pool within which time nine in ten joined; `None` while there were too few.
-fn boot_time(memory: &Memory, pool: &PoolName) -> Option<Duration> {
-    let mut took = memory.pools.get(pool)?.boots.clone();
-    took.sort_unstable();
-    let place = (took.len() * 9).div_ceil(10).saturating_sub(1);
-    took.get(place).filter(|_| took.len() >= BOOTS_NEEDED).map(|seconds| Duration::from_secs(u64::from(*seconds)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_boot_time_is_that_within_which_nine_in_ten_joined() {
-        let mut memory = Memory::default();
-        let pool = PoolName::from("workers");
-        for (boots, expected) in [
-            (vec![], None),
-            (vec![60, 60], None),
-            (vec![60, 300, 90], Some(300)),
-            (vec![50, 40, 30, 20, 10, 60, 70, 80, 90, 900], Some(90)),
-        ] {
-            memory.pools.entry(pool.clone()).or_default().boots.clone_from(&boots);
-            assert_eq!(boot_time(&memory, &pool), expected.map(Duration::from_secs), "{boots:?}");
-        }
-        assert_eq!(boot_time(&memory, &"other".into()), None);
-    }
 }

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 /// How many nodes there should be for the demand that comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wanted {
     /// With fewer than these, ready and booting, nodes are bought up to them.
     pub buy: u32,
-    /// Down to these, and not below, nodes are given back.
+    /// With more than these, nodes are given back down to them; never to fewer than `buy`.
     pub hold: u32,
 }
 

@@ -18,6 +18,7 @@ mod stay;
 mod strays;
 mod survey;
 mod topology;
+pub mod uniform;
 mod worth;
 
 pub use audit::{Invariant, Violation, audit};

@@ -1,7 +1,7 @@
 //! One turn's decision: from a snapshot and a memory to a plan and the next memory.
 
 mod explaining;
-mod giving_back;
+pub(super) mod giving_back;
 mod replacing;
 
 pub use explaining::explain;
@@ -29,11 +29,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// How many nodes one rule may open in one turn; the maximum bounds them further.
-const OPENED_AT_ONCE: u32 = 1000;
+pub(super) const OPENED_AT_ONCE: u32 = 1000;
 /// So long after a node has gone its pods may still look for a place.
 const DISPLACED: SignedDuration = SignedDuration::from_mins(1);
 /// So small a part of a demand is the noise of division.
-const NOISE: f64 = 1e-9;
+pub(super) const NOISE: f64 = 1e-9;
 /// How many nodes an alert names.
 const NODES_NAMED: usize = 5;
 
@@ -472,7 +472,7 @@ fn headroom_finding(pool: &PoolSettings, outcome: &Outcome, buyer: &Buyer<'_>) -
 
 /// Notes that pods buy what is being given back: the next removal waits longer, and longer each
 /// time, until one is not regretted.
-fn regret(memory: &mut PoolMemory, now: Timestamp) {
+pub(super) fn regret(memory: &mut PoolMemory, now: Timestamp) {
     if memory.regretted < memory.last_down {
         memory.regrets = memory.regrets.saturating_add(1);
         memory.regretted = Some(now);
@@ -505,7 +505,7 @@ fn learn_allocatable(settings: &Settings, fleet: &Fleet<'_>, memory: &mut Memory
 }
 
 /// Keeps the streaks of readings in which the pool is idle, or has room to be consolidated.
-fn keep_idle(settings: &Settings, load: &Result<PoolLoad, NoLoad>, memory: &mut PoolMemory, now: Timestamp) {
+pub(super) fn keep_idle(settings: &Settings, load: &Result<PoolLoad, NoLoad>, memory: &mut PoolMemory, now: Timestamp) {
     let (down, consolidation) = (&settings.scale_down, &settings.consolidation);
     let (idle, roomy) = match load {
         Ok(load) => (
@@ -519,7 +519,7 @@ fn keep_idle(settings: &Settings, load: &Result<PoolLoad, NoLoad>, memory: &mut 
     memory.roomy = rules::extend(memory.roomy.take(), roomy, settings.interval, now);
 }
 
-fn cooling_down(last: Option<Timestamp>, cooldown: Duration, now: Timestamp) -> Option<Timestamp> {
+pub(super) fn cooling_down(last: Option<Timestamp>, cooldown: Duration, now: Timestamp) -> Option<Timestamp> {
     let until = last? + SignedDuration::try_from(cooldown).unwrap_or(SignedDuration::MAX);
     (until > now).then_some(until)
 }

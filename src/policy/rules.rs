@@ -289,7 +289,7 @@ pub fn forecasts(settings: &Settings, pool: &PoolSettings, snapshot: &Snapshot, 
     rules.map(|rule| foreseen(settings.predictive.mode, &rule.name, snapshot.prospects.get(&rule.name), total, max)).collect()
 }
 
-fn foreseen(mode: PredictiveMode, rule: &RuleName, prospect: Option<&Prospect>, total: u32, max: u32) -> Verdict {
+pub(super) fn foreseen(mode: PredictiveMode, rule: &RuleName, prospect: Option<&Prospect>, total: u32, max: u32) -> Verdict {
     let rule = rule.clone();
     // Missing is never zero: what the forecast would hold is not known.
     let blind = |why: &str| (mode == PredictiveMode::On).then(|| Hold::BadData { why: why.to_owned() });
@@ -328,7 +328,7 @@ pub(super) fn nodes(wish: f64) -> u32 {
 
 /// Keeps the rule's streak and tells whether its condition has been met by every reading
 /// over the whole of `sustain`, of which there must have been two.
-fn sustain(memory: &mut PoolMemory, rule: &RuleName, met: bool, sustain: Duration, interval: Duration, now: Timestamp) -> bool {
+pub(super) fn sustain(memory: &mut PoolMemory, rule: &RuleName, met: bool, sustain: Duration, interval: Duration, now: Timestamp) -> bool {
     let streak = memory.above.remove(rule);
     let Some(streak) = extend(streak, met, interval, now) else { return false };
     let sustained = lasted(&streak, sustain, now);

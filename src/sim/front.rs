@@ -3,7 +3,7 @@
 mod daemon;
 mod picture;
 mod run;
-mod scenario;
+pub(in crate::sim) mod scenario;
 mod shrink;
 mod stage;
 

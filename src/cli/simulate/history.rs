@@ -1,6 +1,6 @@
 //! A demand's past, read from the Prometheus that the configuration names.
 
-use super::super::read;
+use super::operator::Told;
 use crate::adapters::aws;
 use crate::adapters::prometheus::Prometheus;
 use crate::adapters::secrets_manager::Secrets;
@@ -13,89 +13,41 @@ use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 use std::io::Write;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 /// As much as is read at once: a week of minutes is what Prometheus gives.
 const SLICE: SignedDuration = SignedDuration::from_hours(7 * 24);
 
-/// Where the past comes from.
+/// How much of the past is read.
 #[derive(Debug, clap::Args)]
 pub(super) struct History {
-    /// Your own history: the past of a `[[forecast]]` rule of this configuration, from its Prometheus, in nodes of its `per_node`.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["nodes", "node_size"])]
-    config: Option<PathBuf>,
-    /// Which rule, where the configuration has several.
-    #[arg(long, value_name = "NAME", requires = "config")]
-    rule: Option<String>,
-    /// How many days of it.
-    #[arg(long, value_name = "NUMBER", default_value_t = 28, requires = "config", value_parser = clap::value_parser!(u16).range(1..=366))]
+    /// How many days of the rule's past are read from Prometheus.
+    #[arg(long, value_name = "NUMBER", default_value_t = 28, requires = "config", conflicts_with_all = ["trace", "synthetic"], value_parser = clap::value_parser!(u16).range(1..=366))]
     days: u16,
     /// Shows what Prometheus would be asked, and asks nothing.
-    #[arg(long, requires = "config")]
+    #[arg(long, requires = "config", conflicts_with_all = ["trace", "synthetic"])]
     dry_run: bool,
 }
 
-/// What is to be replayed.
-pub(super) struct Past {
-    /// The rule's name.
-    pub name: String,
-    /// In the query's unit.
-    pub recording: Recording,
-    /// How much of it one node serves.
-    pub per_node: f64,
-    /// What waiting is worth, as the configuration has it.
-    pub price_of_waiting: f64,
-}
-
 impl History {
-    /// Reads the past; `None` where it is not asked for. An exit code instead ends the command.
+    /// Reads the past of the rule, in its query's unit. An exit code instead ends the command.
     ///
     /// # Errors
-    /// When the rule is not to be found, Prometheus does not give its past, or there is none.
-    pub(super) fn past(&self) -> anyhow::Result<Option<Result<Past, ExitCode>>> {
-        let Some(path) = &self.config else { return Ok(None) };
-        let config = match read(path)? {
-            Ok(config) => config,
-            Err(code) => return Ok(Some(Err(code))),
-        };
-        let rule = rule(&config, path, self.rule.as_deref())?;
-        let now = SystemClock::new().now();
-        let slices = slices(now, i64::from(self.days));
+    /// When Prometheus does not give the rule's past, or there is none.
+    pub(super) fn past(&self, told: &Told) -> anyhow::Result<Result<Recording, ExitCode>> {
+        let slices = slices(SystemClock::new().now(), i64::from(self.days));
         if self.dry_run {
+            let endpoints = told.config.prometheus.endpoints.join(", ");
             let mut out = std::io::stdout().lock();
             for (first, last) in slices {
-                writeln!(
-                    out,
-                    "query_range from {first} to {last}, step 60s, at {}\n  {}",
-                    config.prometheus.endpoints.join(", "),
-                    rule.query
-                )?;
+                writeln!(out, "query_range from {first} to {last}, step 60s, at {endpoints}\n  {}", told.rule.query)?;
             }
-            return Ok(Some(Err(ExitCode::SUCCESS)));
+            return Ok(Err(ExitCode::SUCCESS));
         }
-        let samples = fetch(&config, rule, &slices)?;
-        let recording = Recording::of_samples(&format!("the past of forecast.{}", rule.name), &samples)?;
-        let (name, per_node) = (rule.name.to_string(), rule.per_node);
-        Ok(Some(Ok(Past { name, recording, per_node, price_of_waiting: config.policy.predictive.price_of_waiting })))
+        let samples = fetch(&told.config, &told.rule, &slices)?;
+        Ok(Ok(Recording::of_samples(&format!("the past of forecast.{}", told.rule.name), &samples)?))
     }
-}
-
-/// Finds the rule: the one that is named, or the only one.
-fn rule<'c>(config: &'c Config, path: &Path, name: Option<&str>) -> anyhow::Result<&'c ForecastRule> {
-    let rules = &config.policy.forecasts;
-    let names = rules.iter().map(|rule| rule.name.as_str()).collect::<Vec<_>>().join(", ");
-    let found = match (name, rules.as_slice()) {
-        (None, [only]) => Some(only),
-        (None, _) => None,
-        (Some(name), rules) => rules.iter().find(|rule| rule.name.as_str() == name),
-    };
-    found.with_context(|| match (name, rules.len()) {
-        (_, 0) => format!("{} has no [[forecast]]; expected one, with the query of the demand", path.display()),
-        (Some(name), _) => format!("--rule {name}: expected one of {names}"),
-        (None, _) => format!("expected --rule with one of {names}"),
-    })
 }
 
 /// Cuts the days before now into what is read at once.
@@ -146,21 +98,5 @@ mod tests {
             assert_eq!(pair[1].0.duration_since(pair[0].1), SignedDuration::from_mins(1));
         }
         assert!(cut.iter().all(|(first, last)| last.duration_since(*first) <= SLICE && last >= first));
-    }
-
-    #[test]
-    fn a_rule_that_is_not_there_is_named_with_those_that_are() {
-        let example = include_str!("../../../config/node-fleet.toml");
-        let added = "[[forecast]]\nname = \"cores\"\npool = \"workers\"\nquery = \"q\"\nper_node = 1.0\n";
-        let parse = |text: &str| crate::config::parse(text, "f", []).unwrap_or_else(|problems| panic!("{problems}"));
-        let (none, one) = (parse(example), parse(&format!("{example}\n{added}")));
-        let two = parse(&format!("{example}\n{added}{}", added.replace("cores", "orders")));
-        let path = Path::new("f.toml");
-        let told = |config: &Config, name| rule(config, path, name).map(|rule| rule.name.to_string()).map_err(|error| error.to_string());
-        assert!(told(&none, None).is_err_and(|error| error.contains("f.toml has no [[forecast]]")));
-        assert_eq!(told(&one, None), Ok("cores".to_owned()));
-        assert_eq!(told(&two, Some("orders")), Ok("orders".to_owned()));
-        assert_eq!(told(&two, Some("order")), Err("--rule order: expected one of cores, orders".to_owned()));
-        assert_eq!(told(&two, None), Err("expected --rule with one of cores, orders".to_owned()));
     }
 }

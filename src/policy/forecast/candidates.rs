@@ -2,6 +2,7 @@
 
 use super::features::FARTHEST;
 use super::predictor::{HORIZONS, LEVELS, Outlook, Predictor};
+use crate::model::prospect::Wanted;
 use serde::Serialize;
 
 /// The cautions that are tried, ascending.
@@ -61,15 +62,6 @@ impl std::fmt::Display for Way {
     }
 }
 
-/// How many nodes there should be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
-pub struct Want {
-    /// With fewer than these, ready and booting, nodes are bought up to them.
-    pub buy: u32,
-    /// With more than these, nodes are given back down to them; never less than `buy`.
-    pub hold: u32,
-}
-
 /// What is known in the minute of a decision, common to all ways.
 pub(super) struct Scene<'a> {
     /// The highest demand within each of `WINDOWS`.
@@ -83,7 +75,7 @@ pub(super) struct Scene<'a> {
     /// The forecast at each of `HORIZONS`; empty where there is none.
     pub outlooks: &'a [Outlook],
     /// What the forecast means for each node; `None` where there is none.
-    pub prospect: Option<Prospect>,
+    pub ladder: Option<Ladder>,
 }
 
 /// The horizon at which a node that is bought now serves: the latest full minute is one behind.
@@ -128,7 +120,7 @@ pub(super) fn highest(levels: &[f32]) -> [f32; WINDOWS.len()] {
 
 impl Scene<'_> {
     /// Says what a way wants in this minute.
-    pub(super) fn want(&self, way: Way) -> Want {
+    pub(super) fn want(&self, way: Way) -> Wanted {
         match way {
             Way::Reactive { headroom, window } => self.reactive(headroom, window),
             Way::Quantiles { buy, hold } => self.quantiles(buy, hold),
@@ -142,26 +134,26 @@ impl Scene<'_> {
         nodes
     }
 
-    fn reactive(&self, headroom: f64, window: usize) -> Want {
+    fn reactive(&self, headroom: f64, window: usize) -> Wanted {
         let place = WINDOWS.partition_point(|it| *it < window).min(WINDOWS.len() - 1);
         let need = |demand: f32| self.nodes(f64::from(demand) * (1.0 + headroom));
-        Want { buy: need(self.highest[0]), hold: need(self.highest[place]) }
+        Wanted { buy: need(self.highest[0]), hold: need(self.highest[place]) }
     }
 
-    fn quantiles(&self, buy: f64, hold: f64) -> Want {
+    fn quantiles(&self, buy: f64, hold: f64) -> Wanted {
         let (buy, hold) = (level_of(buy), level_of(hold));
         let buy = self.nodes(interpolated(lead(self.boot), |place| self.outlooks[place].quantiles[buy]));
         let last = (2 * self.boot + 1).min(FARTHEST);
         let within = HORIZONS.iter().zip(self.outlooks).filter(|(ahead, _)| **ahead <= last);
         let highest = within.map(|(_, outlook)| outlook.quantiles[hold]).fold(0.0, f64::max);
-        Want { buy, hold: self.nodes(highest).max(buy) }
+        Wanted { buy, hold: self.nodes(highest).max(buy) }
     }
 
-    fn balance(&self, caution: f64, patience: f64) -> Want {
+    fn balance(&self, caution: f64, patience: f64) -> Wanted {
         let place = CAUTIONS.partition_point(|it| *it < caution).min(CAUTIONS.len() - 1);
-        let Some(prospect) = &self.prospect else { return Want::default() };
-        let mut want = Want { buy: prospect.first, hold: prospect.first };
-        for (layer, worth) in (prospect.first + 1..).zip(&prospect.nodes) {
+        let Some(ladder) = &self.ladder else { return Wanted::default() };
+        let mut want = Wanted { buy: ladder.first, hold: ladder.first };
+        for (layer, worth) in (ladder.first + 1..).zip(&ladder.nodes) {
             if worth.launch[place] > patience * self.boot as f64 {
                 want.buy = layer;
             }
@@ -171,7 +163,7 @@ impl Scene<'_> {
                 break;
             }
         }
-        Want { hold: want.hold.max(want.buy), ..want }
+        Wanted { hold: want.hold.max(want.buy), ..want }
     }
 }
 
@@ -180,7 +172,7 @@ impl Scene<'_> {
 /// Nodes stand in order: each serves what those below it leave. So whatever a policy holds, the node above it is worth
 /// the same, and one table serves all of them.
 #[derive(Debug, Clone)]
-pub(super) struct Prospect {
+pub(super) struct Ladder {
     /// So many nodes at the bottom are never idle.
     first: u32,
     /// The nodes above them.
@@ -196,7 +188,7 @@ struct Worth {
     launch: [f64; CAUTIONS.len()],
 }
 
-impl Prospect {
+impl Ladder {
     /// Looks at the nodes from the last that is never idle to the first that is worth nothing at any caution.
     pub(super) fn of(predictor: &Predictor, outlooks: &[Outlook], node: f64, boot: usize, price: f64) -> Option<Self> {
         let farthest = (3 * boot + 6).min(FARTHEST);

@@ -17,10 +17,12 @@
 //!
 //! Above it stand the [`Way`]s to follow a demand, reactive ones among them. All are lived through on paper, and each
 //! hour each layer of nodes follows the one that was cheapest at the operator's price of waiting. Where a forecast is
-//! no better than the naive ones ([`Record`]) it steps back, and the reactive ways are among themselves.
+//! no better than the naive ones ([`Record`]) and no way that needs it was cheaper than those that do not, it steps back,
+//! and the reactive ways are among themselves.
 
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "minutes and nodes are far below 2^52")]
 
+mod boots;
 mod candidates;
 mod features;
 mod history;
@@ -31,12 +33,14 @@ mod ridge;
 mod score;
 mod shadow;
 
-pub use candidates::{Want, Way};
+pub use boots::{boot_time, lead_time};
+pub use candidates::Way;
 pub use history::{DemandHistory, KEPT, Minute, Refused};
 pub use portfolio::{Cost, Following};
 pub use score::{Record, SCORED, Score};
 
-use candidates::{Prospect, Scene, highest, interpolated, lead};
+use crate::model::prospect::Wanted;
+use candidates::{Ladder, Scene, highest, interpolated, lead};
 use features::{FARTHEST, Past};
 use jiff::Timestamp;
 use portfolio::Portfolio;
@@ -78,13 +82,33 @@ pub enum Standing {
         /// When there will be enough, if no minute is missed; `None` before the first.
         ready_at: Option<Minute>,
     },
-    /// It was worse than the naive ones lately; the reactive ways are among themselves.
+    /// It was worse than the naive ones lately, and did not pay; the reactive ways are among themselves.
     Demoted,
     /// The latest value is too old to say anything.
     Blind {
         /// The latest minute that is known.
         latest: Minute,
     },
+}
+
+impl Standing {
+    /// Tells whether the forecast has a say: it knows enough of the past, and has earned its place.
+    #[must_use]
+    pub fn may_act(self) -> bool {
+        match self {
+            Self::Trusted => true,
+            Self::Learning { .. } | Self::Demoted | Self::Blind { .. } => false,
+        }
+    }
+
+    /// Tells whether the demand is not known.
+    #[must_use]
+    pub fn is_blind(self) -> bool {
+        match self {
+            Self::Blind { .. } | Self::Learning { ready_at: None } => true,
+            Self::Trusted | Self::Demoted | Self::Learning { ready_at: Some(_) } => false,
+        }
+    }
 }
 
 /// What is expected of a minute to come.
@@ -104,7 +128,7 @@ pub struct Expected {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Advice {
     /// How many nodes there should be; `None` while nothing can be said.
-    pub want: Option<Want>,
+    pub want: Option<Wanted>,
     /// Whether the forecast takes part.
     pub standing: Standing,
     /// What is expected of the minute in which a node that is launched now would serve.
@@ -161,7 +185,7 @@ pub struct Forecaster {
     said: VecDeque<Said>,
     portfolio: Portfolio,
     minutes: u64,
-    want: Want,
+    want: Wanted,
 }
 
 impl Forecaster {
@@ -178,7 +202,7 @@ impl Forecaster {
             said: VecDeque::new(),
             portfolio: Portfolio::new(),
             minutes: 0,
-            want: Want::default(),
+            want: Wanted::default(),
         }
     }
 
@@ -266,20 +290,27 @@ impl Forecaster {
             node,
             boot,
             price,
-            prospect: Prospect::of(&self.predictor, if knows { &self.outlooks } else { &[] }, node, boot, price),
+            ladder: Ladder::of(&self.predictor, if knows { &self.outlooks } else { &[] }, node, boot, price),
             outlooks: if knows { &self.outlooks } else { &[] },
         };
-        self.want = self.portfolio.decide(&scene, self.scorer.is_trusted());
+        self.want = self.portfolio.decide(&scene, self.is_trusted());
     }
 
     /// Says how many nodes there should be in a minute, from what was observed before it; `None` while nothing can be
     /// said, and then what there is should stay.
     #[must_use]
-    pub fn want(&self, now: Minute) -> Option<Want> {
+    pub fn want(&self, now: Minute) -> Option<Wanted> {
         match self.standing(now) {
             Standing::Trusted | Standing::Demoted | Standing::Learning { ready_at: Some(_) } => Some(self.want),
             Standing::Learning { ready_at: None } | Standing::Blind { .. } => None,
         }
+    }
+
+    /// Gives what is wanted where the forecast may take part, and whether it may not because the demand is not known.
+    #[must_use]
+    pub fn say(&self, now: Minute) -> (Option<Wanted>, bool) {
+        let standing = self.standing(now);
+        (self.want(now).filter(|_| standing.may_act()), standing.is_blind())
     }
 
     /// Says what to do in a minute, and why.
@@ -307,7 +338,7 @@ impl Forecaster {
                 let missing = LEARNS_FOR.saturating_sub(self.history.span()) as i64;
                 Standing::Learning { ready_at: Some(latest.plus(missing + self.scorer.missing())) }
             }
-            Some(_) if self.scorer.is_trusted() => Standing::Trusted,
+            Some(_) if self.is_trusted() => Standing::Trusted,
             Some(_) => Standing::Demoted,
         }
     }
@@ -334,6 +365,12 @@ impl Forecaster {
     #[must_use]
     pub fn history(&self) -> &DemandHistory {
         &self.history
+    }
+
+    /// Tells whether the forecast has earned its place: it is no worse than the naive ones, or whoever followed it would
+    /// have fared better all the same than without it. Where it stands back, nobody follows a naive one in its place.
+    fn is_trusted(&self) -> bool {
+        self.scorer.is_trusted() || self.portfolio.pays()
     }
 
     fn quantile(&self, ahead: usize, level: f64) -> f64 {

@@ -1,7 +1,8 @@
 //! All ways lived through on paper; each hour, the ones that were cheapest run.
 
-use super::candidates::{Scene, Want, Way, ways};
+use super::candidates::{Scene, Way, ways};
 use super::shadow::Shadow;
+use crate::model::prospect::Wanted;
 use serde::Serialize;
 
 /// How many layers of nodes are judged apart.
@@ -61,6 +62,8 @@ pub(super) struct Portfolio {
     thickness: u32,
     /// The way that each layer follows.
     chosen: [usize; LAYERS],
+    /// Whether some way that needs the forecast would have cost less lately than every one that does not.
+    pays: bool,
     minutes: u64,
 }
 
@@ -68,7 +71,7 @@ pub(super) struct Portfolio {
 struct Entrant {
     way: Way,
     shadow: Shadow,
-    want: Want,
+    want: Wanted,
     costs: [Cost; LAYERS],
 }
 
@@ -82,10 +85,10 @@ impl Entrant {
 
 impl Portfolio {
     pub(super) fn new() -> Self {
-        let entrant = |way| Entrant { way, shadow: Shadow::default(), want: Want::default(), costs: [Cost::default(); LAYERS] };
+        let entrant = |way| Entrant { way, shadow: Shadow::default(), want: Wanted::default(), costs: [Cost::default(); LAYERS] };
         let entrants: Vec<Entrant> = ways().into_iter().map(entrant).collect();
         let first = entrants.iter().position(|entrant| entrant.way == FIRST).unwrap_or(0);
-        Self { entrants, own: Shadow::default(), own_cost: Cost::default(), thickness: 1, chosen: [first; LAYERS], minutes: 0 }
+        Self { entrants, own: Shadow::default(), own_cost: Cost::default(), thickness: 1, chosen: [first; LAYERS], pays: false, minutes: 0 }
     }
 
     /// Charges each way for a minute's demand, in nodes, served by what the way then had.
@@ -101,7 +104,7 @@ impl Portfolio {
     }
 
     /// Lets each way decide on the scene, and the hourly choice be made. Predictive ways run only when trusted.
-    pub(super) fn decide(&mut self, scene: &Scene, trusted: bool) -> Want {
+    pub(super) fn decide(&mut self, scene: &Scene, trusted: bool) -> Wanted {
         for entrant in &mut self.entrants {
             let can = !scene.outlooks.is_empty() || !entrant.way.is_predictive();
             entrant.want = scene.want(if can { entrant.way } else { FIRST });
@@ -134,6 +137,11 @@ impl Portfolio {
         list
     }
 
+    /// Tells whether the forecast has paid lately: the cheapest way that needs it cost less than the cheapest that does not.
+    pub(super) fn pays(&self) -> bool {
+        self.pays
+    }
+
     /// Gives what the choice has cost lately.
     pub(super) fn own_cost(&self) -> Cost {
         self.own_cost
@@ -146,8 +154,8 @@ impl Portfolio {
         costs.min_by(|(_, one), (_, other)| one.at(price).total_cmp(&other.at(price)))
     }
 
-    fn combined(&self) -> Want {
-        let mut sum = Want::default();
+    fn combined(&self) -> Wanted {
+        let mut sum = Wanted::default();
         for (layer, chosen) in (0..).zip(&self.chosen) {
             // The last layer takes whatever lies above it.
             let most = if layer as usize + 1 == LAYERS { u32::MAX } else { self.thickness };
@@ -160,6 +168,11 @@ impl Portfolio {
 
     fn choose(&mut self, price: f64, trusted: bool) {
         let totals: Vec<f64> = self.entrants.iter().map(|entrant| entrant.total().at(price)).collect();
+        let cheapest = |predictive: bool| {
+            let of_kind = self.entrants.iter().zip(&totals).filter(|(entrant, _)| entrant.way.is_predictive() == predictive);
+            of_kind.map(|(_, total)| *total).fold(f64::INFINITY, f64::min)
+        };
+        self.pays = cheapest(true) < cheapest(false);
         for layer in 0..LAYERS {
             let judge = |at: usize| {
                 let cost = |layer: usize| self.entrants[at].costs[layer].at(price);

@@ -1,6 +1,6 @@
 //! A fleet that exists on paper only: what a way would have had, and what it would have cost.
 
-use super::candidates::Want;
+use crate::model::prospect::Wanted;
 use std::collections::VecDeque;
 
 /// Nodes that follow what a way wants, with the boot time that real ones have.
@@ -14,7 +14,7 @@ pub(super) struct Shadow {
 
 impl Shadow {
     /// Lets a minute begin: what has booted is ready, then what is wanted is bought or given back.
-    pub(super) fn follow(&mut self, want: Want, boot: usize) {
+    pub(super) fn follow(&mut self, want: Wanted, boot: usize) {
         // More than one where boots have become shorter.
         while self.booting.len() >= boot.max(1)
             && let Some(booted) = self.booting.pop_front()
@@ -46,7 +46,7 @@ mod tests {
         let mut shadow = Shadow::default();
         let mut seen = Vec::new();
         for (buy, hold) in [(2, 2), (2, 2), (2, 2), (0, 1), (0, 5)] {
-            shadow.follow(Want { buy, hold }, 2);
+            shadow.follow(Wanted { buy, hold }, 2);
             seen.push((shadow.ready, shadow.have()));
         }
         assert_eq!(seen, [(0, 2), (0, 2), (2, 2), (1, 1), (1, 1)]);
@@ -55,8 +55,8 @@ mod tests {
     #[test]
     fn boots_that_become_shorter_let_all_that_is_due_be_ready() {
         let mut shadow = Shadow::default();
-        (0..3).for_each(|more| shadow.follow(Want { buy: more + 1, hold: more + 1 }, 5));
-        shadow.follow(Want { buy: 3, hold: 3 }, 1);
+        (0..3).for_each(|more| shadow.follow(Wanted { buy: more + 1, hold: more + 1 }, 5));
+        shadow.follow(Wanted { buy: 3, hold: 3 }, 1);
         assert_eq!((shadow.ready, shadow.coming), (3, 0));
     }
 }

@@ -8,8 +8,9 @@ use crate::policy::buying::Bounds;
 use crate::policy::fleet::{Member, count};
 use crate::policy::rules::{self, NoLoad, PoolLoad, Verdict};
 use crate::policy::scale_down::{Chooser, whole};
-use crate::policy::settings::PoolSettings;
+use crate::policy::settings::{PoolSettings, ScaleDown, Settings};
 use crate::policy::strays;
+use jiff::Timestamp;
 use std::time::Duration;
 
 impl<'a> Turn<'a> {
@@ -101,7 +102,11 @@ impl<'a> Turn<'a> {
         }
         let surplus = if above_maximum { staying - bounds.max } else { u32::MAX };
         let kept_for = verdicts.iter().map(|verdict| verdict.keeps).max().unwrap_or(0);
-        let most = self.at_once(pool, staying).min(carrying - bounds.min).min(surplus).min(allowed).min(staying.saturating_sub(kept_for));
+        let most = at_once(self.settings, pool, staying)
+            .min(carrying - bounds.min)
+            .min(surplus)
+            .min(allowed)
+            .min(staying.saturating_sub(kept_for));
         // Above the maximum nothing can be kept free.
         let chooser = Chooser { spare: if above_maximum { &[] } else { self.spare }, ..self.chooser(memory) };
         let chosen = chooser.choose(pool, most as usize, |gone| self.is_spared(load, gone));
@@ -139,24 +144,12 @@ impl<'a> Turn<'a> {
 
     /// Says until when the pool is left alone after what has been done to it.
     pub(super) fn cooling(&self, kept: &PoolMemory) -> Option<Hold> {
-        let down = &self.settings.scale_down;
-        let doubled = down.cooldown.saturating_mul(1 << kept.regrets.min(16)).min(down.longest_cooldown.max(down.cooldown));
-        let last = [(kept.last_up, down.cooldown), (kept.last_down, down.cooldown), (kept.regretted, doubled)];
-        let until = last.into_iter().filter_map(|(last, cooldown)| cooling_down(last, cooldown, self.now)).max()?;
-        Some(Hold::CoolingDown { until })
+        cooling(&self.settings.scale_down, kept, self.now).map(|until| Hold::CoolingDown { until })
     }
 
     pub(super) fn chooser<'t>(&'t self, memory: &'t Memory) -> Chooser<'t, 'a> {
         let (settings, cluster, prices) = (self.settings, self.cluster, &self.prices);
         Chooser { settings, cluster, fleet: &self.fleet, spare: self.spare, prices, memory, now: self.now }
-    }
-
-    /// Gives the number of nodes that may leave together, of so many: at least one.
-    fn at_once(&self, pool: &PoolSettings, nodes: u32) -> u32 {
-        // A metric's rule says whether the fleet could do without one node, and no more.
-        let has_rule = self.settings.metrics.iter().any(|rule| rule.pool == pool.name);
-        let most = if has_rule { 1 } else { self.settings.scale_down.most_at_once.max(1) };
-        whole(self.settings.scale_down.share_at_once * f64::from(nodes)).clamp(1, most)
     }
 
     /// Tells whether the nodes that stay would be within their targets without so much capacity.
@@ -190,7 +183,23 @@ impl<'a> Turn<'a> {
     }
 }
 
-fn is_within(load: &PoolLoad, gone: &Resources, cpu: f64, memory: f64) -> Result<(), String> {
+/// Says until when a pool is left alone after what has been done to it.
+pub(in crate::policy) fn cooling(down: &ScaleDown, kept: &PoolMemory, now: Timestamp) -> Option<Timestamp> {
+    let doubled = down.cooldown.saturating_mul(1 << kept.regrets.min(16)).min(down.longest_cooldown.max(down.cooldown));
+    let last = [(kept.last_up, down.cooldown), (kept.last_down, down.cooldown), (kept.regretted, doubled)];
+    last.into_iter().filter_map(|(last, cooldown)| cooling_down(last, cooldown, now)).max()
+}
+
+/// Gives the number of nodes that may leave together, of so many: at least one.
+pub(in crate::policy) fn at_once(settings: &Settings, pool: &PoolSettings, nodes: u32) -> u32 {
+    // A metric's rule says whether the fleet could do without one node, and no more.
+    let has_rule = settings.metrics.iter().any(|rule| rule.pool == pool.name);
+    let most = if has_rule { 1 } else { settings.scale_down.most_at_once.max(1) };
+    whole(settings.scale_down.share_at_once * f64::from(nodes)).clamp(1, most)
+}
+
+/// Tells whether a pool would be within these shares without so much capacity.
+pub(in crate::policy) fn is_within(load: &PoolLoad, gone: &Resources, cpu: f64, memory: f64) -> Result<(), String> {
     let busier = load.cpu * load.cores / (load.cores - gone.cpu.cores()).max(0.001);
     let fuller = load.memory * load.bytes / (load.bytes - to_float(gone.memory.0)).max(1.0);
     if busier > cpu || fuller > memory {

@@ -344,7 +344,7 @@ fn span(hours: f64) -> Duration {
     Duration::from_secs_f64((hours * 3600.0).max(0.0))
 }
 
-fn base_pool(name: &str) -> PoolSettings {
+pub(in crate::sim) fn base_pool(name: &str) -> PoolSettings {
     PoolSettings {
         name: name.into(),
         min: 2,
@@ -359,7 +359,7 @@ fn base_pool(name: &str) -> PoolSettings {
     }
 }
 
-fn base_policy(pools: Vec<PoolSettings>) -> Policy {
+pub(in crate::sim) fn base_policy(pools: Vec<PoolSettings>) -> Policy {
     let minutes = Duration::from_mins;
     Policy {
         pools,

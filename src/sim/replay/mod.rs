@@ -4,12 +4,17 @@
 //! when it has booted and is paid for from its launch. What exceeds the ready nodes in a minute waits. All policies see
 //! the same demand, in nodes, and differ in nothing else: pods, types and zones are the matter of [`crate::sim::front`].
 //!
+//! This daemon is no imitation: [`crate::policy::plan()`] decides for it, on nodes and pods made of the demand, with the
+//! operator's settings ([`Daemon`]); for long recordings [`crate::policy::uniform`] does, which decides the same.
+//!
 //! What counts comes after a warm-up, and is one number: node-minutes paid, and node-minutes unmet at a price that is
 //! the operator's. [`clairvoyant()`] gives the least it could have been.
 
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "minutes and nodes are far below 2^52")]
 
+mod board;
 mod clairvoyant;
+mod daemon;
 mod fleet;
 mod judge;
 mod policies;
@@ -18,11 +23,10 @@ mod side_by_side;
 mod synthetic;
 
 pub use clairvoyant::{Optimum, clairvoyant, clairvoyant_paths};
-pub use fleet::{Boot, Fleet, Tick};
+pub use daemon::{Daemon, Operator, Path, Step};
+pub use fleet::{Batch, Boot, Fleet, Joined, Tick};
 pub use judge::{Day, Elasticity, Ratio, Tally, compare};
-pub use policies::{
-    AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Ours, OursReactive, Persistence, Policy, StaticPeak, Threshold, View,
-};
+pub use policies::{AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Persistence, Policy, StaticPeak, Threshold, View};
 pub use recording::{Recording, RecordingError, Repairs};
 pub use side_by_side::{Conditions, Contestant, HEADROOMS, Outcome, Progress, SideBySide, side_by_side, work};
 pub use synthetic::Shape;

@@ -1,6 +1,7 @@
 //! Policies that a replay puts side by side: what they imitate, and where they differ from it.
 
-use crate::policy::forecast::{ForecastSettings, Forecaster, Minute, Want};
+use super::fleet::Fleet;
+use crate::model::prospect::Wanted;
 use std::collections::VecDeque;
 
 /// What a policy sees in the minute of its decision.
@@ -10,37 +11,53 @@ pub struct View<'a> {
     pub demand: &'a [f32],
     /// Whether the last full minute was measured, or lies in a gap.
     pub measured: bool,
-    /// Nodes that serve.
-    pub ready: u32,
-    /// Nodes that serve or boot.
-    pub have: u32,
+    /// Nodes that served in the last full minute.
+    pub served: u32,
+    /// The nodes.
+    pub fleet: &'a Fleet,
 }
 
 impl View<'_> {
-    fn last(&self) -> f64 {
+    /// Demand of the last full minute.
+    #[must_use]
+    pub fn last(&self) -> f64 {
         self.demand.last().map_or(0.0, |value| f64::from(*value))
     }
 
-    fn now(&self) -> usize {
+    /// The minute of the decision.
+    #[must_use]
+    pub fn now(&self) -> usize {
         self.demand.len()
+    }
+
+    /// Nodes that serve.
+    #[must_use]
+    pub fn ready(&self) -> u32 {
+        self.fleet.ready()
+    }
+
+    /// Nodes that serve or boot.
+    #[must_use]
+    pub fn have(&self) -> u32 {
+        self.fleet.have()
     }
 }
 
 /// A way to follow demand, asked once a minute.
 pub trait Policy {
     /// Says how many nodes there should be.
-    fn decide(&mut self, view: &View) -> Want;
+    fn decide(&mut self, view: &View) -> Wanted;
 }
 
 /// Nodes for this much demand.
-fn nodes(demand: f64) -> u32 {
+pub(super) fn nodes(demand: f64) -> u32 {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
     let nodes = (demand - 1e-6).ceil() as u32;
     nodes
 }
 
-fn exactly(nodes: u32) -> Want {
-    Want { buy: nodes, hold: nodes }
+fn exactly(nodes: u32) -> Wanted {
+    Wanted { buy: nodes, hold: nodes }
 }
 
 /// As many nodes as the highest demand of the whole replay needs, always: what one buys who does not scale.
@@ -50,7 +67,7 @@ fn exactly(nodes: u32) -> Want {
 pub struct StaticPeak(pub u32);
 
 impl Policy for StaticPeak {
-    fn decide(&mut self, _: &View) -> Want {
+    fn decide(&mut self, _: &View) -> Wanted {
         exactly(self.0)
     }
 }
@@ -85,13 +102,13 @@ impl Threshold {
 }
 
 impl Policy for Threshold {
-    fn decide(&mut self, view: &View) -> Want {
+    fn decide(&mut self, view: &View) -> Wanted {
         if self.utilisation.len() == Self::LOW_FOR {
             self.utilisation.pop_front();
         }
-        let used = if view.ready > 0 { view.last() / f64::from(view.ready) } else { f64::from(u8::from(view.last() > 0.0)) };
+        let used = if view.ready() > 0 { view.last() / f64::from(view.ready()) } else { f64::from(u8::from(view.last() > 0.0)) };
         self.utilisation.push_back(used);
-        let (now, have) = (view.now(), view.have);
+        let (now, have) = (view.now(), view.have());
         let rested = |since: Option<usize>, minutes: usize| since.is_none_or(|at| now - at >= minutes);
         let for_minutes = |minutes: usize, holds: &dyn Fn(f64) -> bool| {
             self.utilisation.len() >= minutes && self.utilisation.iter().rev().take(minutes).all(|used| holds(*used))
@@ -137,19 +154,19 @@ impl ClusterAutoscalerLike {
 }
 
 impl Policy for ClusterAutoscalerLike {
-    fn decide(&mut self, view: &View) -> Want {
+    fn decide(&mut self, view: &View) -> Wanted {
         let need = nodes(view.last() * (1.0 + self.headroom));
         if self.needs.len() == Self::UNNEEDED {
             self.needs.pop_front();
         }
         self.needs.push_back(need);
-        if need > view.have {
+        if need > view.have() {
             self.added = Some(view.now());
         }
         let rests = self.added.is_some_and(|at| view.now() - at < Self::UNNEEDED);
         let needed = self.needs.iter().copied().max().unwrap_or(need);
-        let hold = if rests || self.needs.len() < Self::UNNEEDED { view.have.max(need) } else { needed };
-        Want { buy: need, hold }
+        let hold = if rests || self.needs.len() < Self::UNNEEDED { view.have().max(need) } else { needed };
+        Wanted { buy: need, hold }
     }
 }
 
@@ -164,7 +181,7 @@ pub struct KarpenterLike {
 }
 
 impl Policy for KarpenterLike {
-    fn decide(&mut self, view: &View) -> Want {
+    fn decide(&mut self, view: &View) -> Wanted {
         exactly(nodes(view.last() * (1.0 + self.headroom)))
     }
 }
@@ -205,7 +222,7 @@ impl AwsPredictiveLike {
 }
 
 impl Policy for AwsPredictiveLike {
-    fn decide(&mut self, view: &View) -> Want {
+    fn decide(&mut self, view: &View) -> Wanted {
         let this = view.now() / 60 * 60;
         let next = (view.now() + Self::AHEAD) / 60 * 60;
         self.forecasts = [this, next].map(|hour| {
@@ -214,11 +231,11 @@ impl Policy for AwsPredictiveLike {
         });
         let forecasts = self.forecasts.map(|forecast| forecast.map_or(0.0, |(_, demand)| demand));
         let least = nodes(forecasts[0].max(forecasts[1]) / Self::TARGET);
-        let used = if view.ready > 0 { view.last() / f64::from(view.ready) } else { 1.0 };
+        let used = if view.ready() > 0 { view.last() / f64::from(view.ready()) } else { 1.0 };
         self.above = if used > Self::TARGET { self.above + 1 } else { 0 };
         self.below = if used < 0.9 * Self::TARGET { self.below + 1 } else { 0 };
         let right = nodes(view.last() / Self::TARGET);
-        let mut want = view.have;
+        let mut want = view.have();
         if self.above >= 3 {
             want = want.max(right);
         } else if self.below >= 15 {
@@ -248,7 +265,7 @@ impl Persistence {
 }
 
 impl Policy for Persistence {
-    fn decide(&mut self, view: &View) -> Want {
+    fn decide(&mut self, view: &View) -> Wanted {
         // The margin moves slowly, and sorting eight days takes a while.
         if view.now().is_multiple_of(60) {
             let recent = &view.demand[view.now().saturating_sub(Self::DAYS * 1440)..];
@@ -260,63 +277,5 @@ impl Policy for Persistence {
             }
         }
         exactly(nodes(view.last() + self.margin))
-    }
-}
-
-/// The rules of this daemon without its forecast: what is pending buys at once, over 70 % for 4 minutes buys back to
-/// 70 %, under 30 % for 10 minutes gives back what is not needed for 70 %; 5 minutes of rest up, 10 down.
-///
-/// The daemon packs pods and chooses types; here demand is one number of nodes.
-#[derive(Debug)]
-pub struct OursReactive(Threshold);
-
-impl Default for OursReactive {
-    fn default() -> Self {
-        Self(Threshold::new(true))
-    }
-}
-
-impl Policy for OursReactive {
-    fn decide(&mut self, view: &View) -> Want {
-        let want = self.0.decide(view);
-        let pending = nodes(view.last());
-        Want { buy: want.buy.max(pending), hold: want.hold.max(pending) }
-    }
-}
-
-/// This daemon's forecast with its portfolio, [`crate::policy::forecast`], followed every minute.
-///
-/// The daemon asks it with each evaluation, rests after growth, and gives back only what is clearly idle or empty: it
-/// launches later and holds longer. While the forecast has no say, the portfolio's reactive ways are followed here.
-#[derive(Debug)]
-pub struct Ours {
-    forecaster: Box<Forecaster>,
-    start: i64,
-}
-
-impl Ours {
-    /// Makes one for a demand in nodes whose first value is of minute `start`.
-    #[must_use]
-    pub fn new(settings: ForecastSettings, start: Minute) -> Self {
-        Self { forecaster: Box::new(Forecaster::new(settings)), start: start.0 }
-    }
-
-    /// Gives what it has learnt.
-    #[must_use]
-    pub fn forecaster(&self) -> &Forecaster {
-        &self.forecaster
-    }
-}
-
-impl Policy for Ours {
-    fn decide(&mut self, view: &View) -> Want {
-        if let Some(at) = view.demand.len().checked_sub(1).filter(|_| view.measured) {
-            // Demand that was read is finite and not negative, and minutes come in order: nothing is refused.
-            let taken = self.forecaster.observe(Minute(self.start + at as i64), view.last());
-            debug_assert!(taken.is_ok(), "{taken:?}");
-        }
-        let want = self.forecaster.want(Minute(self.start + view.demand.len() as i64));
-        // Where nothing can be said, what there is stays.
-        want.unwrap_or(Want { buy: 0, hold: u32::MAX })
     }
 }

@@ -1,13 +1,12 @@
 //! One demand under every policy, side by side.
 
 use super::clairvoyant::clairvoyant_paths;
+use super::daemon::{Daemon, Operator, Path};
 use super::fleet::{Boot, Fleet, Tick};
 use super::judge::{Elasticity, Ratio, Tally, compare};
-use super::policies::{
-    AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Ours, OursReactive, Persistence, Policy, StaticPeak, Threshold, View,
-};
+use super::policies::{AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Persistence, Policy, StaticPeak, Threshold, View};
 use super::recording::Recording;
-use crate::policy::forecast::ForecastSettings;
+use crate::policy::PredictiveMode;
 use serde::Serialize;
 use std::collections::VecDeque;
 
@@ -17,22 +16,26 @@ pub const HEADROOMS: [f64; 14] = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5
 const WARM_UP_DAYS: usize = 14;
 
 /// Under which conditions a demand is replayed.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Conditions {
     /// How long nodes boot.
     pub boot: Boot,
-    /// What a node-minute of unmet demand costs in node-minutes.
+    /// What a node-minute of unmet demand costs in node-minutes: every policy is judged by it, and those that ask steer by it.
     pub price_of_waiting: f64,
     /// Dollars for a node and an hour.
     pub dollars_per_hour: f64,
     /// For what is drawn: boot times, failures, days of the intervals.
     pub seed: u64,
+    /// What this daemon is told.
+    pub operator: Operator,
+    /// How its turns are decided.
+    pub path: Path,
 }
 
 /// Who follows the demand.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Contestant {
-    /// This daemon's forecast, free to act every minute.
+    /// This daemon with its forecast.
     Ours,
     /// This daemon without it.
     OursReactive,
@@ -78,7 +81,7 @@ impl Contestant {
             if headroom > 0.0 { format!("{name} + {:.0} %", headroom * 100.0) } else { name.to_owned() }
         };
         match self {
-            Self::Ours => "node-fleet's forecast".into(),
+            Self::Ours => "node-fleet".into(),
             Self::OursReactive => "node-fleet, reactive only".into(),
             Self::StaticPeak => "static peak".into(),
             Self::ThresholdStep => "threshold 70/30, one step".into(),
@@ -95,11 +98,8 @@ impl Contestant {
     pub fn policy(self, recording: &Recording, conditions: &Conditions) -> Box<dyn Policy> {
         let (boot, price) = (conditions.boot.minutes(), conditions.price_of_waiting);
         match self {
-            Self::Ours => {
-                let settings = ForecastSettings { node: 1.0, boot, price_of_waiting: price };
-                Box::new(Ours::new(settings, recording.start))
-            }
-            Self::OursReactive => Box::new(OursReactive::default()),
+            Self::Ours => Box::new(daemon(recording, conditions, PredictiveMode::On)),
+            Self::OursReactive => Box::new(daemon(recording, conditions, PredictiveMode::Off)),
             Self::StaticPeak => Box::new(StaticPeak(peak(recording))),
             Self::ThresholdStep => Box::new(Threshold::new(false)),
             Self::ThresholdProportional => Box::new(Threshold::new(true)),
@@ -109,6 +109,14 @@ impl Contestant {
             Self::Persistence => Box::new(Persistence::new(boot, price)),
         }
     }
+}
+
+/// Makes the daemon, its forecast taking part or not.
+fn daemon(recording: &Recording, conditions: &Conditions, mode: PredictiveMode) -> Daemon {
+    let mut operator = conditions.operator.clone();
+    let predictive = &mut operator.settings_mut().predictive;
+    (predictive.mode, predictive.price_of_waiting) = (mode, conditions.price_of_waiting);
+    Daemon::new(&operator, conditions.dollars_per_hour, recording.start, conditions.path)
 }
 
 fn peak(recording: &Recording) -> u32 {
@@ -217,9 +225,7 @@ impl Run<'_> {
 
     fn ours(&self, coverage: &mut Coverage, progress: &mut dyn Progress) -> Tally {
         progress.begins(&Contestant::Ours.name());
-        let boot = self.conditions.boot.minutes();
-        let settings = ForecastSettings { node: 1.0, boot, price_of_waiting: self.conditions.price_of_waiting };
-        let mut ours = Ours::new(settings, self.recording.start);
+        let mut ours = daemon(self.recording, self.conditions, PredictiveMode::On);
         let counts = |minute: usize| minute >= self.warm_up;
         self.replay(&mut ours, |minute, ours| coverage.minute(ours, self.recording.values[minute], counts(minute)), progress)
     }
@@ -231,10 +237,11 @@ impl Run<'_> {
         let first = demand[0].ceil() as u32;
         let mut fleet = Fleet::new(self.conditions.boot, first, self.conditions.seed);
         let mut tally = Tally::default();
+        let mut served = first;
         for minute in 0..demand.len() {
             fleet.begin();
             let measured = minute > 0 && values[minute - 1].is_some();
-            let view = View { demand: &demand[..minute], measured, ready: fleet.ready(), have: fleet.have() };
+            let view = View { demand: &demand[..minute], measured, served, fleet: &fleet };
             let tick: Tick = if minute == 0 {
                 // No full minute is known: what there is stays.
                 fleet.pass(0, u32::MAX)
@@ -242,6 +249,7 @@ impl Run<'_> {
                 let want = policy.decide(&view);
                 fleet.pass(want.buy, want.hold)
             };
+            served = tick.ready;
             look(minute, policy);
             if minute >= self.warm_up && values[minute].is_some() {
                 tally.count((minute - self.warm_up) / 1440, f64::from(demand[minute]), tick);
@@ -311,9 +319,9 @@ impl Coverage {
         Self { boot, said: VecDeque::new(), covered: [0; 2], minutes: 0 }
     }
 
-    fn minute(&mut self, ours: &Ours, value: Option<f32>, counts: bool) {
+    fn minute(&mut self, ours: &Daemon, value: Option<f32>, counts: bool) {
         // What is known is the minute before this one, so this is said of the minute `boot` after it.
-        let expected = ours.forecaster().expect(self.boot + 1);
+        let expected = ours.forecaster().and_then(|forecaster| forecaster.expect(self.boot + 1));
         self.said.push_back(expected.map(|expected| [expected.quantile_90, expected.quantile_95]));
         let said = if self.said.len() > self.boot { self.said.pop_front().flatten() } else { None };
         let (Some(said), Some(value), true) = (said, value, counts) else { return };

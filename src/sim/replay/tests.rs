@@ -1,16 +1,38 @@
 //! What each policy is documented to do, and that none of them sees what is to come.
 
+mod daemon;
+
 use super::*;
-use crate::policy::forecast::{ForecastSettings, Minute, Want};
+use crate::model::prospect::Wanted;
+use crate::policy::{ForecastRule, Settings};
+use crate::sim::front::scenario::{base_policy, base_pool};
+
+/// The daemon's usual settings, with bounds that are out of the way.
+fn usual() -> Settings {
+    let mut settings = base_policy(vec![base_pool("workers")]);
+    (settings.pools[0].min, settings.pools[0].max) = (0, 1000);
+    settings.forecasts = vec![ForecastRule { name: "demand".into(), pool: "workers".into(), query: "q".into(), per_node: 1.0 }];
+    settings
+}
+
+fn operator(settings: &Settings) -> Operator {
+    Operator::new(settings, &"workers".into(), &"demand".into()).expect("it has the pool")
+}
+
+fn conditions(boot: Boot, price_of_waiting: f64, dollars_per_hour: f64) -> Conditions {
+    Conditions { boot, price_of_waiting, dollars_per_hour, seed: 1, operator: operator(&usual()), path: Path::Counts }
+}
 
 /// Lets a policy follow a demand with nodes that boot two minutes; gives what was paid for in each minute.
 fn followed(policy: &mut dyn Policy, demand: &[f32], begin: u32) -> Vec<u32> {
-    let mut fleet = Fleet::new(Boot::Fixed(120), begin, 0);
+    let (mut fleet, mut served) = (Fleet::new(Boot::Fixed(120), begin, 0), begin);
     let decide = |minute: usize| {
         fleet.begin();
-        let view = View { demand: &demand[..minute], measured: minute > 0, ready: fleet.ready(), have: fleet.have() };
-        let want = if minute == 0 { Want { buy: 0, hold: u32::MAX } } else { policy.decide(&view) };
-        fleet.pass(want.buy, want.hold).paid
+        let view = View { demand: &demand[..minute], measured: minute > 0, served, fleet: &fleet };
+        let want = if minute == 0 { Wanted { buy: 0, hold: u32::MAX } } else { policy.decide(&view) };
+        let tick = fleet.pass(want.buy, want.hold);
+        served = tick.ready;
+        tick.paid
     };
     (0..demand.len()).map(decide).collect()
 }
@@ -94,35 +116,29 @@ fn persistence_adds_the_rise_that_is_exceeded_as_often_as_waiting_is_worth() {
 }
 
 #[test]
-fn ours_reactive_buys_for_pending_at_once_and_for_busy_nodes_after_four_minutes() {
-    let paid = followed(&mut OursReactive::default(), &steps(&[(1.0, 10), (4.2, 30)]), 2);
-    assert_eq!(changes(&paid), [(11, 5), (14, 6)]);
-}
-
-#[test]
 fn no_policy_sees_what_is_to_come() {
     let recording = Shape::Bursty.days(1, 3).scaled(12.0);
     let past = 1000;
     let mut other = recording.clone();
     other.values[past..].iter_mut().for_each(|value| *value = Some(1.0));
-    let conditions = Conditions { boot: Boot::Fixed(120), price_of_waiting: 20.0, dollars_per_hour: 1.0, seed: 1 };
+    let conditions = conditions(Boot::Fixed(120), 20.0, 1.0);
     // The static peak is the one that knows what it is not told.
     for contestant in Contestant::TABLE.into_iter().filter(|contestant| *contestant != Contestant::StaticPeak) {
-        let wants = |recording: &Recording| -> Vec<Want> {
+        let wants = |recording: &Recording| -> Vec<Wanted> {
             let mut policy = contestant.policy(recording, &conditions);
             let (demand, mut fleet) = (recording.carried(), Fleet::new(conditions.boot, 3, 1));
+            let mut served = 3;
             let decide = |minute: usize| {
                 fleet.begin();
-                let view = View { demand: &demand[..minute], measured: minute > 0, ready: fleet.ready(), have: fleet.have() };
-                let want = policy.decide(&view);
-                fleet.pass(want.buy, want.hold);
+                let want = policy.decide(&View { demand: &demand[..minute], measured: true, served, fleet: &fleet });
+                served = fleet.pass(want.buy, want.hold).ready;
                 want
             };
-            (0..recording.values.len()).map(decide).collect()
+            (1..recording.values.len()).map(decide).collect()
         };
         let (one, two) = (wants(&recording), wants(&other));
-        // The minute `past` is decided on what was before it.
-        let differs = one.iter().zip(&two).position(|(one, other)| one != other);
+        // The minute `past` is decided on what was before it; the first decision is that of minute 1.
+        let differs = one.iter().zip(&two).position(|(one, other)| one != other).map(|at| at + 1);
         assert!(differs.is_some_and(|minute| minute > past), "{}: {differs:?}", contestant.name());
     }
 }
@@ -137,7 +153,7 @@ impl Progress for Silent {
 #[test]
 fn nobody_is_cheaper_than_the_optimum_and_ours_sees_jobs_coming() {
     let recording = Shape::Cron.days(4, 1).scaled(8.0);
-    let conditions = Conditions { boot: Boot::Fixed(120), price_of_waiting: 60.0, dollars_per_hour: 2.0, seed: 1 };
+    let conditions = conditions(Boot::Fixed(120), 60.0, 2.0);
     let found = side_by_side(&recording, &conditions, &mut Silent);
     for outcome in &found.outcomes {
         assert!(outcome.to_clairvoyant >= 1.0 - 1e-6, "{outcome:?}");
@@ -154,20 +170,10 @@ fn gaps_are_not_counted_and_booting_at_random_is_the_same_each_time() {
     let mut recording = Shape::Daily.days(2, 1).scaled(6.0);
     recording.values[2000..2300].iter_mut().for_each(|value| *value = None);
     let boot = Boot::Spread { least: 60, most: 180, failing: 0.02 };
-    let conditions = Conditions { boot, price_of_waiting: 20.0, dollars_per_hour: 1.0, seed: 1 };
+    let conditions = conditions(boot, 20.0, 1.0);
     let found = side_by_side(&recording, &conditions, &mut Silent);
     let peak = found.outcomes.iter().find(|outcome| outcome.policy == "static peak").expect("it is there");
     // Six nodes and something, for the day that counts without the gap.
     assert!((peak.node_hours - 7.0 * (1440.0 - 300.0) / 60.0).abs() < 8.0, "{peak:?}");
     assert_eq!(found, side_by_side(&recording, &conditions, &mut Silent));
-}
-
-#[test]
-fn ours_follows_the_demand_it_is_shown() {
-    let settings = ForecastSettings { node: 1.0, boot: 2, price_of_waiting: 20.0 };
-    let mut ours = Ours::new(settings, Minute(100));
-    let demand = steps(&[(3.0, 300), (5.0, 300)]);
-    let paid = followed(&mut ours, &demand, 3);
-    assert!((5..=6).contains(&paid[320]) && (5..=6).contains(&paid[599]), "{} {}", paid[320], paid[599]);
-    assert_eq!(ours.forecaster().history().first(), Some(Minute(100)));
 }
