@@ -51,7 +51,9 @@ pub(crate) enum Kind {
     Fault,
     /// The service turned the request away unread: it has not taken effect.
     Throttled,
-    /// Credentials or permissions: it has not taken effect.
+    /// There were no credentials to sign it with, so it was not sent. The instance's metadata service has such moments.
+    Unsigned,
+    /// The service does not permit it: it has not taken effect.
     Denied,
     /// The service has read the request and refuses it.
     Rejected,
@@ -79,7 +81,7 @@ impl Failure {
 impl Transient for Failure {
     fn may_pass(&self) -> bool {
         match self.kind {
-            Kind::NoAnswer | Kind::Fault | Kind::Throttled => true,
+            Kind::NoAnswer | Kind::Fault | Kind::Throttled | Kind::Unsigned => true,
             Kind::Denied | Kind::Rejected => false,
         }
     }
@@ -87,7 +89,7 @@ impl Transient for Failure {
     fn may_have_landed(&self) -> bool {
         match self.kind {
             Kind::NoAnswer | Kind::Fault => true,
-            Kind::Throttled | Kind::Denied | Kind::Rejected => false,
+            Kind::Throttled | Kind::Unsigned | Kind::Denied | Kind::Rejected => false,
         }
     }
 
@@ -103,7 +105,7 @@ where
     fn from(error: SdkError<E, HttpResponse>) -> Self {
         if let Some(missing) = no_credentials(&error) {
             let why = quoted(&format!("nothing was sent, since the daemon's AWS credentials are not to be had: {}", chain(missing)));
-            return Self { kind: Kind::Denied, code: String::new(), why };
+            return Self { kind: Kind::Unsigned, code: String::new(), why };
         }
         let status = error.raw_response().map_or(0, |response| response.status().as_u16());
         match &error {
@@ -212,8 +214,8 @@ mod tests {
         ];
         for error in unsigned {
             let failure = Failure::from(error);
-            assert_eq!(failure.kind, Kind::Denied);
-            assert!(!failure.may_pass() && !failure.may_have_landed());
+            assert_eq!(failure.kind, Kind::Unsigned);
+            assert!(failure.may_pass() && !failure.may_have_landed());
             assert!(failure.why.contains("nothing was sent") && failure.why.contains("no provider in the chain"), "{}", failure.why);
         }
         let cut = SdkError::<ErrorMetadata, HttpResponse>::dispatch_failure(ConnectorError::other("connection reset".into(), None));

@@ -174,7 +174,7 @@ impl Inner {
 /// Names a failure by what the controller does about it.
 fn cloud_error(call: &'static str, failure: Failure) -> CloudError {
     match failure.kind {
-        Kind::NoAnswer | Kind::Fault => CloudError::Unavailable { call, why: failure.why },
+        Kind::NoAnswer | Kind::Fault | Kind::Unsigned => CloudError::Unavailable { call, why: failure.why },
         Kind::Throttled => CloudError::Throttled { call },
         Kind::Denied => CloudError::Denied { call, why: failure.why },
         // Termination protection: only an operator can lift it.

@@ -138,7 +138,9 @@ impl Secrets {
         };
         let answer = retried(TIMEOUT, async || self.client.get_secret_value().secret_id(name).send().await.map_err(Failure::from)).await;
         let answer = answer.map_err(|failure| match failure.kind {
-            Kind::NoAnswer | Kind::Fault | Kind::Throttled => SecretError::Unavailable { secret: secret.clone(), why: failure.why },
+            Kind::NoAnswer | Kind::Fault | Kind::Throttled | Kind::Unsigned => {
+                SecretError::Unavailable { secret: secret.clone(), why: failure.why }
+            }
             Kind::Denied => SecretError::Denied { secret: secret.clone(), why: failure.why },
             Kind::Rejected => SecretError::Unusable { secret: secret.clone(), why: failure.why },
         })?;

@@ -125,7 +125,7 @@ impl Notices for Sqs {
 
 fn error(call: &'static str, failure: Failure) -> NoticeError {
     match failure.kind {
-        Kind::NoAnswer | Kind::Fault | Kind::Throttled => NoticeError::Unavailable { call, why: failure.why },
+        Kind::NoAnswer | Kind::Fault | Kind::Throttled | Kind::Unsigned => NoticeError::Unavailable { call, why: failure.why },
         Kind::Denied | Kind::Rejected => NoticeError::Denied { call, why: failure.why },
     }
 }

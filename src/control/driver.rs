@@ -211,7 +211,7 @@ async fn attempt<W: World>(context: &Context<W>, drive: &mut Drive, amended: &mu
     }
     let spent = context.world.clock().monotonic().since(drive.entered);
     let next = match &drive.operation {
-        Operation::Launch(operation) => launch::advance(context, operation, spent).await?,
+        Operation::Launch(operation) => launch::advance(context, operation, spent, drive.failures == 0).await?,
         Operation::Retire(operation) => retire::advance(context, operation, spent).await?,
     };
     match next {

@@ -12,13 +12,14 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// Makes the launch's next step. `spent` is how long this process has seen it in its state.
+/// Makes the launch's next step. `spent` is how long this process has seen it in its state, `first` that it has not tried
+/// the step before.
 ///
 /// # Errors
 /// When a port fails or the lease does not allow the step; the same step is then tried again.
-pub async fn advance<W: World>(context: &Context<W>, launch: &Launch, spent: Duration) -> Result<Next, StepError> {
+pub async fn advance<W: World>(context: &Context<W>, launch: &Launch, spent: Duration, first: bool) -> Result<Next, StepError> {
     match &launch.state {
-        LaunchState::Journalled => request(context, launch, spent).await,
+        LaunchState::Journalled => request(context, launch, spent, first).await,
         LaunchState::Joining { instances, since } => join(context, launch, instances, *since, spent).await,
         LaunchState::Done { .. } | LaunchState::Failed { .. } => Ok(Next::Wait),
     }
@@ -37,9 +38,11 @@ pub fn outdated<W: World>(context: &Context<W>, launch: &Launch) -> Option<Opera
 }
 
 /// Sends the request. Whoever sends it again, with the same token, changes nothing.
-async fn request<W: World>(context: &Context<W>, launch: &Launch, spent: Duration) -> Result<Next, StepError> {
-    permit(context, &launch.id, "launch")?;
-    measure_urgency(context, launch);
+async fn request<W: World>(context: &Context<W>, launch: &Launch, spent: Duration, first: bool) -> Result<Next, StepError> {
+    let grant = permit(context, &launch.id, "launch")?;
+    if first && grant.epoch == launch.epoch {
+        measure_urgency(context, launch);
+    }
     match context.world.cloud().launch(&launch.request).await {
         Ok(launched) => Ok(launched_state(context, launch, launched)),
         Err(LaunchError::InsufficientCapacity) => Ok(failed(context, launch, LaunchFailure::InsufficientCapacity)),

@@ -11,8 +11,8 @@ use tracing::warn;
 pub const DELIVERIES_WAITING: usize = 64;
 /// The first pause after a failure; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause after failures.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// The longest pause after failures: a notice that has waited for its end has not lost much of its two minutes.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Passes on whether this instance leads, until the lease's keeper is gone.
 pub async fn follow_leadership(mut leads: watch::Receiver<Leadership>, leading: watch::Sender<bool>) {

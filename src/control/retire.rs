@@ -178,7 +178,10 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, spent: Duration)
     if let Some(objection) = objection(context, retire, node, &found).or_else(|| countermand(retire, &found)) {
         return Ok(state(context, retire, RetireState::RollingBack { reason: objection }));
     }
-    let left: Vec<&Pod> = found.pods.iter().filter(|pod| pod.holds_resources() && !pod.stays_with_node()).collect();
+    // What would come straight back is not asked to leave: it ends with the machine, where that must go.
+    let voluntary = retire.order.reason.is_voluntary();
+    let moves = |pod: &&Pod| pod.holds_resources() && !pod.stays_with_node() && (voluntary || !pod.tolerates_a_cordon());
+    let left: Vec<&Pod> = found.pods.iter().filter(moves).collect();
     if left.is_empty() {
         return Ok(state(context, retire, RetireState::Drained { forced: 0 }));
     }
@@ -187,6 +190,10 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, spent: Duration)
     }
     if left.iter().all(|pod| pod.terminating_since.is_some()) {
         return Ok(Next::Wait);
+    }
+    let left: Vec<&Pod> = left.into_iter().filter(|pod| !pod.tolerates_a_cordon()).collect();
+    if left.is_empty() {
+        return Ok(Next::Pause);
     }
     if lost_tags(context, retire).await? {
         return Ok(state(context, retire, RetireState::RollingBack { reason: NOT_OURS.into() }));

@@ -2,8 +2,7 @@
 //! carries on where the leader stopped.
 
 use super::ids::{InstanceId, InstanceType, NodeName, PoolName, RuleName};
-use super::instance::Market;
-use super::offer::OfferKey;
+use super::offer::{OfferKey, Quota};
 use super::plan::ReplacementCause;
 use super::resources::Resources;
 use super::spend::Spend;
@@ -22,7 +21,7 @@ pub struct Streak {
     pub readings: u32,
 }
 
-/// An offer or a market that is not bought for a while.
+/// An offer, or what falls under a limit, that is not bought for a while.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rest {
     /// Until when.
@@ -102,8 +101,9 @@ pub struct Memory {
     /// Offers that rest.
     #[serde(with = "super::offer::pairs")]
     pub offers: BTreeMap<OfferKey, Rest>,
-    /// Markets that rest as a whole, since the account may have no more of them.
-    pub markets: BTreeMap<Market, Rest>,
+    /// Limits of the account that were reached: what falls under them rests.
+    #[serde(with = "super::offer::pairs")]
+    pub quotas: BTreeMap<Quota, Rest>,
     /// Launches in a row whose instances never joined, by offer.
     #[serde(with = "super::offer::pairs")]
     pub never_joined: BTreeMap<OfferKey, u32>,

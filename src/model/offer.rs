@@ -52,6 +52,86 @@ impl fmt::Display for OfferKey {
     }
 }
 
+impl OfferKey {
+    /// Tells under which of the account's limits it falls.
+    #[must_use]
+    pub fn quota(&self) -> Quota {
+        let name = self.instance_type.as_str();
+        let family = &name[..name.find(|letter: char| !letter.is_ascii_alphabetic()).unwrap_or(name.len())];
+        let families = match family {
+            "dl" => Families::Dl,
+            "f" => Families::F,
+            "g" | "gr" | "vt" => Families::GAndVt,
+            "hpc" => Families::Hpc,
+            "inf" => Families::Inf,
+            "p" => Families::P,
+            "trn" => Families::Trn,
+            "u" => Families::HighMemory,
+            "x" => Families::X,
+            _ => Families::Standard,
+        };
+        Quota { market: self.market, families }
+    }
+}
+
+/// One of an account's limits on running instances: EC2 counts the vCPUs of these families on this market together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Quota {
+    /// The market.
+    pub market: Market,
+    /// The families.
+    pub families: Families,
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.market, self.families.name())
+    }
+}
+
+/// Families of instance types that one limit counts together, as the service quotas of EC2 name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Families {
+    /// A, C, D, H, I, M, R, T and Z.
+    Standard,
+    /// DL.
+    Dl,
+    /// F.
+    F,
+    /// G and VT.
+    GAndVt,
+    /// U.
+    HighMemory,
+    /// HPC.
+    Hpc,
+    /// Inf.
+    Inf,
+    /// P.
+    P,
+    /// Trn.
+    Trn,
+    /// X.
+    X,
+}
+
+impl Families {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Standard => "of the standard families",
+            Self::Dl => "of the DL families",
+            Self::F => "of the F families",
+            Self::GAndVt => "of the G and VT families",
+            Self::HighMemory => "of the high-memory families",
+            Self::Hpc => "of the HPC families",
+            Self::Inf => "of the Inf families",
+            Self::P => "of the P families",
+            Self::Trn => "of the Trn families",
+            Self::X => "of the X families",
+        }
+    }
+}
+
 /// An instance that a pool may buy, and the node that it would become.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Offer {

@@ -2,7 +2,7 @@
 
 use super::ids::NodeName;
 use super::resources::Resources;
-use super::scheduling::{Constraints, Labels};
+use super::scheduling::{Constraints, Labels, Taint, TaintEffect, UNSCHEDULABLE_TAINT};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -82,8 +82,8 @@ pub struct Pod {
     pub labels: Arc<Labels>,
     /// What else decides where it may go.
     pub constraints: Arc<Constraints>,
-    /// The same pod with its preferences as constraints, where it has some and no node yet: they choose among the
-    /// nodes that can be bought for it, and are given up where none meets them.
+    /// The same pod with its preferences as constraints, where it has some: they choose among the nodes that can be
+    /// bought for it, or in place of its own, and are given up where none meets them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preferring: Option<Arc<Self>>,
     /// `cluster-autoscaler.kubernetes.io/safe-to-evict`, where set.
@@ -113,6 +113,13 @@ impl Pod {
             && self.nominated_node.is_none()
             && self.terminating_since.is_none()
             && !self.gated
+    }
+
+    /// Tells whether it may come to a node that is cordoned: evicted, it might come straight back.
+    #[must_use]
+    pub fn tolerates_a_cordon(&self) -> bool {
+        let cordon = Taint { key: UNSCHEDULABLE_TAINT.to_owned(), value: String::new(), effect: TaintEffect::NoSchedule };
+        self.constraints.tolerations.iter().any(|toleration| toleration.tolerates(&cordon))
     }
 
     /// Tells whether a drain leaves it where it is, because it belongs to the node.

@@ -568,9 +568,10 @@ impl<'a> Buyer<'a> {
     }
 
     fn rests(&self, key: &OfferKey) -> Option<String> {
-        let market = self.memory.markets.get(&key.market).filter(|rest| rest.until > self.now);
-        if let Some(rest) = market {
-            return Some(format!("{} rests until {}: {}", key.market, rest.until, rest.why));
+        let quota = (!self.memory.quotas.is_empty()).then(|| key.quota());
+        if let Some((quota, rest)) = quota.and_then(|quota| Some((quota, self.memory.quotas.get(&quota).filter(|it| it.until > self.now)?)))
+        {
+            return Some(format!("what is {quota} rests until {}: {}", rest.until, rest.why));
         }
         let rest = self.memory.offers.get(key).filter(|rest| rest.until > self.now)?;
         let verb = if rest.stopped { "is stopped" } else { "rests" };

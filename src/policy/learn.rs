@@ -3,10 +3,12 @@
 use super::settings::{OfferRest, Settings};
 use super::strays;
 use crate::model::memory::{Incident, Memory, Rest, Succession};
+use crate::model::offer::Quota;
 use crate::model::operation::{LaunchFailure, LaunchState, RetireState};
 use crate::model::plan::{LaunchReason, RetireReason};
 use crate::model::{Launch, OfferKey, Operation, Retire};
 use jiff::{SignedDuration, Timestamp};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 /// How long an incident is shown.
@@ -53,9 +55,9 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
             let key = |instance_type| OfferKey { instance_type, zone: launch.order.zone.clone(), market: launch.request.market };
             for instance in joined {
                 let offer = key(instance.instance_type.clone());
+                memory.quotas.remove(&offer.quota());
                 memory.offers.remove(&offer);
                 memory.never_joined.remove(&offer);
-                memory.markets.remove(&launch.request.market);
             }
             if !joined.is_empty() && never_joined.is_empty() && left.is_empty() {
                 let took = launch.updated.duration_since(launch.created).as_secs();
@@ -101,10 +103,13 @@ fn learn_failure(
         LaunchFailure::Refused { message } => Some(format!("refused: {message}")),
         LaunchFailure::Unanswered { message } => Some(format!("EC2 did not answer: {message}")),
         LaunchFailure::Quota { message } => {
-            let failures = memory.markets.get(&launch.request.market).map_or(0, |rest| rest.failures).saturating_add(1);
-            let until = now + pause(&settings.rest, failures);
-            let why = format!("account limit: {message}");
-            memory.markets.insert(launch.request.market, Rest { until, failures, why, stopped: false });
+            let reached: BTreeSet<Quota> = launch.offers().map(|offer| offer.quota()).collect();
+            for quota in reached {
+                let failures = memory.quotas.get(&quota).map_or(0, |rest| rest.failures).saturating_add(1);
+                let until = now + pause(&settings.rest, failures);
+                let why = format!("account limit: {message}");
+                memory.quotas.insert(quota, Rest { until, failures, why, stopped: false });
+            }
             None
         }
         LaunchFailure::TokenMismatch => {

@@ -77,7 +77,7 @@ fn forget(memory: &Memory, now: Timestamp) -> Memory {
     let day = SignedDuration::from_hours(24);
     let lately = |rest: &Rest| now.duration_since(rest.until) < day;
     memory.offers.retain(|_, rest| lately(rest));
-    memory.markets.retain(|_, rest| lately(rest));
+    memory.quotas.retain(|_, rest| lately(rest));
     memory.successions.retain(|_, succession| !succession.failed || succession.until > now);
     // By then the market has taken it, or does not want it any more.
     memory.at_risk.retain(|_, since| now.duration_since(*since) < day);
@@ -101,10 +101,10 @@ fn alerts(cluster: &ClusterView, memory: &Memory, now: Timestamp) -> Vec<Alert> 
         name: "offer_stopped".into(),
         text: format!("{offer} is not bought before {}: {} (`node-fleet reset-offers` forgets it)", rest.until, rest.why),
     });
-    let markets = memory.markets.iter().filter(|(_, rest)| rest.until > now);
-    let markets = markets.map(|(market, rest)| Alert {
+    let quotas = memory.quotas.iter().filter(|(_, rest)| rest.until > now);
+    let quotas = quotas.map(|(quota, rest)| Alert {
         name: "account_limit".into(),
-        text: format!("no {market} is bought before {}: {}", rest.until, rest.why),
+        text: format!("nothing {quota} is bought before {}: {}", rest.until, rest.why),
     });
     let refused = cluster.refused.iter().map(|why| Alert { name: "object_refused".into(), text: format!("left out of the plan: {why}") });
     let incidents = memory.incidents.iter().map(|(name, incident)| Alert { name: name.clone(), text: incident.text.clone() });
@@ -116,7 +116,7 @@ fn alerts(cluster: &ClusterView, memory: &Memory, now: Timestamp) -> Vec<Alert> 
             unidentified.join(", ")
         ),
     });
-    stopped.chain(markets).chain(refused).chain(incidents).chain(unidentified).collect()
+    stopped.chain(quotas).chain(refused).chain(incidents).chain(unidentified).collect()
 }
 
 /// Why no node of a pool goes now: what was read, and what stands in the way.
@@ -444,8 +444,8 @@ impl<'a> Turn<'a> {
         for pool in self.settings.pools.iter().filter(|pool| pool.spot_share > 0.0) {
             let mut spot =
                 self.offers.iter().filter(|offer| offer.pool == pool.name && offer.key.market == crate::model::Market::Spot).peekable();
-            let market = memory.markets.get(&crate::model::Market::Spot).is_some_and(|rest| rest.until > self.now);
-            let resting = |offer: &Offer| market || memory.offers.get(&offer.key).is_some_and(|rest| rest.until > self.now);
+            let rests = |rest: Option<&Rest>| rest.is_some_and(|rest| rest.until > self.now);
+            let resting = |offer: &Offer| rests(memory.quotas.get(&offer.key.quota())) || rests(memory.offers.get(&offer.key));
             if spot.peek().is_some() && spot.all(resting) {
                 let text = format!("no spot offer of pool {} can be bought; on-demand takes its place", pool.name);
                 self.plan.alerts.push(Alert { name: "spot_exhausted".into(), text });

@@ -34,6 +34,9 @@ pub fn forbids(settings: &Settings, pod: &Pod, budgets: &[DisruptionBudget]) -> 
     if pod.do_not_disrupt {
         return because("is annotated do-not-disrupt");
     }
+    if pod.tolerates_a_cordon() {
+        return because("tolerates a cordon, and would come back to the node");
+    }
     if pod.owner == Owner::Nobody && pod.safe_to_evict != Some(true) {
         return because("has no controller that would replace it");
     }

@@ -91,7 +91,9 @@ impl Fault {
             }
             Kind::Rejected if about_keys => LedgerError::NoTable { table: table.to_owned(), why: failure.why },
             Kind::Denied => LedgerError::Denied { call, why: failure.why },
-            Kind::NoAnswer | Kind::Fault | Kind::Throttled | Kind::Rejected => LedgerError::Unavailable { call, why: failure.why },
+            Kind::NoAnswer | Kind::Fault | Kind::Throttled | Kind::Unsigned | Kind::Rejected => {
+                LedgerError::Unavailable { call, why: failure.why }
+            }
         }
     }
 }

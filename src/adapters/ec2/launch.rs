@@ -247,7 +247,7 @@ pub(super) fn error(failure: Failure) -> LaunchError {
     match failure.kind {
         Kind::NoAnswer | Kind::Fault => LaunchError::Unknown { why: failure.why },
         Kind::Throttled => LaunchError::Throttled,
-        Kind::Denied => LaunchError::Denied { message: failure.why },
+        Kind::Denied | Kind::Unsigned => LaunchError::Denied { message: failure.why },
         Kind::Rejected => LaunchError::Refused { message: failure.why },
     }
 }

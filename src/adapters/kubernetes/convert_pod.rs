@@ -20,7 +20,7 @@ pub(super) struct PodEntry {
     pub(super) pod: Arc<Pod>,
     /// Its constraints without those of its volumes.
     base: Arc<Constraints>,
-    /// The same with its preferences, where it has some and no node yet.
+    /// The same with its preferences, where it has some.
     preferred: Option<Arc<Constraints>>,
     /// The claims that its volumes stand for.
     claims: Box<[String]>,
@@ -86,8 +86,7 @@ fn living_pod(
     let labels = interner.labels(meta.labels.unwrap_or_default());
     let key = PodKey { namespace: meta.namespace.unwrap_or_default(), name: meta.name.unwrap_or_default() };
     let base = interner.constraints(constraints(spec, &key.namespace, &labels)?);
-    let unbound = spec.node_name.as_ref().is_none_or(String::is_empty);
-    let preferred = if unbound { preferred(&base, spec, &key.namespace, &labels) } else { None };
+    let preferred = preferred(&base, spec, &key.namespace, &labels);
     let preferred = preferred.map(|preferred| interner.constraints(preferred));
     let claims = claims(spec, &key.name);
     let named = |name: Option<&String>| name.filter(|name| !name.is_empty()).map(|name| NodeName::from(name.as_str()));
@@ -213,13 +212,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_prefers_as_long_as_it_has_no_node() {
+    fn what_a_pod_prefers_stands_beside_what_it_must_have() {
         let spread = json!([{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {}}]);
-        let pod = |node: &str| living(json!({"metadata": {"name": "a"}, "spec": {"nodeName": node, "topologySpreadConstraints": spread}}));
-        let waits = pod("");
-        let preferring = waits.preferring.expect("a preference");
-        assert_eq!((waits.constraints.spread.len(), preferring.constraints.spread.len()), (0, 1));
-        assert_eq!(pod("w1").preferring, None);
+        let pod = living(json!({"metadata": {"name": "a"}, "spec": {"topologySpreadConstraints": spread}}));
+        let preferring = pod.preferring.expect("a preference");
+        assert_eq!((pod.constraints.spread.len(), preferring.constraints.spread.len()), (0, 1));
+        assert_eq!(living(json!({"metadata": {"name": "a"}, "spec": {}})).preferring, None);
     }
 
     #[test]

@@ -107,7 +107,7 @@ impl Default for Index {
             attach_limits: Table::default(),
             interner: Interner::default(),
             watches: Source::ALL.into_iter().map(|source| (source, Watch::Starting)).collect(),
-            unlisted: Source::ALL.into(),
+            unlisted: Source::ALL.into_iter().filter(|source| source.is_vital()).collect(),
             view: None,
             due: Effect::default(),
         }
@@ -126,7 +126,9 @@ impl Index {
             }
             Event::InitDone => {
                 self.replace::<K>();
-                self.watches.insert(K::SOURCE, Watch::Live);
+                if self.watches.insert(K::SOURCE, Watch::Live) != Some(Watch::Live) {
+                    self.view = None;
+                }
                 self.unlisted.remove(&K::SOURCE);
             }
             Event::Apply(object) => {
@@ -212,7 +214,7 @@ impl Index {
     }
 
     fn health(&self) -> Health {
-        for (source, watch) in &self.watches {
+        for (source, watch) in self.watches.iter().filter(|(source, _)| source.is_vital()) {
             match watch {
                 Watch::Starting | Watch::Live => {}
                 Watch::Failing(why) => return Health::Failing(format!("the watch of {source} fails: {why}")),
@@ -232,7 +234,8 @@ impl Index {
         let refused = (self.pods.refused(Source::Pods))
             .chain(self.nodes.refused(Source::Nodes))
             .chain(self.budgets.refused(Source::Budgets))
-            .chain(self.daemon_sets.refused(Source::DaemonSets));
+            .chain(self.daemon_sets.refused(Source::DaemonSets))
+            .chain(self.watches.iter().filter_map(missed));
         let view = Arc::new(ClusterView {
             refused: refused.take(NAMED_REFUSALS).collect(),
             refused_nodes: self.nodes.live.iter().filter(|(_, node)| node.is_err()).map(|(key, _)| NodeName::new(&key.name)).collect(),
@@ -243,6 +246,14 @@ impl Index {
         });
         self.view = Some(Arc::clone(&view));
         view
+    }
+}
+
+/// Says what a watch does not deliver that the view can do without.
+fn missed((source, watch): (&Source, &Watch)) -> Option<String> {
+    match watch {
+        Watch::Failing(why) if !source.is_vital() => Some(format!("the watch of {source} fails: {why}")),
+        Watch::Starting | Watch::Live | Watch::Failing(_) => None,
     }
 }
 
@@ -293,6 +304,7 @@ impl Hub {
         let failing = Watch::Failing(why.to_owned());
         let known = index.watches.insert(source, failing.clone());
         if known != Some(failing) {
+            index.view = None;
             tracing::warn!(watch = %source, why, "a watch fails");
         }
         self.settle(&mut index);
@@ -569,6 +581,19 @@ mod tests {
         assert_eq!(limits(), [("attachable-volumes-csi-ebs.csi.aws.com".to_owned(), 25)].into());
         hub.apply::<wire::CsiNode>(Event::Delete(object(csi)));
         assert!(limits().is_empty());
+    }
+
+    #[test]
+    fn a_role_that_does_not_grant_csi_nodes_yet_costs_the_limits_and_not_the_view() {
+        let hub = listed(vec![]);
+        hub.failed(Source::CsiNodes, "403");
+        let view = hub.view().expect("a view");
+        assert!(matches!(view.refused.as_slice(), [why] if why.contains("CSI nodes") && why.contains("403")), "{:?}", view.refused);
+        list::<wire::CsiNode>(&hub, vec![]);
+        assert!(hub.view().expect("a view").refused.is_empty());
+        let hub = Hub::default();
+        assert!(Source::ALL.into_iter().filter(|source| !source.is_vital()).eq([Source::CsiNodes]));
+        assert!(matches!(hub.health(), Health::Starting(_)));
     }
 
     #[test]

@@ -32,6 +32,14 @@ impl Source {
     pub(super) const ALL: [Self; 8] =
         [Self::Pods, Self::Nodes, Self::Budgets, Self::DaemonSets, Self::Volumes, Self::Claims, Self::Classes, Self::CsiNodes];
 
+    /// Tells whether nothing can be decided without it. A node whose CSI drivers are not known attaches what it likes.
+    pub(super) fn is_vital(self) -> bool {
+        match self {
+            Self::Pods | Self::Nodes | Self::Budgets | Self::DaemonSets | Self::Volumes | Self::Claims | Self::Classes => true,
+            Self::CsiNodes => false,
+        }
+    }
+
     /// Names one object of the kind.
     pub(super) fn singular(self) -> &'static str {
         match self {

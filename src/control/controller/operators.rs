@@ -25,7 +25,7 @@ impl<W: World> Controller<W> {
             Command::ResetOffers { by, done } => {
                 info!(%by, "offers that rest are tried again");
                 self.memory.offers.clear();
-                self.memory.markets.clear();
+                self.memory.quotas.clear();
                 self.memory.never_joined.clear();
                 self.memory.allocatable.clear();
                 let _ = done.send(Ok(()));

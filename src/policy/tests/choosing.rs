@@ -304,7 +304,7 @@ fn a_rest_is_over_at_its_end() {
         let mut offers = full();
         offers.memory.offers = spot_offers().map(|offer| (offer.key, rest(second, true))).collect();
         let mut market = full();
-        market.memory.markets.insert(Market::Spot, rest(second, false));
+        market.memory.quotas.insert(spot_offers().next().expect("an offer").key.quota(), rest(second, false));
         for (what, mut scene, alert) in [("offers", offers, "offer_stopped"), ("market", market, "account_limit")] {
             let plan = scene.turn(start());
             assert_eq!(place(&plan).0, expected, "{what}, {second} s");

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::memory::{PoolMemory, Rest};
+use crate::model::offer::Families;
 use crate::model::operation::{LaunchFailure, LaunchedInstance};
 use crate::policy::learn;
 
@@ -64,7 +65,7 @@ fn each_failure_lets_rest_what_it_speaks_of() {
         let rest = |why: &str| Rest { until: after(1), failures: 1, why: why.into(), stopped: false };
         let both = offers.map(|why| [(key("m5.large"), rest(why)), (key("m5.xlarge"), rest(why))]);
         assert_eq!(memory.offers, both.into_iter().flatten().collect(), "{failure:?}");
-        assert_eq!(memory.markets, market.map(|why| (Market::Spot, rest(why))).into_iter().collect(), "{failure:?}");
+        assert_eq!(memory.quotas, market.map(|why| (key("m5.large").quota(), rest(why))).into_iter().collect(), "{failure:?}");
         assert_eq!(memory.incidents.keys().map(String::as_str).next(), incident, "{failure:?}");
         assert!(memory.incidents.values().all(|incident| incident.until == after(60)), "{failure:?}");
         assert_eq!(memory.never_joined, BTreeMap::new(), "{failure:?}");
@@ -82,8 +83,8 @@ fn the_pause_doubles_with_each_failure_in_a_row_up_to_the_longest() {
         let rest = &memory.offers[&key("m5.large")];
         assert_eq!((pause(rest), rest.failures as usize), (seconds, failures));
         let memory = taught(&settings, &vec![failed(LaunchFailure::Quota { message: message() }); failures]);
-        let rest = &memory.markets[&Market::Spot];
-        assert_eq!((pause(rest), rest.failures as usize), (seconds, failures), "of a market");
+        let rest = &memory.quotas[&key("m5.large").quota()];
+        assert_eq!((pause(rest), rest.failures as usize), (seconds, failures), "of a limit");
     }
     settings.rest.longest = Duration::from_secs(3);
     assert_eq!(pause(&taught(&settings, &vec![failed(LaunchFailure::InsufficientCapacity); 3]).offers[&key("m5.large")]), 3);
@@ -157,7 +158,7 @@ fn an_offer_is_stopped_by_its_third_launch_in_a_row_that_never_joined() {
 }
 
 #[test]
-fn an_instance_that_joins_clears_its_offer_and_its_market() {
+fn an_instance_that_joins_clears_its_offer_and_its_limit() {
     let quota = |market| {
         let order = LaunchOrder { market, ..order(1) };
         launch("op", order, LaunchState::Failed { failure: LaunchFailure::Quota { message: message() } })
@@ -167,9 +168,35 @@ fn an_instance_that_joins_clears_its_offer_and_its_market() {
     let memory = after_it(done(&["m5.xlarge"], &["i-y"]));
     assert_eq!(memory.offers.keys().collect::<Vec<_>>(), [&key("m5.large")]);
     assert_eq!(memory.never_joined.keys().collect::<Vec<_>>(), [&key("m5.large")]);
-    assert_eq!(memory.markets.keys().collect::<Vec<_>>(), [&Market::OnDemand]);
+    assert_eq!(memory.quotas.keys().map(|quota| quota.market).collect::<Vec<_>>(), [Market::OnDemand]);
     let memory = after_it(done(&[], &[]));
-    assert_eq!((memory.offers.len(), memory.never_joined.len(), memory.markets.len()), (2, 2, 2), "nothing has joined");
+    assert_eq!((memory.offers.len(), memory.never_joined.len(), memory.quotas.len()), (2, 2, 2), "nothing has joined");
+}
+
+#[test]
+fn a_limit_rests_what_it_counts_and_nothing_else() {
+    let families = |name: &str| key(name).quota().families;
+    for (name, expected) in [
+        ("m5.large", Families::Standard),
+        ("c7gn.xlarge", Families::Standard),
+        ("im4gn.large", Families::Standard),
+        ("t3.medium", Families::Standard),
+        ("g5.xlarge", Families::GAndVt),
+        ("vt1.3xlarge", Families::GAndVt),
+        ("p5.48xlarge", Families::P),
+        ("x2idn.16xlarge", Families::X),
+        ("inf2.xlarge", Families::Inf),
+        ("u-6tb1.metal", Families::HighMemory),
+    ] {
+        assert_eq!(families(name), expected, "{name}");
+    }
+    let mut scene = Scene::with_nodes(2).pods([running("a", 1800, "n0"), running("b", 1800, "n1"), pending("c", 1000)]);
+    let order = LaunchOrder { instance_types: vec!["g5.xlarge".into()], ..order(1) };
+    let refused = launch("op", order, LaunchState::Failed { failure: LaunchFailure::Quota { message: message() } });
+    scene.memory = taught(&settings(), &[refused]);
+    let plan = scene.turn(start());
+    assert_eq!((launched(&plan), launches(&plan)[0].market), (1, Market::Spot), "spot of other families is bought");
+    assert!(plan.alerts.iter().any(|alert| alert.text.contains("spot of the G and VT families")), "{:?}", plan.alerts);
 }
 
 #[test]

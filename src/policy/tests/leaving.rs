@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::memory::PoolMemory;
-use crate::model::scheduling::{Operator, Requirement, Selector};
+use crate::model::scheduling::{Constraints, Operator, Requirement, Selector, Toleration};
 use crate::model::snapshot::DisruptionBudget;
 use crate::policy::{Consolidation, MetricGoal, MetricRule, forbids};
 
@@ -35,6 +35,11 @@ fn budget(namespace: &str, allowed: u32) -> DisruptionBudget {
     DisruptionBudget { namespace: namespace.into(), name: "b".into(), selector: Some(is), allowed }
 }
 
+fn tolerate(pod: &mut Pod, key: Option<&str>) {
+    let toleration = Toleration { key: key.map(Into::into), value: None, effect: None };
+    pod.constraints = Arc::new(Constraints { tolerations: vec![toleration], ..Constraints::default() });
+}
+
 #[test]
 fn a_pod_forbids_that_its_node_goes_or_does_not() {
     type Change = fn(&mut Pod);
@@ -48,6 +53,8 @@ fn a_pod_forbids_that_its_node_goes_or_does_not() {
         ("not safe", |pod| pod.safe_to_evict = Some(false), vec![], Some("safe-to-evict")),
         ("not to be disrupted", |pod| pod.do_not_disrupt = true, vec![], Some("do-not-disrupt")),
         ("nobody's", |pod| pod.owner = Owner::Nobody, vec![], Some("no controller")),
+        ("at home everywhere", |pod| tolerate(pod, None), vec![], Some("tolerates a cordon")),
+        ("at home on nodes of a team", |pod| tolerate(pod, Some("team")), vec![], None),
         (
             "nobody's, and safe",
             |pod| {

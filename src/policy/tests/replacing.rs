@@ -4,7 +4,7 @@ use super::*;
 use crate::model::memory::Succession;
 use crate::model::operation::{LaunchFailure, LaunchedInstance};
 use crate::model::plan::ReplacementCause;
-use crate::model::scheduling::{Constraints, Operator, Requirement, Selector};
+use crate::model::scheduling::{Constraints, MARKET_LABEL, NodeSelectorTerm, Operator, Requirement, Selector};
 use crate::policy::schedule::Schedule;
 use crate::policy::{AtOnce, Disruption, MetricGoal, MetricRule, Replacement, learn};
 
@@ -78,6 +78,21 @@ fn a_dear_node_goes_once_its_cheaper_successor_is_there() {
     assert_eq!(order.node.as_ref().map(|node| node.name.as_str()), Some("n0"));
     assert_eq!((order.reason.name(), order.reason.is_voluntary()), ("cheaper", true));
     assert!(scene.memory.successions.is_empty());
+}
+
+#[test]
+fn what_a_preference_has_bought_stays() {
+    let mut scene = dear();
+    let on_demand = Requirement { key: MARKET_LABEL.into(), operator: Operator::In(["on-demand".to_owned()].into()) };
+    for offer in &mut scene.offers {
+        offer.labels.insert(MARKET_LABEL.into(), offer.key.market.to_string());
+    }
+    let pod = Pod::clone(&scene.view.pods[0]);
+    let liked = NodeSelectorTerm { labels: Selector(vec![on_demand]), ..NodeSelectorTerm::default() };
+    let constraints = Arc::new(Constraints { node_affinity: vec![liked], ..Constraints::default() });
+    assert_eq!(successor(&scene.clone().turn(start())), Some(("n0", ReplacementCause::Cheaper)));
+    scene.view.pods[0] = Arc::new(Pod { preferring: Some(Arc::new(Pod { constraints, ..pod.clone() })), ..pod });
+    assert_eq!(successor(&scene.turn(start())), None, "its pod would rather be on demand");
 }
 
 #[test]

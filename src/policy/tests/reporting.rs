@@ -13,13 +13,13 @@ fn a_turn_forgets_what_has_run_out() {
         let day = 24 * 60 * 60;
         let rest = |until| Rest { until, failures: 5, why: "x".into(), stopped: false };
         scene.memory.offers.insert(key.clone(), rest(later(second - day)));
-        scene.memory.markets.insert(Market::Spot, rest(later(second - day)));
+        scene.memory.quotas.insert(key.quota(), rest(later(second - day)));
         scene.memory.incidents.insert("token_mismatch".into(), Incident { text: "x".into(), until: later(second) });
         scene.memory.resting_nodes.insert("n0".into(), later(second));
         let plan = scene.turn(start());
         let shown = plan.alerts.iter().any(|alert| alert.name == "token_mismatch");
         let memory = scene.memory;
-        [memory.offers.len(), memory.markets.len(), memory.incidents.len(), memory.resting_nodes.len(), usize::from(shown)]
+        [memory.offers.len(), memory.quotas.len(), memory.incidents.len(), memory.resting_nodes.len(), usize::from(shown)]
     };
     assert_eq!(remembered(1), [1; 5]);
     assert_eq!(remembered(0), [0; 5], "at the second at which it runs out");

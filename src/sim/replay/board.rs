@@ -200,6 +200,7 @@ impl Scene<'_> {
             market: Market::OnDemand,
             state,
             launched,
+            ended: None,
             pool: Some(self.pool.clone()),
             operation: operation.map(Into::into),
             epoch: None,
