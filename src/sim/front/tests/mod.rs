@@ -8,4 +8,5 @@ mod oracle;
 mod plants;
 mod regressions;
 mod story;
+mod telling;
 mod worlds;
