@@ -35,7 +35,9 @@
 //!   every fault of its catalogue and an oracle that watches over the invariants. It serves
 //!   `node-fleet demo` and `node-fleet fuzz`, and the tests.
 //! - [`http`] sees one value, the controller's status, and can send it commands and questions;
-//!   [`observability`] holds the log, the metrics and their catalogue.
+//!   [`observability`] holds the log, the metrics and their catalogue, and tells Slack, CloudWatch and the readers of
+//!   Kubernetes' Events what happens: the loop tells [`ports::Telemetry`] and waits for nobody, [`model::happening`] says
+//!   what is promised, and [`ports::outlets`] are the ways out.
 //!
 //! # Who may know whom
 //!

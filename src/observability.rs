@@ -1,14 +1,23 @@
-//! What the daemon tells of itself: its log and its metrics.
+//! What the daemon tells of itself: its log, its metrics, and what happens, to Slack, CloudWatch and Kubernetes' Events.
 
 pub mod catalogue;
+pub mod chat;
+pub mod figures;
 mod gauges;
 pub mod log;
+pub mod messages;
+pub mod notes;
+pub mod outlets;
+pub mod tally;
 mod telemetry;
+
+#[cfg(test)]
+mod fakes;
 
 pub use log::LogError;
 pub use telemetry::Instruments;
 
-use crate::control::status::Status;
+use crate::control::status::{Role, Status};
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -26,6 +35,14 @@ pub fn metrics(status: watch::Receiver<Arc<Status>>) -> (Instruments, Arc<dyn Fn
         text
     };
     (instruments, Arc::new(render))
+}
+
+/// Tells whether this instance acts, and so tells.
+fn leads(status: &Status) -> bool {
+    match status.role {
+        Role::Leader { .. } => true,
+        Role::Standby { .. } => false,
+    }
 }
 
 #[cfg(test)]

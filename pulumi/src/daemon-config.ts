@@ -2,6 +2,7 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { NAMESPACE } from "./metrics";
 import type { Pool, Settings } from "./settings";
 
 /** Where the repository lies: the daemon's example configuration and Kubernetes role are taken from it. */
@@ -45,6 +46,11 @@ export function daemonConfig(settings: Settings, made: Made): string {
         "",
         "[notices]",
         `queue_url = ${quote(made.queueUrl)}`,
+        "",
+        "# What the alarms watch.",
+        "[cloudwatch]",
+        "enabled = true",
+        `namespace = ${quote(NAMESPACE)}`,
         "",
         ...settings.pools.flatMap(pool => poolSection(pool, made)),
         "[prices.on_demand]",

@@ -2,7 +2,7 @@
 
 export interface Grant {
     readonly action: string;
-    /** The SDK's call, or for DynamoDB the part of a transaction. */
+    /** The SDK's call, the part of a transaction of DynamoDB, or the action of a form that the daemon signs itself. */
     readonly call: string;
     readonly file: string;
 }
@@ -50,6 +50,7 @@ export const GRANTS: readonly Grant[] = [
     { action: "sqs:GetQueueAttributes", call: "get_queue_attributes", file: SQS },
     { action: "sqs:ReceiveMessage", call: "receive_message", file: SQS },
     { action: "sqs:DeleteMessage", call: "delete_message", file: SQS },
+    { action: "cloudwatch:PutMetricData", call: "form: PutMetricData", file: "src/adapters/cloudwatch.rs" },
     { action: "secretsmanager:GetSecretValue", call: "get_secret_value", file: "src/adapters/secrets_manager.rs" },
 ];
 

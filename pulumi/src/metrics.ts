@@ -1,8 +1,8 @@
-/** The metrics that the alarms watch: the one place of their names, units and dimensions. */
+/** The metrics that the daemon sends, of which alarms watch some: a test of the daemon holds names and units against its own. */
 
 export const NAMESPACE = "node-fleet";
 
-/** Every metric is watched for the cluster as a whole. */
+/** Every metric comes for the cluster as a whole, and so it is watched; some come by pool as well. */
 export const DIMENSIONS = ["Cluster"] as const;
 
 export const METRICS = {
@@ -10,8 +10,12 @@ export const METRICS = {
     ClusterCPUUtilization: "Percent",
     ClusterMemoryUtilization: "Percent",
     PendingPods: "Count",
+    ScaleUpEvents: "Count",
+    ScaleDownEvents: "Count",
     ScalingFailures: "Count",
     NodeJoinLatency: "Seconds",
+    CostEstimates: "None",
+    SpotShare: "Percent",
     Heartbeat: "Count",
     SpotInterruptions: "Count",
 } as const;

@@ -6,6 +6,7 @@
  * those that AWS documents for the action and the resource; the tests hold them against its list.
  */
 
+import { NAMESPACE } from "./metrics";
 import { CLUSTER_TAG, PROJECT, WORKER_TAGS } from "./names";
 
 export interface Statement {
@@ -165,6 +166,8 @@ function data(names: Names): Statement[] {
         ),
         allow("LookAtTheTable", ["dynamodb:DescribeTable", "dynamodb:DescribeTimeToLive"], [names.table]),
         allow("TakeNotices", ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], [names.queue]),
+        // It has no permissions by resource; the namespace bounds it.
+        allow("SendFigures", ["cloudwatch:PutMetricData"], ["*"], { StringEquals: { "cloudwatch:namespace": NAMESPACE } }),
         allow("ReadTheDaemonsSecrets", ["secretsmanager:GetSecretValue"], [names.prometheus, names.slack]),
     ];
 }

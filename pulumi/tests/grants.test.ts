@@ -24,11 +24,14 @@ function callsIn(text: string, file: string): Call[] {
     // A call with arguments is none of an AWS operation's, and every SDK client is a `client`.
     const operations = [...text.matchAll(/\bclient\s*\.\s*([a-z_]+)\(\)/g)].filter(([, name]) => name !== "clone");
     const parts = [...text.matchAll(/TransactWriteItem::builder\(\)\s*\.\s*([a-z_]+)\(/g)];
+    // A form that the daemon writes and signs itself.
+    const forms = [...text.matchAll(/"Action"\.to_owned\(\), "([A-Za-z]+)"/g)];
     const line = (index: number): number => text.slice(0, index).split("\n").length;
     const at = (match: RegExpMatchArray): number => line((match.index ?? 0) + match[0].lastIndexOf(match[1] ?? ""));
     return [
         ...operations.map(it => ({ call: it[1] ?? "", file, line: at(it) })),
         ...parts.map(it => ({ call: `transaction: ${it[1]}`, file, line: at(it) })),
+        ...forms.map(it => ({ call: `form: ${it[1]}`, file, line: at(it) })),
     ];
 }
 
@@ -37,7 +40,7 @@ function calls(): Call[] {
         .map(name => `src/${name}`)
         .filter(name => name.endsWith(".rs") && !/(^|\/)tests(\/|\.rs$)/.test(name) && !name.startsWith("src/sim/"));
     // The clients of a file or of the module that it belongs to are AWS's.
-    const aws = files.filter(name => /aws_sdk_|super::Source|TransactWriteItem/.test(source(name)));
+    const aws = files.filter(name => /aws_sdk_|aws_sigv4|super::Source|TransactWriteItem/.test(source(name)));
     return aws.flatMap(name => callsIn(source(name), name));
 }
 
@@ -70,8 +73,8 @@ test("the daemon's policy grants exactly the actions that have a reason", async 
 });
 
 test("a call that was overlooked would be found, wherever rustfmt breaks its line", () => {
-    const text = "let request = self\n    .client\n    .modify_instance_attribute()\n    .send();\nclient.clone();\nTransactWriteItem::builder().put(it)";
-    assert.deepEqual(callsIn(text, "x.rs").map(({ call, line }) => [call, line]), [["modify_instance_attribute", 3], ["transaction: put", 6]]);
+    const text = "let request = self\n    .client\n    .modify_instance_attribute()\n    .send();\nclient.clone();\nTransactWriteItem::builder().put(it)\n(\"Action\".to_owned(), \"PutAlarm\".to_owned())";
+    assert.deepEqual(callsIn(text, "x.rs").map(({ call, line }) => [call, line]), [["modify_instance_attribute", 3], ["transaction: put", 6], ["form: PutAlarm", 7]]);
 });
 
 test("the servers' and workers' own actions each have a call in the user data", async () => {

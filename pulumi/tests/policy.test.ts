@@ -169,6 +169,12 @@ const denied = (): Case[] => [
     daemon("overwriting the Slack webhook", "secretsmanager:PutSecretValue", a("slack")),
     daemon("deleting a secret", "secretsmanager:DeleteSecret", a("serverToken")),
     daemon("listing secrets", "secretsmanager:ListSecrets", "*"),
+    // Figures
+    daemon("figures into another namespace", "cloudwatch:PutMetricData", "*", { "cloudwatch:namespace": "billing" }),
+    daemon("figures without a namespace", "cloudwatch:PutMetricData", "*"),
+    daemon("silencing an alarm", "cloudwatch:DeleteAlarms", `arn:aws:cloudwatch:${REGION}:${ACCOUNT}:alarm:prod-no-heartbeat`),
+    daemon("reading figures", "cloudwatch:GetMetricData", "*"),
+    { what: "a worker sends figures", role: "worker", action: "cloudwatch:PutMetricData", resource: "*", context: { "cloudwatch:namespace": "node-fleet" } },
     // Queue, topic, bucket
     daemon("the dead-letter queue", "sqs:ReceiveMessage", a("dead")),
     daemon("emptying the queue at once", "sqs:PurgeQueue", a("queue")),
@@ -234,6 +240,7 @@ const allowed = (): Case[] => [
     ...["ReceiveMessage", "DeleteMessage", "GetQueueAttributes"].map(name => daemon(`${name} of its queue`, `sqs:${name}`, a("queue"))),
     daemon("the Prometheus password", "secretsmanager:GetSecretValue", a("prometheus")),
     daemon("the Slack webhook", "secretsmanager:GetSecretValue", a("slack")),
+    daemon("figures in its namespace", "cloudwatch:PutMetricData", "*", { "cloudwatch:namespace": "node-fleet" }),
     daemon("a server makes the agent's token", "secretsmanager:PutSecretValue", a("agentToken")),
     daemon("a server reads the server's token", "secretsmanager:GetSecretValue", a("serverToken")),
     daemon("a server reads its bundle", "s3:GetObject", a("bundle")),

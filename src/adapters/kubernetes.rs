@@ -9,6 +9,7 @@ mod convert_node;
 mod convert_pod;
 mod convert_workload;
 mod errors;
+pub mod events;
 mod interner;
 mod mutate;
 mod probe;
@@ -202,7 +203,7 @@ mod tests {
     use std::io::Write;
 
     fn settings(kubeconfig: &std::path::Path) -> KubernetesConfig {
-        KubernetesConfig { kubeconfig: Some(kubeconfig.to_owned()), timeout: Duration::from_secs(1) }
+        KubernetesConfig { kubeconfig: Some(kubeconfig.to_owned()), timeout: Duration::from_secs(1), events: false }
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@
 //! repeated with full jitter inside that deadline, and nothing else is.
 
 pub mod aws;
+pub mod cloudwatch;
 pub mod cron;
 pub mod dynamodb;
 pub mod ec2;
@@ -14,6 +15,7 @@ pub mod pricing;
 pub mod prometheus;
 mod retry;
 pub mod secrets_manager;
+pub mod slack;
 pub mod sqs;
 pub mod system_clock;
 

@@ -1,5 +1,6 @@
 //! `node-fleet run`: the daemon, put together.
 
+mod outlets;
 mod reload;
 mod supervisor;
 mod token;
@@ -17,6 +18,9 @@ use crate::http::{self, AdminSocket, Pulse, Surface};
 use crate::observability::{self, Instruments};
 use crate::ports::{Clock, Entropy};
 use anyhow::{Context, anyhow};
+use aws_config::SdkConfig;
+use outlets::{Outlets, Parts};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -66,7 +70,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
         _ = interrupt.recv() => Err("SIGINT"),
         opened = &mut opening => Ok(opened??),
     };
-    let Outside { tcp, admin, secrets, world } = match opened {
+    let Outside { tcp, admin, secrets, sdk, world } = match opened {
         Ok(outside) => outside,
         Err(signal) => {
             info!(signal, "stopping: nothing has been begun");
@@ -85,10 +89,23 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let (commanded, commands) = mpsc::channel(COMMANDS_WAITING);
     let (reloaded, reloads) = mpsc::channel(1);
     let (beats, beat) = watch::channel(0_u64);
+    let (outlet_states, outlets_seen) = watch::channel(BTreeMap::new());
     let (ticks, ticking) = Ticks::start(config.policy.interval).await?;
 
     let settings = settings(&config, &owner);
-    let inputs = Inputs { leadership: leads.clone(), resign, ticks: ticking, deliveries, commands, reloads, stop: stopped.clone() };
+    let inputs = Inputs {
+        leadership: leads.clone(),
+        resign,
+        ticks: ticking,
+        deliveries,
+        commands,
+        reloads,
+        outlets: outlets_seen,
+        stop: stopped.clone(),
+    };
+    let parts =
+        Parts { config: &config, sdk: &sdk, secrets: &secrets, world: &world, owner: &owner, status: &shown, states: outlet_states };
+    let outlets = Outlets::start(parts).await?;
     let pulse = Pulse::new(config.policy.interval);
     let mut helpers = JoinSet::new();
     let token_again = Arc::new(Notify::new());
@@ -130,7 +147,8 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
         // The journal's last entries need the lease.
         work.finish_controller().await;
         end_lease.send_replace(true);
-        work.finish_rest().await;
+        // A standby that waits for the lease does not wait for last words.
+        tokio::join!(work.finish_rest(), outlets.finish());
     };
     let in_time = timeout(STOP_LIMIT, stopping).await.is_ok();
     work.helpers.shutdown().await;
@@ -143,6 +161,7 @@ struct Outside {
     tcp: TcpListener,
     admin: Option<AdminSocket>,
     secrets: Arc<Secrets>,
+    sdk: SdkConfig,
     world: Arc<Live<Instruments>>,
 }
 
@@ -157,7 +176,7 @@ async fn open(config: Config, instruments: Instruments) -> anyhow::Result<Outsid
     let sdk = aws::load(&config.cluster.region).await;
     let secrets = Arc::new(Secrets::new(&sdk));
     let world = Arc::new(Live::connect(&config, &sdk, Arc::clone(&secrets), instruments).await?);
-    Ok(Outside { tcp, admin, secrets, world })
+    Ok(Outside { tcp, admin, secrets, sdk, world })
 }
 
 /// The tasks without which there is no daemon.

@@ -11,7 +11,7 @@ pub(super) const EXAMPLE: &str = include_str!("../../config/node-fleet.toml");
 pub(super) const PREFIX: &str = "NODE_FLEET__";
 
 /// Top-level tables.
-const SECTIONS: [&str; 16] = [
+const SECTIONS: [&str; 18] = [
     "cluster",
     "kubernetes",
     "prometheus",
@@ -20,6 +20,8 @@ const SECTIONS: [&str; 16] = [
     "operations",
     "http",
     "log",
+    "slack",
+    "cloudwatch",
     "evaluation",
     "scale_up",
     "scale_down",

@@ -42,6 +42,10 @@ pub struct Config {
     pub http: HttpConfig,
     /// `[log]`.
     pub log: LogConfig,
+    /// `[slack]`.
+    pub slack: SlackConfig,
+    /// `[cloudwatch]`.
+    pub cloudwatch: CloudWatchConfig,
     /// What each `[[pool]]` needs beyond the policy's part.
     pub pools: Vec<PoolLaunch>,
     /// `[prices]`.
@@ -66,6 +70,8 @@ pub struct KubernetesConfig {
     pub kubeconfig: Option<PathBuf>,
     /// The deadline of one call, however many requests it takes.
     pub timeout: Duration,
+    /// Events are written on pods and nodes.
+    pub events: bool,
 }
 
 /// `[prometheus]`: where metrics come from and what is believed.
@@ -182,6 +188,30 @@ pub enum LogFormat {
     Json,
     /// Fields to journald.
     Journald,
+}
+
+/// `[slack]`: who is told what happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlackConfig {
+    /// The incoming webhook; `None` tells nobody.
+    pub webhook: Option<SecretRef>,
+    /// When the day's cost is told, a cron pattern of five fields; `None` is never.
+    pub daily_report: Option<String>,
+    /// When the week's recommendations are told; `None` is never.
+    pub weekly_report: Option<String>,
+    /// The IANA time zone of both.
+    pub timezone: String,
+}
+
+/// `[cloudwatch]`: which figures go to CloudWatch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloudWatchConfig {
+    /// They are sent at all.
+    pub enabled: bool,
+    /// The namespace of their names.
+    pub namespace: String,
+    /// How often it is told how the fleet stands.
+    pub interval: Duration,
 }
 
 /// What EC2 must be told to launch a worker of a pool.

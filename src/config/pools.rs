@@ -115,14 +115,20 @@ fn schedule(section: &Section<'_>, pool_max: u32, pool_max_key: &str) -> Option<
     schedule.map(|schedule| BoundsSchedule { schedule, min, max })
 }
 
+/// When something is.
+const CRON: Rule = ("must be a cron pattern of five fields like \"0 21 * * *\"", is_cron);
+/// Where clocks show the hour that a pattern means.
+pub(super) const ZONE: Rule = ("must be an IANA time zone like \"Europe/Berlin\"", |text| {
+    !matches!(Schedule::new("0 0 * * *", "0 0 * * *", text), Err(ScheduleError::Zone { .. }))
+});
+
+/// Tells a cron pattern of five fields.
+pub(super) fn is_cron(text: &str) -> bool {
+    !matches!(Schedule::new(text, "0 0 * * *", "UTC"), Err(ScheduleError::Pattern { .. }))
+}
+
 /// Reads when something begins and ends.
 fn times(section: &Section<'_>) -> Option<Schedule> {
-    const CRON: Rule = ("must be a cron pattern of five fields like \"0 21 * * *\"", |text| {
-        !matches!(Schedule::new(text, "0 0 * * *", "UTC"), Err(ScheduleError::Pattern { .. }))
-    });
-    const ZONE: Rule = ("must be an IANA time zone like \"Europe/Berlin\"", |text| {
-        !matches!(Schedule::new("0 0 * * *", "0 0 * * *", text), Err(ScheduleError::Zone { .. }))
-    });
     let (start, end, zone) = (section.text("start", CRON), section.text("end", CRON), section.text("timezone", ZONE));
     Schedule::new(&start, &end, &zone).ok()
 }

@@ -1,9 +1,10 @@
 //! Reads the sections, one function each.
 
+use super::pools::{ZONE, is_cron};
 use super::reader::{Rule, Section, as_number};
 use super::{
-    ClusterConfig, HttpConfig, KubernetesConfig, LedgerConfig, LogConfig, LogFormat, NoticesConfig, OperationsConfig, PricesConfig,
-    PrometheusAuth, PrometheusConfig,
+    CloudWatchConfig, ClusterConfig, HttpConfig, KubernetesConfig, LedgerConfig, LogConfig, LogFormat, NoticesConfig, OperationsConfig,
+    PricesConfig, PrometheusAuth, PrometheusConfig, SlackConfig,
 };
 use crate::model::InstanceType;
 use crate::model::offer::HourlyPrice;
@@ -46,6 +47,7 @@ pub(super) fn kubernetes(root: &Section<'_>) -> KubernetesConfig {
     let config = KubernetesConfig {
         kubeconfig: section.has("kubeconfig").then(|| section.text("kubeconfig", PATH).into()),
         timeout: section.duration("timeout", REQUEST),
+        events: section.flag("events"),
     };
     section.finish();
     config
@@ -155,6 +157,41 @@ pub(super) fn log(root: &Section<'_>) -> LogConfig {
     let config = LogConfig {
         level: section.parsed("level", "must be a filter like \"info\" or \"node_fleet=debug,info\"", filter).unwrap_or_default(),
         format: section.choice("format", &formats),
+    };
+    section.finish();
+    config
+}
+
+pub(super) fn slack(root: &Section<'_>) -> SlackConfig {
+    const REPORT: Rule =
+        ("must be a cron pattern of five fields like \"0 8 * * *\", or \"\" for never", |text| text.is_empty() || is_cron(text));
+    let section = root.table("slack");
+    let report = |key| Some(section.text(key, REPORT)).filter(|pattern| !pattern.is_empty());
+    let config = SlackConfig {
+        webhook: if section.has("webhook") { section.secret("webhook") } else { None },
+        daily_report: report("daily_report"),
+        weekly_report: report("weekly_report"),
+        timezone: section.text("timezone", ZONE),
+    };
+    section.finish();
+    config
+}
+
+pub(super) fn cloudwatch(root: &Section<'_>) -> CloudWatchConfig {
+    const NAMESPACE: Rule =
+        ("must be 1 to 255 letters, digits or `.-_/#: `, and not begin with \"AWS/\", which is CloudWatch's own", |text| {
+            (1..=255).contains(&text.len())
+                && !text.starts_with("AWS/")
+                && !text.starts_with(':')
+                && !text.trim().is_empty()
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_/#: ".contains(&byte))
+        });
+    let section = root.table("cloudwatch");
+    let config = CloudWatchConfig {
+        enabled: section.flag("enabled"),
+        namespace: section.text("namespace", NAMESPACE),
+        // Alarms look at minutes.
+        interval: section.duration("interval", Duration::from_secs(30)..=Duration::from_mins(5)),
     };
     section.finish();
     config

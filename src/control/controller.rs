@@ -8,6 +8,7 @@ mod interruptions;
 mod leadership;
 mod operations;
 mod operators;
+mod telling;
 mod turns;
 
 use super::driver::{Context, Stepped};
@@ -15,7 +16,7 @@ use super::forecasts::Forecasts;
 use super::lease::{Fence, Leadership};
 use super::observe::Observation;
 use super::settings::Settings;
-use super::status::{Command, Decision, Status};
+use super::status::{Command, Decision, Outlets, Status};
 use crate::model::ids::Epoch;
 use crate::model::plan::RetireReason;
 use crate::model::snapshot::Pause;
@@ -28,6 +29,7 @@ use jiff::Timestamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use telling::Telling;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -47,6 +49,8 @@ pub struct Inputs {
     pub commands: mpsc::Receiver<Command>,
     /// New settings, or why they were refused.
     pub reloads: mpsc::Receiver<Result<Settings, String>>,
+    /// How it stands with those who are told.
+    pub outlets: watch::Receiver<Outlets>,
     /// Set when the daemon is to end.
     pub stop: watch::Receiver<bool>,
 }
@@ -134,6 +138,8 @@ pub struct Controller<W: World> {
     /// The others.
     full_look: LookingAround,
     remembering: Remembering,
+    /// What people have been told.
+    telling: Telling,
     /// The demands that are followed; `None` while a turn reads on, or before the first one.
     forecasts: Option<Forecasts>,
     /// What they said in the latest turn that read.
@@ -185,6 +191,7 @@ impl<W: World> Controller<W> {
             urgent_look: LookingAround::default(),
             full_look: LookingAround::default(),
             remembering: Remembering::Idle,
+            telling: Telling::default(),
             forecasts: None,
             prospects: BTreeMap::new(),
             node_count: None,
@@ -219,6 +226,10 @@ impl<W: World> Controller<W> {
                 Some(event) = self.running.next(), if !self.running.is_empty() => self.handle(event),
                 Some(command) = self.inputs.commands.recv() => self.command(command),
                 Some(reload) = self.inputs.reloads.recv() => self.reload(reload),
+                Ok(()) = self.inputs.outlets.changed() => {
+                    self.note_outlets();
+                    self.publish();
+                }
                 () = world.cluster().urgent() => self.turn("pods"),
                 Some(()) = self.inputs.ticks.recv() => self.turn("tick"),
                 () = wake(self.wake_at) => {

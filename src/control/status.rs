@@ -110,7 +110,7 @@ pub struct Status {
     pub plan: Option<Arc<Plan>>,
     /// Operations that are under way, then those that are over, latest first.
     pub operations: Vec<Operation>,
-    /// The sources: `kubernetes`, `ec2`, `prometheus`, `dynamodb`.
+    /// The sources `kubernetes`, `ec2`, `prometheus` and `dynamodb`, and the outlets `slack`, `cloudwatch` and `events`.
     pub sources: BTreeMap<&'static str, SourceStatus>,
     /// When the prices of a market were read from AWS; absent where the configuration's stand in.
     pub prices_read: BTreeMap<Market, Timestamp>,
@@ -151,6 +151,9 @@ impl Status {
         }
     }
 }
+
+/// How it stands with those who are told what happens, by name; `Err` says what is the matter.
+pub type Outlets = BTreeMap<&'static str, Result<(), String>>;
 
 /// What an operator asks of the controller.
 #[derive(Debug)]

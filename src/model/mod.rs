@@ -4,6 +4,7 @@
 //! machines that see the same world write the same plan.
 
 pub mod explanation;
+pub mod happening;
 pub mod ids;
 pub mod instance;
 pub mod memory;
@@ -21,6 +22,7 @@ pub mod snapshot;
 pub mod spend;
 
 pub use explanation::{Explanation, Question};
+pub use happening::{Happening, What};
 pub use ids::{InstanceId, InstanceType, NodeName, OperationId, PoolName, RuleName, SubnetId, Zone};
 pub use instance::{Instance, InstanceState, Market};
 pub use memory::Memory;

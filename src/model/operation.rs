@@ -153,6 +153,15 @@ impl Launch {
         })
     }
 
+    /// Names what became of a launch that did not bring all that it launched: its failure, or `never_joined`.
+    #[must_use]
+    pub fn failure_name(&self) -> &'static str {
+        match &self.state {
+            LaunchState::Failed { failure } => failure.name(),
+            LaunchState::Journalled | LaunchState::Joining { .. } | LaunchState::Done { .. } => "never_joined",
+        }
+    }
+
     /// Counts the instances that may exist because of it and are not nodes yet.
     #[must_use]
     pub fn in_flight(&self) -> u32 {

@@ -428,6 +428,9 @@ pub struct PoolReport {
     pub pool: PoolName,
     /// Instances that exist.
     pub owned: u32,
+    /// How many of them are spot instances.
+    #[serde(default)]
+    pub spot: u32,
     /// Instances that are asked for and are not seen yet.
     pub in_flight: u32,
     /// Nodes that are Ready.

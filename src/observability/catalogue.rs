@@ -93,7 +93,9 @@ catalogue! {
     NOTICE_TO_CORDON = "node_fleet_notice_to_cordon_seconds" Histogram []
         "Time from a spot interruption's arrival to its node's cordon";
     PORT_FAILURES = "node_fleet_port_failures_total" Counter ["port", "class"]
-        "Failed calls to Kubernetes, EC2, DynamoDB, SQS and Prometheus";
+        "Failed calls to Kubernetes, EC2, DynamoDB, SQS and Prometheus, and to those who are told: Slack, CloudWatch, Events";
+    TOLD = "node_fleet_told_total" Counter ["outlet", "outcome"]
+        "Messages to Slack, data to CloudWatch and Kubernetes Events that were `sent` or `dropped`";
     NODES = "node_fleet_nodes" Gauge ["pool", "state"]
         "Workers of a pool: `ready`, `not_ready` (an instance without a Ready node) or `launching` (asked for, not seen yet)";
     NODES_DESIRED = "node_fleet_nodes_desired" Gauge ["pool"]

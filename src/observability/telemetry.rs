@@ -1,11 +1,17 @@
 //! Counts and times what the controller and the adapters report.
 
 use super::catalogue::{self, Entry};
+use crate::model::Happening;
 use crate::ports::{Measurement, Telemetry};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use std::sync::Arc;
+use tokio::sync::broadcast;
+
+/// How many happenings wait for the slowest listener: more than any hour of a large fleet has.
+pub const HAPPENINGS_KEPT: usize = 1024;
 
 type Labels = Vec<(&'static str, String)>;
 type Counters = Family<Labels, Counter>;
@@ -35,6 +41,8 @@ pub struct Instruments {
     notices: Counters,
     notice_to_cordon: Histogram,
     port_failures: Counters,
+    told: Counters,
+    happenings: broadcast::Sender<Arc<Happening>>,
 }
 
 impl Instruments {
@@ -57,7 +65,18 @@ impl Instruments {
             notices: counters(registry, &catalogue::NOTICES),
             notice_to_cordon: histogram(registry, &catalogue::NOTICE_TO_CORDON, &REACTIONS),
             port_failures: counters(registry, &catalogue::PORT_FAILURES),
+            told: counters(registry, &catalogue::TOLD),
+            happenings: broadcast::Sender::new(HAPPENINGS_KEPT),
         }
+    }
+}
+
+impl Instruments {
+    /// Listens to what happens from now on. Who falls behind by more than [`HAPPENINGS_KEPT`] loses the oldest, and is
+    /// told how many.
+    #[must_use]
+    pub fn happenings(&self) -> broadcast::Receiver<Arc<Happening>> {
+        self.happenings.subscribe()
     }
 }
 
@@ -80,7 +99,13 @@ impl Telemetry for Instruments {
             Measurement::NoticeReceived { kind } => count(&self.notices, [("kind", kind)], 1),
             Measurement::NoticeToCordon { took } => self.notice_to_cordon.observe(took.as_secs_f64()),
             Measurement::PortFailed { port, class } => count(&self.port_failures, [("port", port), ("class", class)], 1),
+            Measurement::Told { outlet, outcome, number } => count(&self.told, [("outlet", outlet), ("outcome", outcome)], number),
         }
+    }
+
+    fn tell(&self, happening: Happening) {
+        // Nobody listens where nothing is configured.
+        let _ = self.happenings.send(Arc::new(happening));
     }
 }
 

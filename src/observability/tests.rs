@@ -19,6 +19,7 @@ fn plan() -> Plan {
         pools: vec![PoolReport {
             pool: "workers".into(),
             owned: 3,
+            spot: 1,
             in_flight: 1,
             ready: 2,
             min: 2,
@@ -116,7 +117,7 @@ fn status() -> Status {
     }
 }
 
-fn every_measurement() -> [Measurement; 12] {
+fn every_measurement() -> [Measurement; 13] {
     let took = Duration::from_millis(40);
     let pool = || "workers".to_owned();
     [
@@ -132,6 +133,7 @@ fn every_measurement() -> [Measurement; 12] {
         Measurement::NoticeReceived { kind: "foreign" },
         Measurement::NoticeToCordon { took },
         Measurement::PortFailed { port: "ec2", class: "throttled" },
+        Measurement::Told { outlet: "slack", outcome: "sent", number: 2 },
     ]
 }
 

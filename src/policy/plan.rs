@@ -401,7 +401,8 @@ impl<'a> Turn<'a> {
         let seen = members.iter().filter(|member| member.instance.is_some());
         PoolReport {
             pool: pool.name.clone(),
-            owned: count(seen.count()),
+            owned: count(seen.clone().count()),
+            spot: count(seen.filter(|member| member.offer().market == crate::model::Market::Spot).count()),
             in_flight: count(members.iter().filter(|member| member.instance.is_none()).count()),
             ready: count(members.iter().filter(|member| member.serves()).count()),
             min: bounds.min,

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod ledger;
 pub mod metrics;
 pub mod notices;
+pub mod outlets;
 pub mod telemetry;
 
 pub use clock::{Clock, Entropy, Monotonic};
@@ -18,6 +19,7 @@ pub use cluster::{Cluster, ClusterError, Cordon, Eviction, NodeState};
 pub use ledger::{Claim, Grant, Ledger, LedgerError, LedgerState, Lock, LockRecord};
 pub use metrics::Metrics;
 pub use notices::{Delivery, Notice, NoticeError, Notices};
+pub use outlets::{Chat, EventBoard, MetricStore, OutletError};
 pub use telemetry::{Measurement, Telemetry};
 
 /// One world: all ports together.

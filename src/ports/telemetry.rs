@@ -1,6 +1,6 @@
-//! Measurements of the controller itself.
+//! Measurements of the controller itself, and what it tells people.
 
-use crate::model::Market;
+use crate::model::{Happening, Market};
 use std::time::Duration;
 
 /// Something worth counting or timing.
@@ -73,10 +73,19 @@ pub enum Measurement {
     },
     /// A port call failed.
     PortFailed {
-        /// `kubernetes`, `ec2`, `dynamodb`, `sqs`, `prometheus`.
+        /// `kubernetes`, `ec2`, `dynamodb`, `sqs`, `prometheus`, or an outlet of [`super::outlets`].
         port: &'static str,
         /// The error's class.
         class: &'static str,
+    },
+    /// Something was, or could not be, told to those outside.
+    Told {
+        /// `slack`, `cloudwatch` or `events`.
+        outlet: &'static str,
+        /// `sent`, or `dropped` for ever.
+        outcome: &'static str,
+        /// How many messages, data or Events.
+        number: u64,
     },
 }
 
@@ -84,4 +93,7 @@ pub enum Measurement {
 pub trait Telemetry: Send + Sync {
     /// Takes one.
     fn record(&self, measurement: Measurement);
+
+    /// Takes what has happened, for people. Waits for nobody: who does not keep up loses the oldest, and counts them.
+    fn tell(&self, happening: Happening);
 }

@@ -10,7 +10,7 @@ use super::faults::Fault;
 use super::plants::Plant;
 use super::streams::{self, Purpose};
 use super::universe::{Crash, Event, Process, Truth, Universe};
-use crate::model::OperationId;
+use crate::model::{Happening, OperationId};
 use crate::ports::{Clock, Entropy, Measurement, Monotonic, Telemetry, World};
 use jiff::Timestamp;
 use rand::RngExt;
@@ -295,5 +295,9 @@ impl<T: Telemetry> Entropy for Sim<T> {
 impl<T: Telemetry> Telemetry for Sim<T> {
     fn record(&self, measurement: Measurement) {
         self.telemetry.record(measurement);
+    }
+
+    fn tell(&self, happening: Happening) {
+        self.telemetry.tell(happening);
     }
 }

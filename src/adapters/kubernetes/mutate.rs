@@ -35,6 +35,7 @@ const PAGE: u32 = 250;
 const PAGES: usize = 400;
 
 /// Requests to the API server. The deadline is for each call as a whole, however many requests it takes.
+#[derive(Clone)]
 pub(super) struct Requests {
     pub(super) client: Client,
     pub(super) deadline: Duration,

@@ -17,7 +17,7 @@ struct Permission {
 
 /// All that node-fleet asks of the API server, besides `/readyz` and the question what it may do,
 /// which everyone who is authenticated may ask. `packaging/kubernetes/rbac.yaml` grants exactly this.
-const PERMISSIONS: [Permission; 9] = [
+const PERMISSIONS: [Permission; 10] = [
     Permission { group: "", resource: "nodes", verbs: &["get", "list", "watch", "patch", "delete"] },
     Permission { group: "", resource: "pods", verbs: &["list", "watch"] },
     Permission { group: "", resource: "pods/eviction", verbs: &["create"] },
@@ -27,6 +27,7 @@ const PERMISSIONS: [Permission; 9] = [
     Permission { group: "policy", resource: "poddisruptionbudgets", verbs: &["list", "watch"] },
     Permission { group: "storage.k8s.io", resource: "storageclasses", verbs: &["list", "watch"] },
     Permission { group: "storage.k8s.io", resource: "csinodes", verbs: &["list", "watch"] },
+    Permission { group: "events.k8s.io", resource: "events", verbs: &["create"] },
 ];
 
 impl Requests {

@@ -107,7 +107,9 @@ fn references(config: &Config) -> Vec<(&'static str, &SecretRef)> {
         PrometheusAuth::Basic { password, .. } => ("prometheus.auth.password", password),
         PrometheusAuth::Bearer { token } => ("prometheus.auth.token", token),
     });
-    prometheus.into_iter().chain(config.http.token.as_ref().map(|token| ("http.token", token))).collect()
+    let others = [("http.token", &config.http.token), ("slack.webhook", &config.slack.webhook)];
+    let others = others.into_iter().filter_map(|(key, reference)| Some((key, reference.as_ref()?)));
+    prometheus.into_iter().chain(others).collect()
 }
 
 /// Asks for the price of one type: what is refused for one is refused for all.

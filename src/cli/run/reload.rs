@@ -56,6 +56,8 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("[notices]", old.notices != new.notices),
         ("[http]", old.http != new.http),
         ("[log]", old.log != new.log),
+        ("[slack]", old.slack != new.slack),
+        ("[cloudwatch]", old.cloudwatch != new.cloudwatch),
         ("evaluation.interval", old.policy.interval != new.policy.interval),
     ];
     parts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()

@@ -82,6 +82,8 @@ impl<W: World> Controller<W> {
                 self.grant = Some(grant);
                 self.memory = state.memory;
                 self.believe(heard, state.pause.as_ref());
+                self.tell_takeover(&state.operations);
+                self.note_outlets();
                 for operation in state.operations {
                     self.adopt(operation, false);
                 }

@@ -6,7 +6,7 @@ use crate::model::ids::Epoch;
 use crate::model::instance::{tags, template_tag};
 use crate::model::operation::{LaunchState, RetireState};
 use crate::model::plan::{LaunchReason, OnDrainTimeout};
-use crate::model::{Action, Launch, LaunchOrder, LaunchRequest, Operation, OperationId, Retire, RetireOrder};
+use crate::model::{Action, Launch, LaunchOrder, LaunchRequest, Operation, OperationId, Plan, Retire, RetireOrder};
 use crate::policy;
 use crate::ports::ledger::StateSummary;
 use crate::ports::{Clock, Entropy, Grant, Ledger, Measurement, Telemetry, World};
@@ -19,12 +19,19 @@ use tracing::{error, info, warn};
 const KEPT_WHEN_OVER: SignedDuration = SignedDuration::from_mins(15);
 
 impl<W: World> Controller<W> {
-    pub(super) fn begin(&mut self, action: &Action, grant: &Grant, versions: &BTreeMap<crate::model::PoolName, String>) -> Option<String> {
+    pub(super) fn begin(
+        &mut self,
+        action: &Action,
+        plan: &Plan,
+        grant: &Grant,
+        versions: &BTreeMap<crate::model::PoolName, String>,
+    ) -> Option<String> {
         let operation = match action {
             Action::Launch(order) => self.new_launch(order, grant, versions)?,
             Action::Retire(order) => self.new_retire(order.clone(), grant),
         };
         let id = operation.id().to_string();
+        self.note_change(&operation, plan);
         self.adopt(operation, true);
         Some(id)
     }
@@ -102,8 +109,9 @@ impl<W: World> Controller<W> {
         let id = drive.operation.id().clone();
         let journalled = !drive.fresh;
         if journalled {
-            let moved = self.operations.get(&id).is_none_or(|known| known.state_name() != drive.operation.state_name());
-            self.operations.insert(id.clone(), drive.operation.clone());
+            let known = self.operations.insert(id.clone(), drive.operation.clone());
+            let moved = known.as_ref().is_none_or(|known| known.state_name() != drive.operation.state_name());
+            self.tell_move(known.as_ref(), &drive.operation);
             self.settle_receipts(&drive.operation);
             let over = drive.operation.is_over();
             if over || !stepped.without_capacity.is_empty() {

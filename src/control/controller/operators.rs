@@ -17,6 +17,7 @@ impl<W: World> Controller<W> {
             Command::Pause { by, reason, done } => self.set_pause(Some(Pause { since: self.now(), by, reason }), done),
             Command::Resume { by, done } => {
                 info!(%by, "resuming");
+                self.note_resumer(&by);
                 self.set_pause(None, done);
             }
             Command::ResetOffers { done, .. } if self.grant.is_none() => {
@@ -96,6 +97,7 @@ impl<W: World> Controller<W> {
         if outcome.is_ok() && self.words.is_empty() {
             self.pause = word.pause;
         }
+        self.tell_pause();
         self.publish();
         let _ = word.done.send(outcome.map_err(|error| error.to_string()));
         self.write_word();

@@ -66,7 +66,10 @@ impl<W: World> Controller<W> {
         let Some(grant) = self.grant.clone() else { return };
         self.note_sources(&observation);
         match &observation.pause {
-            Ok(pause) => self.believe(heard, pause.as_ref()),
+            Ok(pause) => {
+                self.believe(heard, pause.as_ref());
+                self.tell_pause();
+            }
             // Whether an operator has paused the fleet is not known, so nothing is started.
             Err(why) => return self.after_turn(trigger, &Err(format!("the ledger does not say whether the fleet is paused: {why}"))),
         }
@@ -92,7 +95,7 @@ impl<W: World> Controller<W> {
         if violations.is_empty() {
             self.memory = memory;
             for action in &plan.actions {
-                begun.extend(self.begin(action, &grant, &versions));
+                begun.extend(self.begin(action, &plan, &grant, &versions));
             }
         } else {
             for violation in &violations {
@@ -104,6 +107,7 @@ impl<W: World> Controller<W> {
         if !plan.pools.is_empty() {
             self.node_count = Some(plan.pools.iter().map(|pool| pool.owned + pool.in_flight).sum());
         }
+        self.tell_plan(&snapshot, &plan, &refused);
         self.remember();
         self.forget_old(&grant);
         self.see(snapshot);
@@ -183,6 +187,16 @@ impl<W: World> Controller<W> {
             self.source("prometheus", outcome(&observation.utilisation));
         }
         self.source("dynamodb", observation.pause.as_ref().map(|_| ()).map_err(ToString::to_string));
+    }
+
+    /// Shows how it stands with those who are told; a standby tells nobody.
+    pub(super) fn note_outlets(&mut self) {
+        let outlets = self.inputs.outlets.borrow_and_update().clone();
+        if self.grant.is_some() {
+            for (name, outcome) in outlets {
+                self.source(name, outcome);
+            }
+        }
     }
 
     pub(super) fn source(&mut self, name: &'static str, outcome: Result<(), String>) {

@@ -5,6 +5,7 @@ use super::super::ice::{Freezable, Ice};
 use crate::control::status::{COMMANDS_WAITING, Handle, Status};
 use crate::control::{Controller, Inputs, Leadership, Settings, lease, notices};
 use crate::ports::{Clock, Telemetry};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,10 @@ impl Daemon {
         let (commanded, commands) = mpsc::channel(COMMANDS_WAITING);
         let (reload, reloads) = mpsc::channel(1);
         let (beat, _) = watch::channel(0);
-        let inputs = Inputs { leadership: leads.clone(), resign, ticks, deliveries, commands, reloads, stop: stopped };
+        // Nobody is outside of this world.
+        let (_, outlets) = watch::channel(BTreeMap::new());
+        let inputs = Inputs { leadership: leads.clone(), resign, ticks, deliveries, commands, reloads, outlets, stop: stopped };
+
         let interval = settings.policy.interval;
         let mut tasks = JoinSet::new();
         let mut spawn = |task: Task| tasks.spawn(Freezable::new(Arc::clone(&ice), task));

@@ -9,6 +9,7 @@ use super::daemon::{Daemon, Parts, pass_on, shut_down};
 use super::scenario::Scenario;
 use crate::control::Settings;
 use crate::control::status::{Command, Handle, Status};
+use crate::model::Happening;
 use crate::model::instance::InstanceState;
 use crate::ports::{Measurement, Telemetry};
 use crate::sim::oracle::Violation;
@@ -75,6 +76,8 @@ pub struct Deaf;
 
 impl Telemetry for Deaf {
     fn record(&self, _: Measurement) {}
+
+    fn tell(&self, _: Happening) {}
 }
 
 /// Lives through a whole scenario in no time.

@@ -125,7 +125,8 @@ impl Trial {
         for namespace in NAMESPACES {
             bed.cluster.create_namespace(namespace).await?;
         }
-        let settings = KubernetesConfig { kubeconfig: Some(bed.control_plane.daemon.clone()), timeout: Duration::from_secs(5) };
+        let settings =
+            KubernetesConfig { kubeconfig: Some(bed.control_plane.daemon.clone()), timeout: Duration::from_secs(5), events: false };
         let kubernetes = Kubernetes::connect(&settings, SystemClock::new()).await.context("the daemon's adapter")?;
         Ok(Self { cluster: bed.cluster.clone(), kubernetes, nodes: BTreeMap::new(), residents: BTreeMap::new(), limits: BTreeMap::new() })
     }

@@ -9,4 +9,5 @@ mod oracle;
 mod plants;
 mod regressions;
 mod story;
+mod telling;
 mod worlds;

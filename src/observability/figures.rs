@@ -1,0 +1,220 @@
+//! Sends figures to CloudWatch: how the fleet stands, once an interval, and what happens, when it does.
+//!
+//! Each figure carries the time at which it was true, so that an outage of CloudWatch loses nothing for an hour
+//! ([`LONGEST_KEPT`], [`KEPT`]); what is older is dropped and counted. Only the leader's figures are sent. What is not
+//! known is not sent, and neither is a zero of what is counted: each name costs by the hour in which it is used.
+
+use super::leads;
+use super::outlets::{Line, stopped};
+use crate::control::status::Status;
+use crate::model::happening::Milestone;
+use crate::model::{Happening, Plan, PoolReport, What};
+use crate::ports::outlets::{DATA_AT_ONCE, Datum, Unit};
+use crate::ports::{Clock, Entropy, MetricStore, OutletError, Telemetry};
+use jiff::{SignedDuration, Timestamp};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+/// A figure's name and unit.
+type Metric = (&'static str, Unit);
+
+/// Every figure there is, with the dimension `Cluster`. Those of [`BY_POOL`] also come with `Cluster` and `Pool`.
+pub const METRICS: [Metric; 12] = [
+    CURRENT_NODE_COUNT,
+    CLUSTER_CPU,
+    CLUSTER_MEMORY,
+    PENDING_PODS,
+    SCALE_UPS,
+    SCALE_DOWNS,
+    FAILURES,
+    JOIN_LATENCY,
+    COST,
+    SPOT_SHARE,
+    HEARTBEAT,
+    INTERRUPTIONS,
+];
+/// Those that come for each pool as well.
+pub const BY_POOL: [Metric; 4] = [CURRENT_NODE_COUNT, CLUSTER_CPU, CLUSTER_MEMORY, COST];
+/// The dimension of every figure.
+pub const CLUSTER: &str = "Cluster";
+/// The second dimension of a pool's.
+pub const POOL: &str = "Pool";
+
+const CURRENT_NODE_COUNT: Metric = ("CurrentNodeCount", Unit::Count);
+const CLUSTER_CPU: Metric = ("ClusterCPUUtilization", Unit::Percent);
+const CLUSTER_MEMORY: Metric = ("ClusterMemoryUtilization", Unit::Percent);
+const PENDING_PODS: Metric = ("PendingPods", Unit::Count);
+const SCALE_UPS: Metric = ("ScaleUpEvents", Unit::Count);
+const SCALE_DOWNS: Metric = ("ScaleDownEvents", Unit::Count);
+const FAILURES: Metric = ("ScalingFailures", Unit::Count);
+const JOIN_LATENCY: Metric = ("NodeJoinLatency", Unit::Seconds);
+/// Dollars per hour, by list prices.
+const COST: Metric = ("CostEstimates", Unit::None);
+const SPOT_SHARE: Metric = ("SpotShare", Unit::Percent);
+const HEARTBEAT: Metric = ("Heartbeat", Unit::Count);
+const INTERRUPTIONS: Metric = ("SpotInterruptions", Unit::Count);
+
+/// How many figures wait at most: an hour of ten pools, twice a minute.
+pub const KEPT: usize = 6000;
+/// No figure waits longer.
+pub const LONGEST_KEPT: SignedDuration = SignedDuration::from_hours(1);
+
+/// Gives how the fleet stands; nothing on a standby.
+#[must_use]
+pub fn standing(status: &Status, at: Timestamp) -> Vec<Datum> {
+    if !leads(status) {
+        return Vec::new();
+    }
+    let datum = |(name, unit): Metric, pool: Option<&PoolReport>, value: f64| Datum {
+        name,
+        unit,
+        pool: pool.map(|report| report.pool.clone()),
+        at,
+        value,
+    };
+    let mut data = vec![datum(HEARTBEAT, None, 1.0)];
+    // Where Kubernetes or EC2 does not answer, nobody knows how it stands.
+    let Some(plan) = status.plan.as_deref().filter(|plan| !plan.pools.is_empty()) else { return data };
+    let nodes: u32 = plan.pools.iter().map(|report| report.owned).sum();
+    data.push(datum(CURRENT_NODE_COUNT, None, f64::from(nodes)));
+    data.push(datum(PENDING_PODS, None, f64::from(plan.pending)));
+    data.push(datum(COST, None, plan.pools.iter().map(|report| report.price.dollars()).sum()));
+    if nodes > 0 {
+        let spot: u32 = plan.pools.iter().map(|report| report.spot).sum();
+        data.push(datum(SPOT_SHARE, None, 100.0 * f64::from(spot) / f64::from(nodes)));
+    }
+    for (metric, share) in [(CLUSTER_CPU, (|report| report.cpu) as Share), (CLUSTER_MEMORY, |report| report.memory)] {
+        data.extend(mean(plan, share).map(|share| datum(metric, None, 100.0 * share)));
+        data.extend(plan.pools.iter().filter_map(|report| Some(datum(metric, Some(report), 100.0 * share(report)?))));
+    }
+    for report in &plan.pools {
+        data.push(datum(CURRENT_NODE_COUNT, Some(report), f64::from(report.owned)));
+        data.push(datum(COST, Some(report), report.price.dollars()));
+    }
+    // CloudWatch refuses a whole call for one of these.
+    data.retain(|datum| datum.value.is_finite());
+    data
+}
+
+type Share = fn(&PoolReport) -> Option<f64>;
+
+/// Gives the mean over all Ready nodes; `None` where a pool that has some does not know its own.
+fn mean(plan: &Plan, share: Share) -> Option<f64> {
+    let mut sum = 0.0;
+    let mut nodes = 0.0;
+    for report in plan.pools.iter().filter(|report| report.ready > 0) {
+        sum += share(report)? * f64::from(report.ready);
+        nodes += f64::from(report.ready);
+    }
+    (nodes > 0.0).then(|| sum / nodes)
+}
+
+/// Gives the figures of something that has happened.
+#[must_use]
+pub fn figures(happening: &Happening) -> Vec<Datum> {
+    let one = |(name, unit): Metric, value: f64| Datum { name, unit, pool: None, at: happening.at, value };
+    match &happening.what {
+        What::Moved { operation, begins, .. } => match Milestone::of(operation, *begins) {
+            Milestone::Launched => vec![one(SCALE_UPS, 1.0)],
+            Milestone::LaunchFailed | Milestone::RolledBack => vec![one(FAILURES, 1.0)],
+            Milestone::Left => vec![one(SCALE_DOWNS, 1.0)],
+            Milestone::Interrupted => vec![one(INTERRUPTIONS, 1.0)],
+            Milestone::Arrived | Milestone::Leaves | Milestone::Step => Vec::new(),
+        },
+        What::Joined { took, .. } => vec![one(JOIN_LATENCY, took.as_secs_f64())],
+        What::TookOver { .. }
+        | What::Paused { .. }
+        | What::Resumed { .. }
+        | What::Waiting { .. }
+        | What::Alerted { .. }
+        | What::Refused { .. } => Vec::new(),
+    }
+}
+
+/// What reaches the sender.
+pub struct Sources {
+    /// What happens.
+    pub happenings: broadcast::Receiver<Arc<Happening>>,
+    /// How the fleet stands.
+    pub status: watch::Receiver<Arc<Status>>,
+    /// Set when the daemon is to end and the loop has ended.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Sends until it is stopped. What waits then is lost, and counted.
+pub async fn keep<S: MetricStore, K: Clock + Entropy, T: Telemetry>(
+    interval: Duration,
+    store: S,
+    world: K,
+    mut line: Line<T>,
+    mut sources: Sources,
+) {
+    let mut waiting: VecDeque<Datum> = VecDeque::new();
+    let mut ticks = tokio::time::interval(interval);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut not_before = Instant::now();
+    loop {
+        tokio::select! {
+            biased;
+            () = stopped(&mut sources.stop) => break,
+            heard = sources.happenings.recv() => match heard {
+                Ok(happening) => waiting.extend(figures(&happening)),
+                Err(RecvError::Lagged(number)) => line.dropped(usize::try_from(number).unwrap_or(usize::MAX)),
+                Err(RecvError::Closed) => break,
+            },
+            _ = ticks.tick() => waiting.extend(standing(&sources.status.borrow(), world.now())),
+            () = tokio::time::sleep_until(not_before), if !waiting.is_empty() => {
+                line.dropped(forget(&mut waiting, world.now()));
+                not_before = Instant::now() + send(&mut waiting, &store, &world, &mut line).await;
+            }
+        }
+        line.dropped(forget(&mut waiting, world.now()));
+    }
+    line.dropped(waiting.len());
+}
+
+/// Forgets what is too old or too much, oldest first, and gives how much that was.
+fn forget(waiting: &mut VecDeque<Datum>, now: Timestamp) -> usize {
+    let before = waiting.len();
+    waiting.drain(..before.saturating_sub(KEPT));
+    while waiting.front().is_some_and(|datum| now.duration_since(datum.at) > LONGEST_KEPT) {
+        waiting.pop_front();
+    }
+    before - waiting.len()
+}
+
+/// Sends the oldest figures, and gives how long to wait before the next ones.
+async fn send<S: MetricStore, K: Entropy, T: Telemetry>(
+    waiting: &mut VecDeque<Datum>,
+    store: &S,
+    world: &K,
+    line: &mut Line<T>,
+) -> Duration {
+    let batch: Vec<Datum> = waiting.iter().take(DATA_AT_ONCE).cloned().collect();
+    match store.put(&batch).await {
+        Ok(()) => {
+            waiting.drain(..batch.len());
+            line.sent(batch.len());
+            // A single happening does not become a call of its own when others follow it.
+            Duration::from_secs(1)
+        }
+        Err(error) => {
+            let pause = line.failed(&error, world.fraction());
+            match error {
+                OutletError::Unacceptable { .. } => {
+                    waiting.drain(..batch.len());
+                    line.dropped(batch.len());
+                }
+                OutletError::Unavailable { .. } | OutletError::Throttled { .. } | OutletError::Denied { .. } => {}
+            }
+            pause
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

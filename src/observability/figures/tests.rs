@@ -1,0 +1,157 @@
+use super::super::fakes::{Counted, Outside, Paused, line, unavailable};
+use super::*;
+use crate::control::status::Role;
+use crate::model::ids::Epoch;
+use crate::model::offer::HourlyPrice;
+use std::collections::BTreeSet;
+
+const AT: Timestamp = Timestamp::UNIX_EPOCH;
+
+fn report(pool: &str, owned: u32, cpu: Option<f64>) -> PoolReport {
+    PoolReport {
+        pool: pool.into(),
+        owned,
+        spot: owned / 2,
+        in_flight: 0,
+        ready: owned,
+        min: 1,
+        max: 9,
+        desired: owned,
+        price: HourlyPrice(u64::from(owned) * 100_000),
+        price_after: HourlyPrice(0),
+        cpu,
+        memory: Some(0.5),
+        findings: Vec::new(),
+    }
+}
+
+fn status(pools: Vec<PoolReport>) -> Status {
+    let plan = Some(Arc::new(Plan { pools, pending: 3, ..Plan::default() }));
+    Status { role: Role::Leader { epoch: Epoch(1) }, plan, ..Status::first("prod", "me", AT) }
+}
+
+fn value(data: &[Datum], name: &str, pool: Option<&str>) -> Option<f64> {
+    let mut found = data.iter().filter(|datum| datum.name == name && datum.pool.as_ref().map(crate::model::PoolName::as_str) == pool);
+    let value = found.next().map(|datum| datum.value);
+    assert!(found.next().is_none(), "{name} comes once");
+    value
+}
+
+fn joined() -> Arc<Happening> {
+    let what = What::Joined {
+        pool: "a".into(),
+        instance: "i-1".into(),
+        instance_type: "m5.large".into(),
+        node: "n".into(),
+        took: Duration::from_secs(74),
+    };
+    Arc::new(Happening { at: AT, what })
+}
+
+#[test]
+fn the_cluster_is_the_sum_or_the_mean_of_its_pools() {
+    let data = standing(&status(vec![report("a", 2, Some(0.2)), report("b", 6, Some(0.6))]), AT);
+    for (name, pool, expected) in [
+        ("Heartbeat", None, 1.0),
+        ("CurrentNodeCount", None, 8.0),
+        ("CurrentNodeCount", Some("b"), 6.0),
+        ("ClusterCPUUtilization", None, 50.0),
+        ("ClusterCPUUtilization", Some("a"), 20.0),
+        ("ClusterMemoryUtilization", None, 50.0),
+        ("PendingPods", None, 3.0),
+        ("CostEstimates", None, 0.8),
+        ("SpotShare", None, 50.0),
+    ] {
+        let found = value(&data, name, pool).unwrap_or_else(|| panic!("{name} of {pool:?}"));
+        assert!((found - expected).abs() < 1e-9, "{name} of {pool:?} is {found}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_not_sent() {
+    let data = standing(&status(vec![report("a", 2, None), report("b", 6, Some(f64::NAN))]), AT);
+    assert!(data.iter().all(|datum| datum.name != "ClusterCPUUtilization"), "{data:?}");
+    let blind = standing(&status(Vec::new()), AT);
+    assert_eq!(blind.iter().map(|datum| datum.name).collect::<Vec<_>>(), ["Heartbeat"]);
+    let standby = Status { role: Role::Standby { leader: None }, ..status(vec![report("a", 2, Some(0.1))]) };
+    assert_eq!(standing(&standby, AT), []);
+}
+
+#[test]
+fn every_figure_is_in_the_list_with_its_unit() {
+    let mut sent = standing(&status(vec![report("a", 2, Some(0.1))]), AT);
+    sent.extend(figures(&joined()));
+    for datum in &sent {
+        let known = match datum.pool {
+            Some(_) => BY_POOL.as_slice(),
+            None => METRICS.as_slice(),
+        };
+        assert!(known.contains(&(datum.name, datum.unit)), "{datum:?}");
+    }
+}
+
+#[test]
+fn the_alarms_watch_what_is_sent() {
+    let source = include_str!("../../../pulumi/src/metrics.ts");
+    let body = source.split_once("export const METRICS = {").and_then(|(_, rest)| rest.split_once('}')).expect("the list of metrics").0;
+    let theirs: BTreeSet<(&str, &str)> = body
+        .lines()
+        .filter_map(|line| line.trim().trim_end_matches(',').split_once(": "))
+        .map(|(name, unit)| (name, unit.trim_matches('"')))
+        .collect();
+    let ours: BTreeSet<(&str, &str)> = METRICS.iter().map(|(name, unit)| (*name, unit.name())).collect();
+    assert_eq!(theirs, ours);
+    assert!(source.contains(&format!("export const DIMENSIONS = [\"{CLUSTER}\"] as const;")));
+    let namespace =
+        crate::config::parse(include_str!("../../../config/node-fleet.toml"), "f", []).expect("it is good").cloudwatch.namespace;
+    assert!(source.contains(&format!("export const NAMESPACE = \"{namespace}\";")), "{namespace}");
+}
+
+struct Scene {
+    store: Arc<Outside<Vec<Datum>>>,
+    tell: broadcast::Sender<Arc<Happening>>,
+    counted: Counted,
+    _status: watch::Sender<Arc<Status>>,
+    _stop: watch::Sender<bool>,
+}
+
+fn scene(failures: usize) -> Scene {
+    let store = Outside::new(std::iter::repeat_with(unavailable).take(failures));
+    let (tell, happenings) = broadcast::channel(64);
+    let (status, shown) = watch::channel(Arc::new(status(vec![report("a", 2, Some(0.5))])));
+    let (stop, stopped) = watch::channel(false);
+    let (line, counted, _) = line("cloudwatch");
+    let sources = Sources { happenings, status: shown, stop: stopped };
+    tokio::spawn(keep(Duration::from_mins(1), Arc::clone(&store), Paused::new(), line, sources));
+    Scene { store, tell, counted, _status: status, _stop: stop }
+}
+
+async fn minutes(minutes: u64) {
+    tokio::time::sleep(Duration::from_mins(minutes)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_most_of_an_hour_loses_nothing_and_every_figure_keeps_its_time() {
+    // Pauses double to a minute: these failures take about fifty minutes.
+    let scene = scene(54);
+    scene.tell.send(joined()).expect("it listens");
+    minutes(70).await;
+    let data: Vec<Datum> = scene.store.take().into_iter().flat_map(|(_, data)| data).collect();
+    let beats: Vec<i64> = data.iter().filter(|datum| datum.name == "Heartbeat").map(|datum| datum.at.as_second()).collect();
+    assert_eq!(beats, (0..beats.len()).map(|minute| i64::try_from(minute).expect("few") * 60).collect::<Vec<_>>());
+    assert!(beats.len() >= 69, "{}", beats.len());
+    assert_eq!(value(&data, "NodeJoinLatency", None), Some(74.0));
+    assert_eq!(scene.counted.told("dropped"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_longer_outage_drops_the_oldest_and_counts_them() {
+    let scene = scene(200);
+    minutes(400).await;
+    let data: Vec<Datum> = scene.store.take().into_iter().flat_map(|(_, data)| data).collect();
+    assert!(scene.counted.told("dropped") > 500, "{}", scene.counted.told("dropped"));
+    assert!(data.iter().any(|datum| datum.name == "Heartbeat"));
+    let mut batch: VecDeque<Datum> = std::iter::repeat_n(data[0].clone(), KEPT + 5).collect();
+    let dropped = forget(&mut batch, data[0].at);
+    assert_eq!((dropped, batch.len()), (5, KEPT));
+}

@@ -1,0 +1,83 @@
+//! What all outlets share: how their state reaches the status, and how long they wait after a failure.
+
+use crate::control::status::Outlets;
+use crate::ports::{Measurement, OutletError, Telemetry};
+use std::time::Duration;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+/// The first pause after a failure; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest pause after failures.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+/// The longest that somebody who asks for patience is given.
+const MOST_PATIENCE: Duration = Duration::from_mins(10);
+
+/// How it stands with one outlet.
+pub struct Line<T> {
+    name: &'static str,
+    telemetry: T,
+    states: watch::Sender<Outlets>,
+    failures: u32,
+}
+
+impl<T: Telemetry> Line<T> {
+    /// Begins one: `states` is where the status has it from.
+    pub fn new(name: &'static str, telemetry: T, states: watch::Sender<Outlets>) -> Self {
+        Self { name, telemetry, states, failures: 0 }
+    }
+
+    /// Notes that so much has arrived.
+    pub(super) fn sent(&mut self, number: usize) {
+        self.count("sent", number);
+        if std::mem::take(&mut self.failures) > 0 {
+            info!(outlet = self.name, "it takes what is sent again");
+        }
+        self.show(Ok(()));
+    }
+
+    /// Notes that so much is lost for ever.
+    pub(super) fn dropped(&self, number: usize) {
+        if number > 0 {
+            self.count("dropped", number);
+            warn!(outlet = self.name, number, "there was no room or no use for what was to be told");
+        }
+    }
+
+    /// Notes a failure, and gives how long to wait before the next try. `jitter` is from 0 to 1.
+    pub(super) fn failed(&mut self, error: &OutletError, jitter: f64) -> Duration {
+        self.telemetry.record(Measurement::PortFailed { port: self.name, class: error.class() });
+        if self.failures == 0 {
+            warn!(outlet = self.name, %error, "what happens cannot be told");
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.show(Err(error.to_string()));
+        let asked = match error {
+            OutletError::Throttled { pause, .. } => *pause,
+            OutletError::Unavailable { .. } | OutletError::Denied { .. } | OutletError::Unacceptable { .. } => None,
+        };
+        if let Some(asked) = asked {
+            return asked.clamp(FIRST_PAUSE, MOST_PATIENCE);
+        }
+        let longest = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        longest.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+    }
+
+    fn count(&self, outcome: &'static str, number: usize) {
+        let number = u64::try_from(number).unwrap_or(u64::MAX);
+        self.telemetry.record(Measurement::Told { outlet: self.name, outcome, number });
+    }
+
+    fn show(&self, state: Result<(), String>) {
+        self.states.send_if_modified(|states| {
+            let differs = states.get(self.name) != Some(&state);
+            states.insert(self.name, state);
+            differs
+        });
+    }
+}
+
+/// Waits until the daemon is to end; an end of the sender is one, too.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}

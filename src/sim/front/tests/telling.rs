@@ -1,0 +1,104 @@
+//! What people are told: each state of an operation once, whoever leads, and nothing that did not happen.
+
+use super::story::{AT, LASTS, exercise};
+use crate::model::happening::Milestone;
+use crate::model::{Happening, Operation, OperationId, What};
+use crate::ports::{Measurement, Telemetry};
+use crate::sim::front::{Run, Scenario};
+use crate::sim::{Fault, Planned};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Keeps what is told.
+#[derive(Clone, Default)]
+struct Listener(Arc<Mutex<Vec<What>>>);
+
+impl Telemetry for Listener {
+    fn record(&self, _: Measurement) {}
+
+    fn tell(&self, happening: Happening) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(happening.what);
+    }
+}
+
+/// Lives through a scenario and gives what all of its controllers told, in order.
+fn told(scenario: Scenario) -> Vec<What> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("nothing but time");
+    let listener = Listener::default();
+    runtime.block_on(async {
+        let mut run = Run::begin(scenario, |_| listener.clone());
+        run.to_the_end().await;
+    });
+    std::mem::take(&mut listener.0.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Names an operation's reason, since another one begins it anew.
+fn reason(operation: &Operation) -> &'static str {
+    match operation {
+        Operation::Launch(_) => "launch",
+        Operation::Retire(retire) => retire.order.reason.name(),
+    }
+}
+
+fn moves(told: &[What]) -> impl Iterator<Item = (&Operation, Milestone)> {
+    told.iter().filter_map(|what| match what {
+        What::Moved { operation, begins, .. } => Some((operation, Milestone::of(operation, *begins))),
+        What::TookOver { .. }
+        | What::Joined { .. }
+        | What::Paused { .. }
+        | What::Resumed { .. }
+        | What::Waiting { .. }
+        | What::Alerted { .. }
+        | What::Refused { .. } => None,
+    })
+}
+
+fn each_state_is_told_once(told: &[What]) {
+    let mut seen = BTreeSet::new();
+    for (operation, _) in moves(told) {
+        let key = (operation.id().clone(), operation.state_name(), reason(operation));
+        assert!(seen.insert(key.clone()), "{key:?} is told twice");
+    }
+}
+
+#[test]
+fn a_quiet_life_is_told_whole_and_in_order() {
+    let told = told(exercise(11));
+    each_state_is_told_once(&told);
+    let mut stories: BTreeMap<OperationId, Vec<Milestone>> = BTreeMap::new();
+    for (operation, milestone) in moves(&told).filter(|(_, milestone)| *milestone != Milestone::Step) {
+        stories.entry(operation.id().clone()).or_default().push(milestone);
+    }
+    assert!(stories.len() > 10, "{}", stories.len());
+    let whole = |story: &[Milestone]| {
+        matches!(
+            story,
+            [Milestone::LaunchFailed]
+                | [Milestone::Launched, Milestone::Arrived | Milestone::LaunchFailed]
+                | [Milestone::Leaves | Milestone::Interrupted, Milestone::Left | Milestone::RolledBack]
+                | [Milestone::Leaves, Milestone::Interrupted, Milestone::Left]
+        )
+    };
+    // What began right before the end has no end yet.
+    let cut = stories.values().filter(|story| !whole(story)).collect::<Vec<_>>();
+    assert!(cut.len() <= 2, "{cut:?}");
+}
+
+#[test]
+fn a_takeover_tells_nothing_twice_and_names_what_it_carries_on_with() {
+    let mut takeovers = 0;
+    let mut carried = 0;
+    for seed in 0..4 {
+        let mut scenario = exercise(seed);
+        scenario.faults = [Fault::CrashAfterLaunch, Fault::CrashInDrain].map(|fault| Planned { fault, at: AT, lasts: LASTS }).into();
+        let told = told(scenario);
+        each_state_is_told_once(&told);
+        for what in &told {
+            if let What::TookOver { under_way, lately, .. } = what {
+                takeovers += 1;
+                carried += under_way.len() + lately.len();
+            }
+        }
+    }
+    assert!(takeovers > 4 && carried > 0, "{takeovers} takeovers carried on with {carried} operations");
+}
