@@ -11,6 +11,7 @@ mod admin;
 mod explain;
 pub mod health;
 mod metrics;
+pub mod openapi;
 mod page;
 pub mod server;
 mod status;
@@ -52,6 +53,7 @@ pub struct Surface {
 pub fn router(surface: Surface, limits: &Limits) -> Router {
     let time = limits.request;
     let api = Router::new()
+        .route("/api/v1/openapi.json", get(openapi::show))
         .route("/api/v1/status", get(status::show))
         .route("/api/v1/decisions", get(status::decisions))
         .route("/api/v1/forecast", get(status::forecasts))

@@ -1,4 +1,4 @@
-// What the fleet costs, by pool, and against fleets that do not scale. List prices, not the bill.
+// What the fleet costs, by pool, and against fleets that do not scale. List and market prices, not the bill.
 
 import { bars, dashboard, latest, lines, number, row, stacked } from './panels.js';
 
@@ -6,14 +6,14 @@ export const costTracking = dashboard('node-fleet-cost', 'node-fleet / Cost trac
   .time({ from: 'now-7d', to: 'now' })
   .withPanel(number('An hour now', 'All pools', 'currencyUSD', 'sum(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"})'))
   .withPanel(number('A month at this rate', '730 hours', 'currencyUSD', 'sum(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"}) * 730'))
-  .withPanel(number('Spent in the last day', 'The mean of the day, times 24 hours', 'currencyUSD', 'sum(avg_over_time(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"}[1d])) * 24'))
-  .withPanel(number('Spent in the last week', 'The mean of the week, times 168 hours', 'currencyUSD', 'sum(avg_over_time(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"}[7d])) * 168'))
+  .withPanel(number('Today', 'The ledger, all pools, from midnight UTC', 'currencyUSD', 'max(node_fleet:spend_dollars:max{period="today", basis="actual"})'))
+  .withPanel(number('This month', 'The ledger, all pools, in UTC', 'currencyUSD', 'max(node_fleet:spend_dollars:max{period="month", basis="actual"})'))
   .withPanel(
     number(
       'Saved against a static peak',
-      'The share that a fleet of the week\'s peak would have cost more',
+      'The share of this month that a fleet always as large as at its largest would have cost more, on demand',
       'percentunit',
-      '1 - sum(avg_over_time(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"}[7d])) / sum(max_over_time(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"}[7d]))',
+      '1 - max(node_fleet:spend_dollars:max{period="month", basis="actual"}) / max(node_fleet:spend_dollars:max{period="month", basis="static_peak"})',
     ),
   )
   .withPanel(
@@ -29,6 +29,21 @@ export const costTracking = dashboard('node-fleet-cost', 'node-fleet / Cost trac
   )
   .withPanel(
     lines('A day\'s spend', 'Of the 24 hours before', 'currencyUSD', [['avg_over_time(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"}[1d]) * 24', '{{pool}}']]),
+  )
+  .withPanel(
+    lines('Month by month', 'What the month comes to so far, what the same instances would on demand, and a static peak', 'currencyUSD', [
+      ['node_fleet:spend_dollars:max{period="month"}', '{{basis}}'],
+    ]),
+  )
+  .withPanel(
+    stacked('Spend by market and zone', 'Dollars an hour, from the ledger', 'currencyUSD', [
+      ['sum by (market, zone) (rate(node_fleet:cost_dollars:total{pool=~"$pool"}[1h])) * 3600', '{{market}} {{zone}}'],
+    ]),
+  )
+  .withPanel(
+    stacked('Nodes by instance type', 'The mean of an hour, from the ledger', 'short', [
+      ['sum by (instance_type) (rate(node_fleet:node_seconds:total{pool=~"$pool"}[1h]))', '{{instance_type}}'],
+    ]),
   )
   .withRow(row('What it buys'))
   .withPanel(

@@ -38,7 +38,7 @@ pub enum Role {
 pub struct Decision {
     /// When.
     pub at: Timestamp,
-    /// What began the turn: `start`, `tick`, `pods`, `notice`, `failure`, `operator`.
+    /// What began the turn: `start`, `tick`, `pods`, `notice`, `recommendation`, `failure`, `operator`.
     pub trigger: &'static str,
     /// What was decided and why.
     pub plan: Plan,

@@ -189,9 +189,18 @@ test('the forecast is drawn with its band once there is a past', async () => {
   let looks = 0;
   const status = answers['/api/v1/status'];
   const begin = Date.parse(status.published);
-  const moving = { ...answers, '/api/v1/status': () => ({ body: { ...status, published: new Date(begin + 60000 * looks++).toISOString() } }) };
+  const { requests } = answers['/api/v1/forecast'].forecasts;
+  const then = () => {
+    const expected = { minute: requests.expected.minute + 4 * looks, centre: 8 + looks, quantile_90: 9 + looks, quantile_95: 10 + 1.5 * looks };
+    return { body: { forecasts: { requests: { ...requests, demand: 7 + 1.2 * looks, expected } } } };
+  };
+  const moving = {
+    ...answers,
+    '/api/v1/status': () => ({ body: { ...status, published: new Date(begin + 240000 * looks++).toISOString() } }),
+    '/api/v1/forecast': then,
+  };
   const { page, complaints } = await open({ answers: moving });
-  await page.waitForSelector('#forecast svg .band', { timeout: 15000 });
+  await page.waitForFunction(() => document.querySelector('#forecast svg .band')?.points.length >= 6, { timeout: 30000 });
   assert.ok((await page.$eval('#forecast svg .actual', (line) => line.getAttribute('points'))).split(' ').length >= 2);
   await picture(page, 'forecast');
   assert.deepEqual(complaints, []);

@@ -35,7 +35,7 @@ pub(super) async fn print(world: &mut World, status: &watch::Receiver<Arc<Status
 
 fn introduction(shown: &Shown) -> String {
     format!(
-        "a fleet in memory, {} times as fast as yours; its daemon answers on http://{}/api/v1/status and on {}",
+        "a fleet in memory, {} times as fast as yours; its daemon answers on http://{}/ and on {}",
         shown.speed,
         shown.address,
         shown.socket.display()

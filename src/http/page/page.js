@@ -118,10 +118,11 @@ const draw = {
       `${pool.pool}, ${words(it.rule)}: `, el('span', { class: 'hold' }, reason(it.hold)), it.evidence ? ` (${it.evidence})` : '')));
     const whole = list(plan.holds).map((it) => el('li', {}, 'the whole fleet: ', el('span', { class: 'hold' }, reason(it))));
     const pods = list(plan.unplaceable).map((it) => el('li', {}, el('code', {}, `${it.pod.namespace}/${it.pod.name}`), `: no node of ours could take it: ${it.why}`));
+    const served = plan.pending ? list(plan.pools).flatMap((pool) => list(pool.findings).filter((it) => it.rule === 'pending_pods').map((it) => el('li', {}, `${pool.pool}: ${it.evidence}`))) : [];
     const more = (plan.unplaceable_pods || 0) - pods.length;
     return [
       el('p', {}, `${count(plan.pending || 0, 'pod waits', 'pods wait')} for a node${plan.unplaceable_pods ? `, and ${plan.unplaceable_pods} could be taken by none` : ''}.`),
-      pods.length ? el('ul', {}, pods, more > 0 ? el('li', {}, `and ${more} more`) : '') : '',
+      served.length + pods.length ? el('ul', {}, served, pods, more > 0 ? el('li', {}, `and ${more} more`) : '') : '',
       held.length + whole.length ? el('h3', {}, 'Held back') : '',
       held.length + whole.length ? el('ul', {}, whole, held) : el('p', { class: 'quiet' }, 'No rule is held back.'),
     ];
@@ -272,7 +273,7 @@ async function look() {
       remember();
     }
   } catch (error) {
-    state.failed = error.name === 'TimeoutError' ? `no answer within ${PATIENCE / 1000} s` : error.message;
+    state.failed = error.name === 'TimeoutError' ? `no answer within ${PATIENCE / 1000} s` : error.name === 'TypeError' ? 'no connection' : error.message;
   }
   show();
 }
