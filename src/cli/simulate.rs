@@ -3,6 +3,7 @@
 #[cfg(feature = "live")]
 mod history;
 mod operator;
+mod report;
 
 use crate::policy::PredictiveMode;
 use crate::sim::replay::{Boot, Conditions, Outcome, Path, Progress, Recording, Repairs, Shape, SideBySide, side_by_side, work};
@@ -66,6 +67,9 @@ pub(super) struct Simulate {
     /// Prints JSON in place of the table.
     #[arg(long)]
     json: bool,
+    /// Writes a page with plots, too, which needs no network.
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 /// What is printed as JSON.
@@ -141,6 +145,16 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
     let found = side_by_side(&recording, &conditions, &mut Bar(&bar));
     bar.finish_and_clear();
     let summary = summary(&found);
+    if let Some(path) = &simulate.html {
+        let page = report::Page {
+            summary: &summary,
+            demand: &name,
+            price_of_waiting: conditions.price_of_waiting,
+            dollars_per_node_hour: conditions.dollars_per_hour,
+            found: &found,
+        };
+        std::fs::write(path, report::page(&page)?).with_context(|| format!("--html {}", path.display()))?;
+    }
     let mut out = std::io::stdout().lock();
     if simulate.json {
         let report = Report {
@@ -262,7 +276,10 @@ fn summary(found: &SideBySide) -> String {
 fn table(found: &SideBySide) -> String {
     let header = ["policy", "node-hours", "dollars", "unmet", "min. over", "launches", "cost", "x optimum", "ours to this (95 %)"];
     let row = |outcome: &Outcome| {
-        let ratio = outcome.ours_to_this.map(|it| format!("{:.3} ({:.3}-{:.3})", it.ratio, it.low, it.high));
+        let ratio = outcome.ours_to_this.map(|it| match it.low.zip(it.high) {
+            Some((low, high)) => format!("{:.3} ({low:.3}-{high:.3})", it.ratio),
+            None => format!("{:.3} (too short)", it.ratio),
+        });
         [
             outcome.policy.clone(),
             format!("{:.0}", outcome.node_hours),
@@ -395,5 +412,14 @@ mod tests {
         let sentence = summary(&found);
         assert!(sentence.starts_with("On these 1 days node-fleet would have cost $"), "{sentence}");
         assert!(sentence.contains("than a 70/30 threshold") && sentence.ends_with('.'), "{sentence}");
+        assert!(table.contains("(too short)"), "a day is too short for an interval\n{table}");
+        let hostile = "</script><script>alert(1)</script>";
+        let page = report::Page { summary: &sentence, demand: hostile, price_of_waiting: 20.0, dollars_per_node_hour: 1.0, found: &found };
+        let page = report::page(&page).expect("it can be made");
+        assert!(!page.contains(hostile) && !page.contains("@DATA@") && page.matches("</script>").count() == 2);
+        let json = page.split_once("id=\"data\">").and_then(|(_, rest)| rest.split_once("</script>")).expect("the data is there").0;
+        let data: serde_json::Value = serde_json::from_str(json).expect("it is JSON");
+        assert_eq!((data["demand"].as_str(), data["trajectories"].as_array().map(Vec::len)), (Some(hostile), Some(4)));
+        assert!(data["steps"].as_array().is_some_and(|steps| !steps.is_empty()));
     }
 }

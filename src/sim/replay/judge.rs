@@ -8,6 +8,8 @@ use serde::Serialize;
 
 /// How often days are drawn for an interval.
 const DRAWS: usize = 1000;
+/// Drawings of fewer days than these are alike, and their interval would be too narrow.
+const FEWEST_DAYS: usize = 7;
 
 /// What happened in a day that counts.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
@@ -106,10 +108,10 @@ pub struct Elasticity {
 pub struct Ratio {
     /// The ratio over all days.
     pub ratio: f64,
-    /// 2.5 of 100 drawings lie below.
-    pub low: f64,
+    /// 2.5 of 100 drawings lie below; `None` where there are too few days to draw from.
+    pub low: Option<f64>,
     /// 2.5 of 100 drawings lie above.
-    pub high: f64,
+    pub high: Option<f64>,
 }
 
 /// Compares the costs of two policies on the same days, drawn with replacement.
@@ -121,13 +123,14 @@ pub fn compare(one: &[Day], other: &[Day], price: f64, seed: u64) -> Ratio {
     let add = |sum: (f64, f64), pair: &(f64, f64)| (sum.0 + pair.0, sum.1 + pair.1);
     let whole = ratio(pairs.iter().fold((0.0, 0.0), add));
     if days == 0 {
-        return Ratio { ratio: 1.0, low: 1.0, high: 1.0 };
+        return Ratio { ratio: 1.0, low: None, high: None };
     }
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut draw = || ratio((0..days).map(|_| &pairs[random.random_range(0..days)]).fold((0.0, 0.0), add));
     let mut drawn: Vec<f64> = (0..DRAWS).map(|_| draw()).collect();
     drawn.sort_unstable_by(f64::total_cmp);
-    Ratio { ratio: whole, low: drawn[DRAWS / 40], high: drawn[DRAWS - 1 - DRAWS / 40] }
+    let of = |at: usize| (days >= FEWEST_DAYS).then(|| drawn[at]);
+    Ratio { ratio: whole, low: of(DRAWS / 40), high: of(DRAWS - 1 - DRAWS / 40) }
 }
 
 #[cfg(test)]
@@ -152,8 +155,10 @@ mod tests {
     fn an_interval_holds_the_ratio_and_narrows_where_days_are_alike() {
         let days = |swing: f64| (0..28).map(|day| Day { paid: 100.0 + swing * f64::from(day % 7), unmet: 0.0 }).collect::<Vec<_>>();
         let (even, uneven) = (compare(&days(0.0), &days(0.0), 20.0, 1), compare(&days(50.0), &days(0.0), 20.0, 1));
-        assert!((even.high - even.low).abs() < 1e-9);
-        assert!(uneven.low < uneven.ratio && uneven.ratio < uneven.high);
+        let ends = |ratio: Ratio| ratio.low.zip(ratio.high).expect("four weeks are enough");
+        assert!((ends(even).1 - ends(even).0).abs() < 1e-9);
+        assert!(ends(uneven).0 < uneven.ratio && uneven.ratio < ends(uneven).1);
+        assert_eq!(compare(&days(50.0)[..6], &days(0.0), 20.0, 1).low, None, "six days are too few");
         assert_eq!(uneven, compare(&days(50.0), &days(0.0), 20.0, 1));
     }
 }

@@ -14,6 +14,7 @@
 
 mod board;
 mod clairvoyant;
+mod course;
 mod daemon;
 mod fleet;
 mod judge;
@@ -23,6 +24,7 @@ mod side_by_side;
 mod synthetic;
 
 pub use clairvoyant::{Optimum, clairvoyant, clairvoyant_paths};
+pub use course::{Bin, Course, Headroomed, Trajectory};
 pub use daemon::{Daemon, Operator, Path, Step};
 pub use fleet::{Batch, Boot, Fleet, Joined, Tick};
 pub use judge::{Day, Elasticity, Ratio, Tally, compare};

@@ -1,6 +1,7 @@
 //! One demand under every policy, side by side.
 
 use super::clairvoyant::clairvoyant_paths;
+use super::course::{Band, Bins, Course, Headroomed, Trajectory};
 use super::daemon::{Daemon, Operator, Path};
 use super::fleet::{Boot, Fleet, Tick};
 use super::judge::{Elasticity, Ratio, Tally, compare};
@@ -72,6 +73,16 @@ impl Contestant {
     /// Lists the reactive ones among which the best is sought in hindsight.
     fn tuned() -> impl Iterator<Item = Self> {
         HEADROOMS.into_iter().flat_map(|headroom| [Self::ClusterAutoscaler(headroom), Self::Karpenter(headroom)])
+    }
+
+    /// Tells whether its nodes are drawn beside the demand: four lines can be told apart.
+    fn is_drawn(self) -> bool {
+        match self {
+            Self::OursReactive | Self::ClusterAutoscaler(_) | Self::Karpenter(_) => true,
+            Self::Ours | Self::StaticPeak | Self::ThresholdStep | Self::ThresholdProportional | Self::AwsPredictive | Self::Persistence => {
+                false
+            }
+        }
     }
 
     /// Gives the name for people.
@@ -165,6 +176,9 @@ pub struct SideBySide {
     /// Share of minutes whose demand was at most the forecast's quantile at the lead of a launch, for 0.90 and 0.95;
     /// `None` when no forecast was made.
     pub coverage: Option<[f64; 2]>,
+    /// How it went, for plots.
+    #[serde(skip)]
+    pub course: Course,
 }
 
 /// Tells how far a replay is.
@@ -187,15 +201,19 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     let demand = recording.carried();
     let warm_up = (WARM_UP_DAYS * 1440).min(demand.len() / 2);
     let run = Run { recording, demand: &demand, warm_up, conditions };
-    let mut coverage = Coverage::new(conditions.boot.minutes());
-    let ours = run.ours(&mut coverage, progress);
+    let mut coverage = Coverage::new(conditions.boot.minutes(), Band::new(demand.len() - warm_up));
+    let mut course = Course::new(recording.start.0 + warm_up as i64, warm_up, demand.len() - warm_up);
+    let ours = run.ours(&mut coverage, &mut course, progress);
     let mut tallies = vec![(Contestant::Ours, ours)];
     for contestant in Contestant::TABLE.into_iter().skip(1) {
-        tallies.push((contestant, run.contestant(contestant, progress)));
+        tallies.push((contestant, run.contestant(contestant, Some(&mut course), progress)));
     }
     let price = conditions.price_of_waiting;
-    let tuned = Contestant::tuned().map(|contestant| (contestant, run.contestant(contestant, progress)));
-    let best = tuned.min_by(|(_, one), (_, other)| one.sum().cost(price).total_cmp(&other.sum().cost(price)));
+    let tuned: Vec<(Contestant, Tally)> =
+        Contestant::tuned().map(|contestant| (contestant, run.contestant(contestant, None, progress))).collect();
+    course.headrooms =
+        tuned.iter().map(|(contestant, tally)| Headroomed::of(contestant.name(), tally, conditions.dollars_per_hour)).collect();
+    let best = tuned.into_iter().min_by(|(_, one), (_, other)| one.sum().cost(price).total_cmp(&other.sum().cost(price)));
     let optimum = run.optimum();
     let least = optimum.cost;
     let ours = tallies[0].1.days.clone();
@@ -207,7 +225,9 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     outcomes.extend(best.map(|(contestant, tally)| outcome(format!("best in hindsight: {}", contestant.name()), &tally)));
     outcomes.push(optimum);
     let days = |minutes: usize| minutes as f64 / 1440.0;
-    SideBySide { days: days(demand.len() - warm_up), warm_up_days: days(warm_up), outcomes, coverage: coverage.shares() }
+    let shares = coverage.shares();
+    course.band = coverage.band.finished();
+    SideBySide { days: days(demand.len() - warm_up), warm_up_days: days(warm_up), outcomes, coverage: shares, course }
 }
 
 struct Run<'a> {
@@ -218,19 +238,43 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn contestant(&self, contestant: Contestant, progress: &mut dyn Progress) -> Tally {
+    fn contestant(&self, contestant: Contestant, course: Option<&mut Course>, progress: &mut dyn Progress) -> Tally {
         progress.begins(&contestant.name());
-        self.replay(&mut *contestant.policy(self.recording, self.conditions), |_, _| {}, progress)
+        let mut policy = contestant.policy(self.recording, self.conditions);
+        let Some(course) = course.filter(|_| contestant.is_drawn()) else {
+            return self.replay(&mut *policy, |_, _, _| {}, progress);
+        };
+        let mut bins = self.bins();
+        let tally = self.replay(&mut *policy, |minute, _, tick| self.bin(&mut bins, minute, tick), progress);
+        course.trajectories.push(Trajectory { policy: contestant.name(), bins: bins.finished() });
+        tally
     }
 
-    fn ours(&self, coverage: &mut Coverage, progress: &mut dyn Progress) -> Tally {
+    fn ours(&self, coverage: &mut Coverage, course: &mut Course, progress: &mut dyn Progress) -> Tally {
         progress.begins(&Contestant::Ours.name());
         let mut ours = daemon(self.recording, self.conditions, PredictiveMode::On);
-        let counts = |minute: usize| minute >= self.warm_up;
-        self.replay(&mut ours, |minute, ours| coverage.minute(ours, self.recording.values[minute], counts(minute)), progress)
+        let mut bins = self.bins();
+        let look = |minute: usize, ours: &Daemon, tick| {
+            self.bin(&mut bins, minute, tick);
+            coverage.minute(ours, self.recording.values[minute], minute.checked_sub(self.warm_up));
+        };
+        let tally = self.replay(&mut ours, look, progress);
+        course.trajectories.push(Trajectory { policy: Contestant::Ours.name(), bins: bins.finished() });
+        course.steps = ours.steps;
+        tally
     }
 
-    fn replay<P: Policy + ?Sized>(&self, policy: &mut P, mut look: impl FnMut(usize, &P), progress: &mut dyn Progress) -> Tally {
+    fn bins(&self) -> Bins {
+        Bins::new(self.demand.len() - self.warm_up)
+    }
+
+    fn bin(&self, bins: &mut Bins, minute: usize, tick: Tick) {
+        if let (Some(at), Some(value)) = (minute.checked_sub(self.warm_up), self.recording.values[minute]) {
+            bins.add(at, value, tick);
+        }
+    }
+
+    fn replay<P: Policy + ?Sized>(&self, policy: &mut P, mut look: impl FnMut(usize, &P, Tick), progress: &mut dyn Progress) -> Tally {
         const STEP: usize = 1440;
         let (demand, values) = (self.demand, &self.recording.values);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
@@ -250,7 +294,7 @@ impl Run<'_> {
                 fleet.pass(want.buy, want.hold)
             };
             served = tick.ready;
-            look(minute, policy);
+            look(minute, policy, tick);
             if minute >= self.warm_up && values[minute].is_some() {
                 tally.count((minute - self.warm_up) / 1440, f64::from(demand[minute]), tick);
             }
@@ -308,26 +352,29 @@ impl Run<'_> {
 /// Counts how often demand stayed below what the forecast promised.
 struct Coverage {
     boot: usize,
-    /// The quantiles said of the minutes to come, the next one first.
-    said: VecDeque<Option<[f64; 2]>>,
+    /// What was said of the minutes to come, the next one first: the centre and two quantiles.
+    said: VecDeque<Option<[f64; 3]>>,
     covered: [u64; 2],
     minutes: u64,
+    band: Band,
 }
 
 impl Coverage {
-    fn new(boot: usize) -> Self {
-        Self { boot, said: VecDeque::new(), covered: [0; 2], minutes: 0 }
+    fn new(boot: usize, band: Band) -> Self {
+        Self { boot, said: VecDeque::new(), covered: [0; 2], minutes: 0, band }
     }
 
-    fn minute(&mut self, ours: &Daemon, value: Option<f32>, counts: bool) {
+    /// Takes a minute, with its place among those that count.
+    fn minute(&mut self, ours: &Daemon, value: Option<f32>, counts: Option<usize>) {
         // What is known is the minute before this one, so this is said of the minute `boot` after it.
         let expected = ours.forecaster().and_then(|forecaster| forecaster.expect(self.boot + 1));
-        self.said.push_back(expected.map(|expected| [expected.quantile_90, expected.quantile_95]));
+        self.said.push_back(expected.map(|expected| [expected.centre, expected.quantile_90, expected.quantile_95]));
         let said = if self.said.len() > self.boot { self.said.pop_front().flatten() } else { None };
-        let (Some(said), Some(value), true) = (said, value, counts) else { return };
+        let (Some(said), Some(value), Some(at)) = (said, value, counts) else { return };
         self.minutes += 1;
-        for (covered, quantile) in self.covered.iter_mut().zip(said) {
-            *covered += u64::from(f64::from(value) <= quantile);
+        self.band.add(at, value, said);
+        for (covered, quantile) in self.covered.iter_mut().zip(&said[1..]) {
+            *covered += u64::from(f64::from(value) <= *quantile);
         }
     }
 
