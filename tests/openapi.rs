@@ -191,7 +191,7 @@ fn an_answer_that_is_not_as_documented_is_found() {
     let decisions = judge(&document, "/api/v1/decisions", "get", 200);
     let decision = |at: &str, hold: &Value| {
         let finding = json!({ "rule": "cpu", "evidence": "", "wants": 1, "hold": hold });
-        let pool = json!({ "pool": "w", "owned": 1, "in_flight": 0, "ready": 1, "min": 1, "max": 2, "desired": 1, "price": 1, "price_after": 1, "cpu": null, "memory": 0.5, "findings": [finding] });
+        let pool = json!({ "pool": "w", "owned": 1, "spot": 0, "in_flight": 0, "ready": 1, "min": 1, "max": 2, "desired": 1, "price": 1, "price_after": 1, "cpu": null, "memory": 0.5, "findings": [finding] });
         let plan =
             json!({ "actions": [], "pools": [pool], "holds": [], "pending": 0, "unplaceable": [], "unplaceable_pods": 0, "alerts": [] });
         json!({ "decisions": [{ "at": at, "trigger": "tick", "plan": plan, "refused": [], "operations": [] }] })

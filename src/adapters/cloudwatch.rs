@@ -163,7 +163,7 @@ fn error(failure: &Failure) -> OutletError {
     let why = failure.why.clone();
     match failure.kind {
         Kind::Throttled => OutletError::Throttled { outlet: OUTLET, pause: None },
-        Kind::NoAnswer | Kind::Fault => OutletError::Unavailable { outlet: OUTLET, why },
+        Kind::NoAnswer | Kind::Unsigned | Kind::Fault => OutletError::Unavailable { outlet: OUTLET, why },
         Kind::Denied => {
             denied(format!("{why}; grant the daemon's role `cloudwatch:PutMetricData` in the namespace of cloudwatch.namespace"))
         }
