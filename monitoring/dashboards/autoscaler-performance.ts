@@ -76,6 +76,8 @@ export const autoscalerPerformance = dashboard('node-fleet-autoscaler', 'node-fl
   .withPanel(lines('Sources', '1 when the source answered last time', 'short', [['min by (source) (node_fleet_source_up)', '{{source}}']]).max(1))
   .withPanel(bars('Failed calls', 'By system and class, in 15 minutes', 'short', [['sum by (port, class) (increase(node_fleet_port_failures_total[15m]))', '{{port}}: {{class}}']]))
   .withPanel(bars('Notices', 'Messages of the queue, by what they announce, in 15 minutes', 'short', [['sum by (kind) (increase(node_fleet_notices_total[15m]))', '{{kind}}']]))
+  .withPanel(bars('Messages', 'What went to Slack, CloudWatch and Kubernetes Events, and what was dropped, in 15 minutes', 'short', [['sum by (outlet, outcome) (increase(node_fleet_told_total[15m]))', '{{outlet}}: {{outcome}}']]))
+  .withPanel(lines('Age of prices', 'Since they were read from AWS; without a line those of the configuration hold', 's', [['time() - max by (market) (node_fleet_prices_read_timestamp_seconds)', '{{market}}']]))
   .withPanel(durations('Interruption to cordon', 'EC2 gives two minutes', 'sum by (le) (increase(node_fleet_notice_to_cordon_seconds_bucket[$__rate_interval]))'))
   .withRow(row('The process'))
   .withPanel(lines('Resident memory', 'The unit allows a gigabyte', 'bytes', [['process_resident_memory_bytes{job="node-fleet"}', '{{instance}}']]))

