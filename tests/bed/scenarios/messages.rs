@@ -17,6 +17,7 @@ use super::fleet::{LATER, SOON, fleet};
 use crate::bed::Bed;
 use crate::cluster::NAMESPACE;
 use crate::configuration::Configuration;
+use crate::proxy::call::Call;
 use crate::wait::{Seen, until};
 use crate::workload::Workload;
 
@@ -70,7 +71,6 @@ pub async fn slack_cloudwatch_and_pods_hear_of_it(bed: &mut Bed) -> Result<()> {
     std::fs::write(&file, chat.start().await?)?;
     let more = format!("[slack]\nwebhook = {{ file = \"{}\" }}\n[cloudwatch]\nenabled = true\ninterval = \"30s\"\n", file.display());
     let daemon = fleet(bed, &Configuration { more, ..Configuration::default() }).await?;
-    let mark = bed.proxy.mark();
     bed.cluster.apply(&Workload::new("shop", 4, "1500m", "256Mi")).await?;
     bed.cluster.wait_for_running("shop", 4, LATER).await?;
     let told = until("a message about the scale-up", LATER, async || {
@@ -81,10 +81,11 @@ pub async fn slack_cloudwatch_and_pods_hear_of_it(bed: &mut Bed) -> Result<()> {
     .await?;
     ensure!(told["blocks"].as_array().is_some_and(|blocks| blocks.len() >= 3), "{told}");
     ensure!(chat.answers().starts_with(&[500, 429, 200]), "{:?}", chat.answers());
-    let sent = bed.proxy.wait_for("PutMetricData", mark, LATER, |call| call.action == "PutMetricData").await?;
-    ensure!(sent.status == Some(200), "{sent:?}");
-    let names: Vec<&String> = sent.parameters.iter().filter(|(key, _)| key.ends_with(".MetricName")).map(|(_, value)| value).collect();
-    ensure!(names.iter().any(|name| *name == "Heartbeat" || *name == "CurrentNodeCount"), "{names:?}");
+    let tells = |call: &Call, name: &str| call.parameters.iter().any(|(key, value)| key.ends_with(".MetricName") && value == name);
+    for name in ["ScaleUpEvents", "Heartbeat", "CurrentNodeCount"] {
+        let sent = bed.proxy.wait_for(name, 0, LATER, |call| call.action == "PutMetricData" && tells(call, name)).await?;
+        ensure!(sent.status == Some(200) && !sent.cut, "{sent:?}");
+    }
     let events: Api<Event> = Api::namespaced(bed.cluster.client.clone(), NAMESPACE);
     let event = until("an event on a pod of the shop", SOON, async || {
         let all = events.list(&ListParams::default()).await?.items;
