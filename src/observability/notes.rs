@@ -2,7 +2,7 @@
 //!
 //! `TriggeredScaleUp` and `NotTriggerScaleUp` on pods that wait, `ScaleDown`, `ScaleDownFailed` and
 //! `SpotInterruption` on nodes. The same words about the same thing are written once in [`SILENCE`]. What cannot be
-//! written waits, bounded by [`WAITING`] and [`LONGEST_WAIT`]; nothing waits for it.
+//! written waits, bounded by [`WAITING`] and a longest pause; nothing waits for it.
 
 use super::outlets::{Line, stopped};
 use crate::model::happening::Milestone;

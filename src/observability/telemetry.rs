@@ -72,7 +72,7 @@ impl Instruments {
 }
 
 impl Instruments {
-    /// Listens to what happens from now on. Who falls behind by more than [`HAPPENINGS_KEPT`] loses the oldest, and is
+    /// Listens to what happens from now on. Who falls behind by more than `HAPPENINGS_KEPT` loses the oldest, and is
     /// told how many.
     #[must_use]
     pub fn happenings(&self) -> broadcast::Receiver<Arc<Happening>> {
