@@ -13,6 +13,7 @@ export interface Made {
     readonly table: string;
     readonly queueUrl: string;
     readonly prometheusSecret: string;
+    readonly slackSecret: string;
     readonly subnets: readonly string[];
     /** Launch templates by pool. */
     readonly templates: Readonly<Record<string, string>>;
@@ -52,6 +53,7 @@ export function daemonConfig(settings: Settings, made: Made): string {
         "enabled = true",
         `namespace = ${quote(NAMESPACE)}`,
         "",
+        ...(settings.slack ? ["[slack]", `webhook = { secrets_manager = ${quote(made.slackSecret)} }`, ""] : []),
         ...settings.pools.flatMap(pool => poolSection(pool, made)),
         "[prices.on_demand]",
         ...priceLines(settings),

@@ -35,6 +35,8 @@ export interface Settings {
     readonly serviceLinkedRoles: boolean;
     readonly natPerZone: boolean;
     readonly flowLogs: boolean;
+    /** The daemon tells Slack, whose webhook an operator puts into its secret. */
+    readonly slack: boolean;
     readonly alarmEmail: string | undefined;
     readonly imageId: string | undefined;
     /** Dollars per hour on demand, of types that the daemon's example configuration does not price. */
@@ -60,6 +62,7 @@ export const SETTING_KEYS = [
     "serviceLinkedRoles",
     "natPerZone",
     "flowLogs",
+    "slack",
     "alarmEmail",
     "imageId",
     "prices",
@@ -157,6 +160,7 @@ export function read(raw: Raw, region: string): Settings {
         serviceLinkedRoles: at.flag("serviceLinkedRoles", true),
         natPerZone: at.flag("natPerZone"),
         flowLogs: at.flag("flowLogs"),
+        slack: at.flag("slack"),
         alarmEmail: optional(at, "alarmEmail", /^[^\s@]+@[^\s@]+\.[^\s@]+$/, "an address like ops@example.com"),
         imageId: optional(at, "imageId", /^ami-[0-9a-f]{8,17}$/, "an image like ami-0123456789abcdef0 of Ubuntu 24.04 for amd64"),
     };

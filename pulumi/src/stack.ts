@@ -31,10 +31,10 @@ export function stack(settings: Settings): Record<string, pulumi.Input<unknown>>
     const pools = templates(settings, net, workerSide, imageId, entries.agentToken.name);
     const bucket = artifacts(settings);
     const config = pulumi
-        .all([table.name, queue.url, entries.prometheus.name, pulumi.all(net.privateSubnets.map(it => it.id)), pulumi.all(pools.map(it => it.template.id))])
-        .apply(([name, queueUrl, prometheusSecret, subnets, ids]) => {
+        .all([table.name, queue.url, entries.prometheus.name, entries.slack.name, pulumi.all(net.privateSubnets.map(it => it.id)), pulumi.all(pools.map(it => it.template.id))])
+        .apply(([name, queueUrl, prometheusSecret, slackSecret, subnets, ids]) => {
             const byPool = Object.fromEntries(pools.map(({ pool }, index) => [pool, ids[index] ?? ""]));
-            return daemonConfig(settings, { table: name, queueUrl, prometheusSecret, subnets, templates: byPool });
+            return daemonConfig(settings, { table: name, queueUrl, prometheusSecret, slackSecret, subnets, templates: byPool });
         });
     const packedUp: pulumi.Output<Bundle> = config.apply(bundle);
     const object = upload(settings, bucket, packedUp);

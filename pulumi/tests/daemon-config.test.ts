@@ -48,10 +48,20 @@ test("several pools with types of their own prices are valid, too", async () => 
     assert.equal(status, 0, said);
 });
 
+test("Slack is told where that is wished, by the webhook in its secret", async () => {
+    const webhook = 'webhook = { secrets_manager = "prod/slack" }';
+    for (const slack of [true, false]) {
+        const { outputs } = await run(settings({ slack }));
+        const { status, said } = check(outputs["daemonConfig"]);
+        assert.equal(status, 0, said);
+        assert.equal(outputs["daemonConfig"].includes(webhook), slack);
+    }
+});
+
 test("a type without a price is refused before anything is made", async () => {
     const { daemonConfig } = await import("../src/daemon-config");
     const of = settings({ pools: [{ name: "workers", instanceTypes: ["r7i.48xlarge"] }] });
-    const made = { table: "t", queueUrl: "q", prometheusSecret: "s", subnets: [], templates: { workers: "lt-1" } };
+    const made = { table: "t", queueUrl: "q", prometheusSecret: "s", slackSecret: "w", subnets: [], templates: { workers: "lt-1" } };
     assert.throws(() => daemonConfig(of, made), /node-fleet:prices has no price for r7i.48xlarge; right would be/);
 });
 

@@ -28,6 +28,7 @@ const EVERYTHING = {
     apiFrom: ["203.0.113.0/24"],
     natPerZone: true,
     flowLogs: true,
+    slack: true,
     alarmEmail: "ops@example.com",
     pools: [{ name: "workers" }, { name: "batch", instanceTypes: ["c6i.large"], min: 0, max: 5 }],
 };

@@ -477,6 +477,9 @@ pub struct Plan {
 pub struct Alert {
     /// Its stable name (`spot_exhausted`, `offer_stopped`, …), a metric label.
     pub name: String,
+    /// Whom it concerns, of those that may have it beside one another: an offer, a pool; empty where there is but one.
+    #[serde(default)]
+    pub subject: String,
     /// What is the matter.
     pub text: String,
 }

@@ -56,7 +56,7 @@ pub fn message<'a>(cluster: &str, happenings: impl IntoIterator<Item = &'a Happe
 /// Puts parts together: the only one's title is the header; of several each has its own.
 fn assembled(cluster: &str, at: &str, parts: &[Part]) -> Value {
     let titles: Vec<&str> = parts.iter().map(|part| part.title.as_str()).collect();
-    let section = |text: &str| json!({"type": "section", "text": {"type": "mrkdwn", "text": clipped(text, TEXT)}});
+    let section = |text: &str| json!({"type": "section", "text": {"type": "mrkdwn", "verbatim": true, "text": clipped(text, TEXT)}});
     let mut blocks = Vec::new();
     let header = match titles.as_slice() {
         [title] => (*title).to_owned(),
@@ -74,7 +74,7 @@ fn assembled(cluster: &str, at: &str, parts: &[Part]) -> Value {
         blocks.push(section(&format!("… and {more} more; `node-fleet status` shows them")));
     }
     let context = format!("cluster *{}* · {}", escaped(cluster), escaped(at));
-    blocks.push(json!({"type": "context", "elements": [{"type": "mrkdwn", "text": clipped(&context, TEXT)}]}));
+    blocks.push(json!({"type": "context", "elements": [{"type": "mrkdwn", "verbatim": true, "text": clipped(&context, TEXT)}]}));
     json!({"text": clipped(&format!("{}: {}", escaped(cluster), titles.join("; ")), FALLBACK), "blocks": blocks})
 }
 

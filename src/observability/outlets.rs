@@ -51,7 +51,13 @@ impl<T: Telemetry> Line<T> {
             warn!(outlet = self.name, %error, "what happens cannot be told");
         }
         self.failures = self.failures.saturating_add(1);
-        self.show(Err(error.to_string()));
+        match error {
+            // It was refused for what it is, and is dropped: the next one may be taken.
+            OutletError::Unacceptable { .. } => {}
+            OutletError::Throttled { .. } | OutletError::Unavailable { .. } | OutletError::Denied { .. } => {
+                self.show(Err(error.to_string()));
+            }
+        }
         let asked = match error {
             OutletError::Throttled { pause, .. } => *pause,
             OutletError::Unavailable { .. } | OutletError::Denied { .. } | OutletError::Unacceptable { .. } => None,

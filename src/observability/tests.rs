@@ -33,7 +33,7 @@ fn plan() -> Plan {
         }],
         holds: vec![Hold::Paused { reason: "x".into() }],
         pending: 5,
-        alerts: vec![Alert { name: "spot_exhausted".into(), text: String::new() }],
+        alerts: vec![Alert { name: "spot_exhausted".into(), subject: String::new(), text: String::new() }],
         ..Plan::default()
     }
 }

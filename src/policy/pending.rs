@@ -97,7 +97,7 @@ impl Outcome {
     pub fn alert(&self) -> Option<Alert> {
         let others = self.disagreements.checked_sub(1)?;
         let text = format!("{}; it buys no node, and neither do {others} others like it", self.disagreement);
-        Some(Alert { name: "scheduler_disagrees".into(), text })
+        Some(Alert { name: "scheduler_disagrees".into(), subject: String::new(), text })
     }
 
     /// Says it as the finding of a rule. `bought` counts the pool's new nodes.

@@ -99,18 +99,29 @@ fn alerts(cluster: &ClusterView, memory: &Memory, now: Timestamp) -> Vec<Alert> 
     let stopped = memory.offers.iter().filter(|(_, rest)| rest.stopped && rest.until > now);
     let stopped = stopped.map(|(offer, rest)| Alert {
         name: "offer_stopped".into(),
+        subject: offer.to_string(),
         text: format!("{offer} is not bought before {}: {} (`node-fleet reset-offers` forgets it)", rest.until, rest.why),
     });
     let quotas = memory.quotas.iter().filter(|(_, rest)| rest.until > now);
     let quotas = quotas.map(|(quota, rest)| Alert {
         name: "account_limit".into(),
+        subject: quota.to_string(),
         text: format!("nothing {quota} is bought before {}: {}", rest.until, rest.why),
     });
-    let refused = cluster.refused.iter().map(|why| Alert { name: "object_refused".into(), text: format!("left out of the plan: {why}") });
-    let incidents = memory.incidents.iter().map(|(name, incident)| Alert { name: name.clone(), text: incident.text.clone() });
+    let refused = cluster.refused.iter().map(|why| Alert {
+        name: "object_refused".into(),
+        subject: why.clone(),
+        text: format!("left out of the plan: {why}"),
+    });
+    let incidents = memory.incidents.iter().map(|(name, incident)| Alert {
+        name: name.clone(),
+        subject: incident.text.clone(),
+        text: incident.text.clone(),
+    });
     let unidentified: Vec<&str> = cluster.unidentified().map(|node| node.name.as_str()).take(NODES_NAMED).collect();
     let unidentified = (!unidentified.is_empty()).then(|| Alert {
         name: "node_unidentified".into(),
+        subject: String::new(),
         text: format!(
             "no instance is given back for being no node, since these nodes have no provider id of EC2 (--kubelet-arg=provider-id=aws:///ZONE/INSTANCE): {}",
             unidentified.join(", ")
@@ -449,7 +460,7 @@ impl<'a> Turn<'a> {
             let resting = |offer: &Offer| rests(memory.quotas.get(&offer.key.quota())) || rests(memory.offers.get(&offer.key));
             if spot.peek().is_some() && spot.all(resting) {
                 let text = format!("no spot offer of pool {} can be bought; on-demand takes its place", pool.name);
-                self.plan.alerts.push(Alert { name: "spot_exhausted".into(), text });
+                self.plan.alerts.push(Alert { name: "spot_exhausted".into(), subject: pool.name.to_string(), text });
             }
         }
     }

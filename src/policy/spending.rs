@@ -11,12 +11,14 @@ use crate::model::{Instance, InstanceState, Market, OfferKey};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// EC2 bills an instance for so many seconds at least.
 const LEAST_BILLED: i64 = 60;
 /// A meter is kept so many seconds after its instance was last seen: EC2's list may lag, and shows what has ended for an hour.
 const KEPT_UNSEEN: i64 = 2 * HOUR;
+/// So many meters are kept: with them the ledger's item stays well below the 400 KB that DynamoDB takes.
+const METERS_KEPT: usize = 3000;
 /// So many kinds of instances are told apart; what comes beyond is summed up as `other`.
 const SERIES_KEPT: usize = 400;
 /// What zone and type of those are called.
@@ -30,7 +32,8 @@ type Prices = BTreeMap<OfferKey, HourlyPrice>;
 /// Bills what ran since the last time. `instances` is EC2's whole list as it was `at` that moment; an older list than
 /// the last one changes nothing.
 pub fn account(spend: &mut Spend, instances: &[Instance], prices: &Prices, at: Timestamp) {
-    if spend.at.is_some_and(|last| at <= last) {
+    let last = spend.at;
+    if last.is_some_and(|last| at <= last) {
         return;
     }
     roll(spend, date(at.as_second()));
@@ -39,14 +42,34 @@ pub fn account(spend: &mut Spend, instances: &[Instance], prices: &Prices, at: T
     spend.at = Some(at);
     let mut peak = 0_u64;
     for instance in instances {
-        bill(spend, instance, prices, at.as_second());
+        if !is_settled(spend, instance, last) {
+            bill(spend, instance, prices, at.as_second());
+        }
         peak = peak.saturating_add(on_demand(instance, prices).filter(|_| runs(instance)).map_or(0, |price| price.0));
     }
     for period in [&mut spend.today, &mut spend.month].into_iter().flatten() {
         period.peak = period.peak.max(HourlyPrice(peak));
     }
-    let shown: BTreeSet<_> = instances.iter().map(|it| &it.id).collect();
-    spend.meters.retain(|id, meter| shown.contains(id) || at.as_second() - meter.to <= KEPT_UNSEEN);
+    // What has ended and says when is settled, and known for it without a meter.
+    let shown: BTreeMap<_, bool> = instances.iter().map(|it| (&it.id, it.ended.is_some())).collect();
+    spend.meters.retain(|id, meter| match shown.get(id) {
+        Some(says_when) => !(meter.over && *says_when),
+        None => at.as_second() - meter.to <= KEPT_UNSEEN,
+    });
+    let surplus = spend.meters.len().saturating_sub(METERS_KEPT);
+    if surplus > 0 {
+        let mut oldest: Vec<_> = spend.meters.iter().map(|(id, meter)| (meter.to, id.clone())).collect();
+        oldest.sort();
+        for (_, id) in oldest.into_iter().take(surplus) {
+            spend.meters.remove(&id);
+        }
+    }
+}
+
+/// Tells whether an instance was billed to its end before: it ended before the last look, and its meter is gone.
+fn is_settled(spend: &Spend, instance: &Instance, last: Option<Timestamp>) -> bool {
+    let ended_before = instance.ended.zip(last).is_some_and(|(ended, last)| ended <= last);
+    instance.state == InstanceState::Ending && ended_before && !spend.meters.contains_key(&instance.id)
 }
 
 /// Tells whether an instance is paid for now.
@@ -77,6 +100,8 @@ fn bill(spend: &mut Spend, instance: &Instance, prices: &Prices, now: i64) {
     }
     let until = match instance.state {
         InstanceState::Pending | InstanceState::Running => now,
+        // Where EC2 does not say when, it ended when it was first seen so.
+        InstanceState::Ending if meter.over => meter.to,
         InstanceState::Ending => instance.ended.map_or(now, Timestamp::as_second).clamp(launched, now),
         InstanceState::Stopped => instance.ended.map_or(meter.to, Timestamp::as_second).min(now).max(meter.to),
     };

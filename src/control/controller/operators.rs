@@ -94,10 +94,15 @@ impl<W: World> Controller<W> {
     pub(super) fn paused(&mut self, outcome: Result<(), LedgerError>) {
         let Some(word) = self.words.pop_front() else { return };
         self.heard += 1;
-        if outcome.is_ok() && self.words.is_empty() {
-            self.pause = word.pause;
+        match outcome {
+            Ok(()) if self.words.is_empty() => {
+                self.pause = word.pause;
+                self.tell_pause();
+            }
+            Ok(()) => {}
+            // What was said does not hold: the next turn hears from the ledger what does.
+            Err(_) => self.forget_resumer(),
         }
-        self.tell_pause();
         self.publish();
         let _ = word.done.send(outcome.map_err(|error| error.to_string()));
         self.write_word();

@@ -22,8 +22,8 @@ pub(super) struct Telling {
     pause: Option<Pause>,
     /// Who has asked for the resumption that is not told yet.
     resumed_by: Option<String>,
-    /// When each condition was there last.
-    alerts: BTreeMap<String, Timestamp>,
+    /// When each condition, by its name and whom it concerns, was there last.
+    alerts: BTreeMap<(String, String), Timestamp>,
     /// What the audit said of the latest plan that it refused, until it accepts one.
     refused: Vec<String>,
 }
@@ -94,9 +94,9 @@ impl<W: World> Controller<W> {
         }
     }
 
-    /// Tells of the pause where it is another one than was told.
+    /// Tells of the pause where it is another one than was told, once the ledger has every word that was said.
     pub(super) fn tell_pause(&mut self) {
-        if self.grant.is_none() || self.pause == self.telling.pause {
+        if self.grant.is_none() || !self.words.is_empty() || self.pause == self.telling.pause {
             return;
         }
         self.telling.pause.clone_from(&self.pause);
@@ -109,6 +109,11 @@ impl<W: World> Controller<W> {
 
     pub(super) fn note_resumer(&mut self, by: &str) {
         self.telling.resumed_by = Some(by.to_owned());
+    }
+
+    /// The resumption did not come about.
+    pub(super) fn forget_resumer(&mut self) {
+        self.telling.resumed_by = None;
     }
 
     /// Tells what a turn's plan says to people, beyond the operations that it begins.
@@ -130,8 +135,8 @@ impl<W: World> Controller<W> {
 
     fn tell_alert(&mut self, alert: &Alert) {
         let now = self.now();
-        let last = self.telling.alerts.insert(alert.name.clone(), now);
-        if last.is_none_or(|last| now.duration_since(last) > ALERT_AGAIN) {
+        self.telling.alerts.retain(|_, last| now.duration_since(*last) <= ALERT_AGAIN);
+        if self.telling.alerts.insert((alert.name.clone(), alert.subject.clone()), now).is_none() {
             self.tell(What::Alerted { alert: alert.clone() });
         }
     }

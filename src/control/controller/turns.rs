@@ -194,7 +194,11 @@ impl<W: World> Controller<W> {
         let outlets = self.inputs.outlets.borrow_and_update().clone();
         if self.grant.is_some() {
             for (name, outcome) in outlets {
-                self.source(name, outcome);
+                // Only what is news: the others have not answered anew.
+                let known = self.shown.sources.get(name);
+                if known.is_none_or(|known| known.ok != outcome.is_ok() || known.why.as_ref() != outcome.as_ref().err()) {
+                    self.source(name, outcome);
+                }
             }
         }
     }

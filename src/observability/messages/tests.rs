@@ -179,7 +179,7 @@ fn a_takeover_tells_what_its_predecessor_may_not_have_told() {
 
 #[test]
 fn conditions_and_refusals_are_told() {
-    let alert = Alert { name: "spot_exhausted".into(), text: "no spot capacity in any zone for 15 min".into() };
+    let alert = Alert { name: "spot_exhausted".into(), subject: String::new(), text: "no spot capacity in any zone for 15 min".into() };
     insta::assert_snapshot!("alert", rendered([What::Alerted { alert }]));
     insta::assert_snapshot!("refusal", rendered([What::Refused { violations: vec!["pool workers would have 11 of 10 nodes".into()] }]));
 }
@@ -266,7 +266,7 @@ fn lived(hours: i64) -> Tally {
         moved(retire(underused(), RetireState::Done), false, None),
         moved(retire(underused(), RetireState::RolledBack { reason: String::new() }), false, None),
         moved(retire(spot, RetireState::Draining { since: AT }), true, None),
-        What::Alerted { alert: Alert { name: "spot_exhausted".into(), text: String::new() } },
+        What::Alerted { alert: Alert { name: "spot_exhausted".into(), subject: String::new(), text: String::new() } },
         What::Joined {
             pool: "workers".into(),
             instance: "i-1".into(),

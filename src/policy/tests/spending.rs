@@ -156,6 +156,18 @@ fn an_instance_that_is_not_shown_for_a_moment_is_not_billed_twice() {
 }
 
 #[test]
+fn an_end_of_which_ec2_does_not_tell_the_time_is_when_it_was_first_seen() {
+    let mut spend = Spend::default();
+    let one = launched("n", Market::OnDemand, noon());
+    account(&mut spend, std::slice::from_ref(&one), &prices(0), after(60));
+    let over = Instance { state: InstanceState::Ending, ..one };
+    for look in [61, 63, 90, 119] {
+        account(&mut spend, std::slice::from_ref(&over), &prices(0), after(look));
+        comes_to(cost(&spend).today.dollars, 61.0 / 60.0);
+    }
+}
+
+#[test]
 fn a_static_fleet_is_reckoned_at_the_peak_and_on_demand() {
     let mut spend = Spend::default();
     let (one, two) = (launched("n", Market::Spot, noon()), launched("m", Market::Spot, after(30)));
@@ -188,6 +200,23 @@ fn the_record_stays_small_and_is_read_back_as_it_was() {
     let text = serde_json::to_string(&spend).expect("it is plain data");
     // DynamoDB takes 400 KiB.
     assert!(text.len() < 80_000, "{} bytes for a thousand instances", text.len());
+    // A thousand nodes that live for some minutes each, in four hundred kinds, and one that ends without saying when.
+    let mut churned = Spend::default();
+    for round in 0..20 {
+        let alive = |number: i64| Instance {
+            instance_type: format!("t{}", number % 400).as_str().into(),
+            ..launched(&format!("{round:x}{number:016x}"), Market::Spot, after(round * 10))
+        };
+        let living: Vec<Instance> = (0..1000).map(alive).collect();
+        account(&mut churned, &living, &prices(345_678), after(round * 10 + 4));
+        let gone: Vec<Instance> = living.iter().map(|it| ended(it, after(round * 10 + 5))).collect();
+        account(&mut churned, &gone, &prices(345_678), after(round * 10 + 6));
+        account(&mut churned, &gone, &prices(345_678), after(round * 10 + 8));
+    }
+    assert_eq!(churned.meters.len(), 0, "what has ended and says when needs no meter");
+    comes_to(cost(&churned).today.node_hours, 20.0 * 1000.0 * 5.0 / 60.0);
+    let size = serde_json::to_string(&churned).expect("it is plain data").len();
+    assert!(size < 150_000, "{size} bytes");
     assert_eq!(serde_json::from_str::<Spend>(&text).expect("it is read"), spend);
     assert_eq!(serde_json::from_str::<Spend>("{}").expect("it is read"), Spend::default());
 }
