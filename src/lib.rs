@@ -27,8 +27,8 @@
 //! - [`control`] is the loop. One task owns all that changes; every call to the world runs
 //!   beside it as a future. Operations are journalled before their first effect and driven by
 //!   repeatable steps, each under the fence of the lease ([`control::lease`]).
-//! - [`adapters`] are the real systems behind the ports (feature `live`): EC2, DynamoDB, SQS,
-//!   Secrets Manager, the price list, Prometheus, the clocks and the evaluation's ticks.
+//! - [`adapters`] are the real systems behind the ports (feature `live`): Kubernetes, EC2, DynamoDB, SQS,
+//!   Secrets Manager, the price list, Prometheus, Slack, CloudWatch, the clocks and the evaluation's ticks.
 //! - [`config`] reads one TOML file with overrides from the environment and names every
 //!   problem at once; [`cli`] is the command line.
 //! - [`sim`] is the embedded world: the same ports in memory, under a virtual clock, with
@@ -49,7 +49,7 @@
 //! | policy, ports | model |
 //! | control | model, policy, ports |
 //! | adapters | model, ports, config |
-//! | sim | model, ports, policy's settings and audit; its front door also control, its replay also `policy::plan()` and `policy::forecast` |
+//! | sim | model, ports, policy's settings and audit; its front door also control, its replay also `policy::plan()`, `policy::uniform` and `policy::forecast` |
 //! | config | model, policy |
 //! | http | model, `control::status` |
 //! | observability | model, ports, config, `control::status` |
