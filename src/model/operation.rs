@@ -237,6 +237,26 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Kind and [state](Self::state_name) of all that is not [over](Self::is_over).
+    pub const UNDER_WAY: [(&'static str, &'static str); 7] = [
+        ("launch", "journalled"),
+        ("launch", "joining"),
+        ("retire", "journalled"),
+        ("retire", "draining"),
+        ("retire", "drained"),
+        ("retire", "terminated"),
+        ("retire", "rolling_back"),
+    ];
+
+    /// Names its kind, as metrics and the status show it.
+    #[must_use]
+    pub fn kind_name(&self) -> &'static str {
+        match self {
+            Self::Launch(_) => "launch",
+            Self::Retire(_) => "retire",
+        }
+    }
+
     /// Gives its id.
     #[must_use]
     pub fn id(&self) -> &OperationId {

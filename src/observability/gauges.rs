@@ -188,13 +188,10 @@ fn forecasts(page: &mut Page<'_>, status: &Status) -> fmt::Result {
 }
 
 fn operations(page: &mut Page<'_>, operations: &[Operation]) -> fmt::Result {
-    let mut counts: BTreeMap<(&str, &str), usize> = BTreeMap::new();
+    // A series that comes and goes with what it counts would be seen by few scrapes.
+    let mut counts: BTreeMap<(&str, &str), usize> = Operation::UNDER_WAY.into_iter().map(|state| (state, 0)).collect();
     for operation in operations.iter().filter(|operation| !operation.is_over()) {
-        let kind = match operation {
-            Operation::Launch(_) => "launch",
-            Operation::Retire(_) => "retire",
-        };
-        *counts.entry((kind, operation.state_name())).or_default() += 1;
+        *counts.entry((operation.kind_name(), operation.state_name())).or_default() += 1;
     }
     let sample = |((kind, state), count)| (vec![("kind", kind), ("state", state)], number(count));
     page.family(&catalogue::OPERATIONS, &counts.into_iter().map(sample).collect::<Vec<_>>())

@@ -200,6 +200,7 @@ fn the_gauges_show_the_status() {
         "node_fleet_alert{name=\"spot_exhausted\"} 1.0",
         "node_fleet_alert{name=\"offer_stopped\"} 0.0",
         "node_fleet_operations{kind=\"retire\",state=\"draining\"} 1.0",
+        "node_fleet_operations{kind=\"launch\",state=\"joining\"} 0.0",
         "node_fleet_leader 1.0",
         "node_fleet_epoch 7.0",
         "node_fleet_paused 0.0",

@@ -58,6 +58,8 @@ fn each_state_is_told_once(told: &[What]) {
     for (operation, _) in moves(told) {
         let key = (operation.id().clone(), operation.state_name(), reason(operation));
         assert!(seen.insert(key.clone()), "{key:?} is told twice");
+        let named = Operation::UNDER_WAY.contains(&(operation.kind_name(), operation.state_name()));
+        assert_eq!(named, !operation.is_over(), "{key:?} is under way or over");
     }
 }
 
