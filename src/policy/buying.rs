@@ -119,8 +119,15 @@ impl Health {
 pub enum Refusal {
     /// No offer of any pool could ever hold it.
     Never(Misfit),
-    /// Something stands in the way now, in this pool.
-    Now(PoolName, Hold),
+    /// Something stands in the way now.
+    Now {
+        /// The first pool whose node would hold it.
+        pool: PoolName,
+        /// What stands in the way there.
+        hold: Hold,
+        /// All pools whose node would hold it.
+        of: Vec<PoolName>,
+    },
 }
 
 impl<'a> Buyer<'a> {
@@ -317,7 +324,7 @@ impl<'a> Buyer<'a> {
     /// Chooses the offer for a pod of this kind that holds most of what waits for its price.
     fn choose_for(&mut self, board: &mut Board<'a>, shape: Shape, waiting: &[(Shape, u32)]) -> Result<usize, Refusal> {
         let holders = self.holders(board, shape);
-        let mut refusal = None;
+        let (mut first, mut of) = (None, Vec::new());
         let mut misfit = holders.misfit.clone();
         for (pool, holders) in self.settings.pools.iter().zip(&holders.offers) {
             let fitting = match self.fitting(board, holders, shape) {
@@ -337,16 +344,21 @@ impl<'a> Buyer<'a> {
             };
             match self.choose(pool, fitting, cost) {
                 Ok(index) => return Ok(index),
-                Err(hold) => refusal = refusal.or(Some(Refusal::Now(pool.name.clone(), hold))),
+                Err(hold) => {
+                    first = first.or_else(|| Some((pool.name.clone(), hold)));
+                    of.push(pool.name.clone());
+                }
             }
         }
-        Err(refusal.unwrap_or_else(|| match (misfit, self.offers.is_empty()) {
-            (Some(misfit), _) => Refusal::Never(misfit),
-            (None, _) => Refusal::Now(
-                self.settings.pools.first().map(|pool| pool.name.clone()).unwrap_or_default(),
-                Hold::NoOffer { why: "what can be launched is not known yet".into() },
-            ),
-        }))
+        Err(match (first, misfit) {
+            (Some((pool, hold)), _) => Refusal::Now { pool, hold, of },
+            (None, Some(misfit)) => Refusal::Never(misfit),
+            (None, None) => {
+                let of: Vec<PoolName> = self.settings.pools.iter().map(|pool| pool.name.clone()).collect();
+                let hold = Hold::NoOffer { why: "what can be launched is not known yet".into() };
+                Refusal::Now { pool: of.first().cloned().unwrap_or_default(), hold, of }
+            }
+        })
     }
 
     /// Opens a node of a pool for its capacity alone, the cheapest by the core, and gives its CPU and memory.

@@ -75,8 +75,10 @@ pub struct Outcome {
     pub unplaceable: Vec<Unplaceable>,
     /// How many these are in all.
     pub unplaceable_pods: u32,
-    /// Unschedulable pods that a node which exists, or one of ours that can be had, would take.
-    pub wanting: u32,
+    /// Unschedulable pods that a node which exists, is on its way or is bought will take.
+    settling: u32,
+    /// Unschedulable pods that a node of the pool would take which cannot be had now.
+    wanting: BTreeMap<PoolName, u32>,
     /// Pods that are unschedulable although a node seems to have room for them.
     disagreements: u32,
     /// The first of them, in words.
@@ -90,6 +92,12 @@ impl Outcome {
     #[must_use]
     pub fn serves_all(&self) -> bool {
         self.unserved.is_empty()
+    }
+
+    /// Counts the pods for which a node of the pool must not go yet.
+    #[must_use]
+    pub fn wanting(&self, pool: &PoolName) -> u32 {
+        self.settling + self.wanting.get(pool).copied().unwrap_or(0)
     }
 
     /// Says what a human should look at.
@@ -272,7 +280,7 @@ impl Packing<'_> {
                         continue;
                     }
                     Err(refusal) => {
-                        runs[0].left().iter().for_each(|entry| self.note(entry, refusal.clone()));
+                        runs[0].left().iter().for_each(|entry| self.note(entry, &refusal));
                         return;
                     }
                 },
@@ -303,7 +311,7 @@ impl Packing<'_> {
         if self.asked == Some(&pod.key) {
             outcome.fate = Some(Fate::Placed(index));
         }
-        outcome.wanting += u32::from(entry.leaves.is_none() && buys(self.settings, pod));
+        outcome.settling += u32::from(entry.leaves.is_none() && buys(self.settings, pod));
         if index >= self.bought_from {
             outcome.served += 1;
             return;
@@ -319,33 +327,35 @@ impl Packing<'_> {
         }
     }
 
-    fn note(&mut self, entry: &Waiting<'_>, refusal: Refusal) {
+    fn note(&mut self, entry: &Waiting<'_>, refusal: &Refusal) {
         let outcome = &mut self.outcome;
         *outcome.unserved.entry(class(entry.pod)).or_default() += 1;
         if self.asked == Some(&entry.pod.key) {
-            outcome.fate = Some(match &refusal {
+            outcome.fate = Some(match refusal {
                 Refusal::Never(misfit) => Fate::Never(misfit.clone()),
-                Refusal::Now(pool, hold) => Fate::Held(pool.clone(), hold.clone()),
+                Refusal::Now { pool, hold, .. } => Fate::Held(pool.clone(), hold.clone()),
             });
         }
         if let Some(pool) = headroom::pool_of(entry.pod) {
-            let hold = match refusal {
-                Refusal::Never(misfit) => Hold::NoOffer { why: never(&misfit) },
-                Refusal::Now(_, hold) => hold,
+            let hold = || match refusal {
+                Refusal::Never(misfit) => Hold::NoOffer { why: never(misfit) },
+                Refusal::Now { hold, .. } => hold.clone(),
             };
-            outcome.short.entry(pool).or_insert((0, hold)).0 += 1;
+            outcome.short.entry(pool).or_insert_with(|| (0, hold())).0 += 1;
             return;
         }
         match refusal {
             Refusal::Never(misfit) => {
                 outcome.unplaceable_pods += 1;
                 if outcome.unplaceable.len() < UNPLACEABLE_NAMED {
-                    outcome.unplaceable.push(Unplaceable { pod: entry.pod.key.clone(), why: never(&misfit) });
+                    outcome.unplaceable.push(Unplaceable { pod: entry.pod.key.clone(), why: never(misfit) });
                 }
             }
-            Refusal::Now(pool, hold) => {
-                outcome.wanting += u32::from(entry.leaves.is_none());
-                outcome.held.entry(pool).or_insert((0, hold)).0 += 1;
+            Refusal::Now { pool, hold, of } => {
+                for pool in of.iter().filter(|_| entry.leaves.is_none()) {
+                    *outcome.wanting.entry(pool.clone()).or_default() += 1;
+                }
+                outcome.held.entry(pool.clone()).or_insert_with(|| (0, hold.clone())).0 += 1;
             }
         }
     }

@@ -148,8 +148,8 @@ struct Turn<'a> {
     prices: BTreeMap<&'a OfferKey, HourlyPrice>,
     now: Timestamp,
     plan: Plan,
-    /// Unschedulable pods that want room which can be had.
-    wanting: u32,
+    /// For how many unschedulable pods a node of the pool must not go yet.
+    wanting: BTreeMap<PoolName, u32>,
 }
 
 impl<'a> Turn<'a> {
@@ -164,7 +164,7 @@ impl<'a> Turn<'a> {
         let offers = known_offers(snapshot);
         let prices = prices(offers, &snapshot.prices);
         let fleet = Fleet::new(settings, snapshot);
-        Self { prices, settings, snapshot, cluster, instances, spare, offers, fleet, now, plan: Plan::default(), wanting: 0 }
+        Self { prices, settings, snapshot, cluster, instances, spare, offers, fleet, now, plan: Plan::default(), wanting: BTreeMap::new() }
     }
 
     /// Lets every rule see the world, so that streaks are kept whatever is done.
@@ -207,7 +207,7 @@ impl<'a> Turn<'a> {
             self.plan.pools.push(self.report(pool, bounds, &verdicts[&pool.name].0, findings));
         }
         self.plan.alerts.extend(outcome.alert());
-        self.wanting = outcome.wanting;
+        self.wanting = self.settings.pools.iter().map(|pool| (pool.name.clone(), outcome.wanting(&pool.name))).collect();
         self.plan.unplaceable_pods = outcome.unplaceable_pods;
         self.plan.unplaceable = outcome.unplaceable;
         self.spot_alert(known);

@@ -133,8 +133,8 @@ impl<'a> Turn<'a> {
 
     /// Says what must be over before a node of the pool goes.
     pub(super) fn unrest(&self, pool: &PoolSettings) -> Option<Hold> {
-        if self.wanting > 0 {
-            return Some(Hold::PodsWaiting { pods: self.wanting });
+        if let Some(pods) = self.wanting.get(&pool.name).copied().filter(|pods| *pods > 0) {
+            return Some(Hold::PodsWaiting { pods });
         }
         if let Some((unready, total)) = self.too_many_unready() {
             return Some(Hold::UnreadyNodes { unready, total });

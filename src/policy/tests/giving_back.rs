@@ -153,6 +153,23 @@ fn change_pod(scene: &mut Scene, change: impl Fn(&mut Pod)) {
 }
 
 #[test]
+fn pods_that_only_another_pool_could_take_do_not() {
+    let turns = |millis| {
+        let mut scene = idle().pods([pending("w", millis)]);
+        let full = PoolSettings { name: "other".into(), min: 0, max: 0, ..scene.settings.pools[0].clone() };
+        let large = |offer: &Offer| Offer { pool: "other".into(), allocatable: capacity(63_000, 250), ..offer.clone() };
+        scene.offers.extend(scene.offers.clone().iter().map(large));
+        scene.settings.pools.push(full);
+        scene.settings.pools[0].max = 3;
+        scene.turns(0, 10)
+    };
+    assert_eq!(hold(&turns(1_900)), Some(Hold::PodsWaiting { pods: 1 }), "a node of either pool would take it");
+    let plan = turns(32_000);
+    assert!(plan.unplaceable.is_empty() && plan.pools[1].findings[0].hold == Some(Hold::AtMaximum { max: 0 }));
+    assert_eq!(first(&plan), Some("n2"));
+}
+
+#[test]
 fn a_budget_that_allows_nothing_now_forbids() {
     let mut scene = idle();
     let budget = |allowed| DisruptionBudget { namespace: "default".into(), name: "b".into(), selector: Some(Selector::default()), allowed };
