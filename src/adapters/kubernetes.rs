@@ -30,7 +30,7 @@ use super::system_clock::SystemClock;
 use crate::config::KubernetesConfig;
 use crate::model::plan::NodeRef;
 use crate::model::snapshot::Observed;
-use crate::model::{ClusterView, InstanceId, Missing, NodeName, PodKey};
+use crate::model::{ClusterView, InstanceId, Missing, NodeName, OperationId, PodKey};
 use crate::ports::{Clock, Cluster, ClusterError, Cordon, Eviction, NodeState};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
@@ -154,8 +154,8 @@ impl Cluster for Kubernetes {
         self.requests.cordon(node, cordon).await
     }
 
-    async fn uncordon(&self, node: &NodeRef) -> Result<(), ClusterError> {
-        self.requests.uncordon(node).await
+    async fn uncordon(&self, node: &NodeRef, operation: &OperationId) -> Result<(), ClusterError> {
+        self.requests.uncordon(node, operation).await
     }
 
     async fn evict(&self, pod: &PodKey, uid: &str) -> Result<Eviction, ClusterError> {

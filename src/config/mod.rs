@@ -223,7 +223,7 @@ pub struct PoolLaunch {
     pub launch_template: String,
     /// Its version; `None` is the default version at the time of the launch.
     pub launch_template_version: Option<String>,
-    /// The subnets; each brings its zone.
+    /// The subnets; each brings its zone. Of several in one zone the one with the most free addresses is used.
     pub subnets: Vec<SubnetId>,
     /// The types that the pool may buy.
     pub instance_types: Vec<InstanceType>,

@@ -170,7 +170,8 @@ pub async fn step<W: World>(context: Context<W>, mut drive: Drive) -> Stepped {
             error.count(&context);
             drive.failures = drive.failures.saturating_add(1);
             warn!(operation = %drive.operation.id(), state = drive.operation.state_name(), failures = drive.failures, %error, "the step failed and is tried again");
-            let pause = pause(&context, drive.failures).min(time_left(&context, &drive.operation));
+            let pause = pause(context.settings.operations.retry, drive.failures, context.world.entropy().fraction());
+            let pause = pause.min(time_left(&context, &drive.operation));
             sleep_unless(&mut amended, pause).await;
             false
         }
@@ -321,8 +322,65 @@ pub async fn is_gone<W: World>(context: &Context<W>, instance: &InstanceId) -> R
     Ok(!listed.iter().any(|known| known.id == *instance && known.counts()))
 }
 
-/// Doubles the pause with each failure, with full jitter.
-fn pause<W: World>(context: &Context<W>, failures: u32) -> Duration {
-    let longest = context.settings.operations.retry.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
-    longest.mul_f64(0.5 + context.world.entropy().fraction() / 2.0)
+/// Doubles the pause with each failure, up to a bound. `fraction` draws it from the upper half, so that those who failed
+/// together do not come back together.
+fn pause(retry: Duration, failures: u32, fraction: f64) -> Duration {
+    let longest = retry.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
+    longest.mul_f64(0.5 + fraction / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Market;
+    use crate::model::ids::Epoch;
+    use crate::model::plan::OnDrainTimeout;
+    use jiff::Timestamp;
+
+    fn retirement(state: RetireState) -> Operation {
+        Operation::Retire(Retire {
+            id: "o-1".into(),
+            epoch: Epoch(1),
+            created: Timestamp::UNIX_EPOCH,
+            updated: Timestamp::UNIX_EPOCH,
+            order: RetireOrder {
+                pool: "workers".into(),
+                zone: "a".into(),
+                market: Market::Spot,
+                node: None,
+                instance: None,
+                reason: RetireReason::AboveMaximum,
+                on_timeout: OnDrainTimeout::Force,
+            },
+            state,
+        })
+    }
+
+    #[test]
+    fn a_pause_doubles_up_to_its_bound_and_is_drawn_from_the_upper_half() {
+        let pauses = |fraction| [0, 1, 2, 3, 40].map(|failures| pause(Duration::from_secs(1), failures, fraction).as_millis());
+        assert_eq!(pauses(1.0), [1_000, 2_000, 4_000, 8_000, 30_000]);
+        assert_eq!(pauses(0.0), [500, 1_000, 2_000, 4_000, 15_000]);
+        assert_eq!(pauses(0.5)[1], 1_500);
+    }
+
+    #[test]
+    fn a_deadline_counts_from_the_state_and_a_drain_with_its_end_is_one() {
+        let at = |seconds| Monotonic(Duration::from_secs(seconds));
+        let draining = || retirement(RetireState::Draining { since: Timestamp::UNIX_EPOCH });
+        let drained = || retirement(RetireState::Drained { forced: 0 });
+        let mut drive = Drive::new(retirement(RetireState::Journalled), false, at(0));
+        let steps = [
+            (retirement(RetireState::Journalled), 0),
+            (draining(), 2),
+            (draining(), 2),
+            (drained(), 2),
+            (retirement(RetireState::Terminated), 5),
+            (retirement(RetireState::Terminated), 5),
+        ];
+        for (second, (operation, since)) in (1..).zip(steps) {
+            drive.enter(operation.clone(), at(second));
+            assert_eq!((&drive.operation, drive.entered), (&operation, at(since)), "at {second}");
+        }
+    }
 }

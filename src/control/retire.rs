@@ -370,7 +370,7 @@ async fn remove<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next,
 
 async fn roll_back<W: World>(context: &Context<W>, retire: &Retire, reason: &str) -> Result<Next, StepError> {
     if let Some(node) = &retire.order.node {
-        match fenced(context, &retire.id, "patch nodes", context.world.cluster().uncordon(node)).await? {
+        match fenced(context, &retire.id, "patch nodes", context.world.cluster().uncordon(node, &retire.id)).await? {
             Ok(()) | Err(ClusterError::Gone { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -101,8 +101,9 @@ pub trait Cluster: Send + Sync {
     /// Takes the node out of service. Cordoning twice is a success.
     fn cordon(&self, node: &NodeRef, cordon: &Cordon) -> impl Future<Output = Result<(), ClusterError>> + Send;
 
-    /// Puts the node back into service: cordon, taint and annotation of node-fleet go.
-    fn uncordon(&self, node: &NodeRef) -> impl Future<Output = Result<(), ClusterError>> + Send;
+    /// Puts a node back into service that the operation has taken out of it: cordon, taint and annotation of node-fleet
+    /// go. One that is out of service because of another operation stays so.
+    fn uncordon(&self, node: &NodeRef, operation: &OperationId) -> impl Future<Output = Result<(), ClusterError>> + Send;
 
     /// Asks for the eviction of exactly this pod.
     fn evict(&self, pod: &PodKey, uid: &str) -> impl Future<Output = Result<Eviction, ClusterError>> + Send;

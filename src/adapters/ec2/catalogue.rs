@@ -116,12 +116,19 @@ impl Cache {
 /// What EC2 knows of the things that the configuration names.
 #[derive(Debug, Default)]
 struct Facts {
-    zones: BTreeMap<SubnetId, Zone>,
+    subnets: BTreeMap<SubnetId, Subnet>,
     templates: BTreeMap<PoolName, Template>,
     types: BTreeMap<InstanceType, Machine>,
     offered: BTreeSet<(InstanceType, Zone)>,
     /// Spot prices of now, as far as EC2 tells them.
     spot: SpotPrices,
+}
+
+/// Where a subnet lies, and how many addresses it has left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Subnet {
+    zone: Zone,
+    free: u32,
 }
 
 /// The version of a launch template that a pool uses.
@@ -156,8 +163,8 @@ impl Source<'_> {
     pub(super) async fn read(&self, pools: &[PoolLaunch], prices: &PricesConfig, region: &str) -> Result<Catalogue, CloudError> {
         let asked = self.clock.now();
         let types: BTreeSet<InstanceType> = pools.iter().flat_map(|pool| pool.instance_types.iter().cloned()).collect();
-        let (zones, templates, types_known, offered, spot, listed) = tokio::try_join!(
-            self.zones(pools),
+        let (subnets, templates, types_known, offered, spot, listed) = tokio::try_join!(
+            self.subnets(pools),
             self.templates(pools),
             self.types(&types),
             self.offered(&types),
@@ -166,7 +173,7 @@ impl Source<'_> {
         )?;
         let listed_at = self.price_list.read_at().filter(|_| prices.read_on_demand).map(|at| (Market::OnDemand, at));
         let spot_at = (!spot.is_empty()).then_some((Market::Spot, asked));
-        let facts = Facts { zones, templates, types: types_known, offered, spot };
+        let facts = Facts { subnets, templates, types: types_known, offered, spot };
         let (catalogue, doubts) = assemble(pools, &with_list_prices(prices, listed), region, &facts);
         for doubt in doubts {
             warn!(doubt, "an offer is left out of the catalogue");
@@ -178,10 +185,10 @@ impl Source<'_> {
         if prices.read_on_demand { self.price_list.on_demand(types, self.timeout, self.clock.now()).await } else { OnDemandPrices::new() }
     }
 
-    async fn zones(&self, pools: &[PoolLaunch]) -> Result<BTreeMap<SubnetId, Zone>, CloudError> {
+    async fn subnets(&self, pools: &[PoolLaunch]) -> Result<BTreeMap<SubnetId, Subnet>, CloudError> {
         const CALL: &str = "DescribeSubnets";
         let wanted: BTreeSet<&str> = pools.iter().flat_map(|pool| pool.subnets.iter().map(SubnetId::as_str)).collect();
-        let mut zones = BTreeMap::new();
+        let mut subnets = BTreeMap::new();
         for values in chunks(&wanted) {
             let answers = self
                 .pages(CALL, |next: Option<String>| async {
@@ -191,9 +198,12 @@ impl Source<'_> {
                 })
                 .await?;
             let found = answers.iter().flat_map(aws_sdk_ec2::operation::describe_subnets::DescribeSubnetsOutput::subnets);
-            zones.extend(found.filter_map(|it| Some((SubnetId::from(it.subnet_id()?), Zone::from(it.availability_zone()?)))));
+            subnets.extend(found.filter_map(|it| {
+                let free = it.available_ip_address_count().and_then(|free| u32::try_from(free).ok()).unwrap_or(0);
+                Some((SubnetId::from(it.subnet_id()?), Subnet { zone: Zone::from(it.availability_zone()?), free }))
+            }));
         }
-        Ok(zones)
+        Ok(subnets)
     }
 
     async fn types(&self, wanted: &BTreeSet<InstanceType>) -> Result<BTreeMap<InstanceType, Machine>, CloudError> {
@@ -346,11 +356,9 @@ fn assemble(pools: &[PoolLaunch], prices: &PricesConfig, region: &str, facts: &F
             continue;
         };
         template_versions.insert(name.clone(), template.version.clone());
-        for subnet in &pool.subnets {
-            let Some(zone) = facts.zones.get(subnet) else {
-                doubts.insert(format!("pool {name}: the subnet {subnet} is not known"));
-                continue;
-            };
+        let unknown = pool.subnets.iter().filter(|subnet| !facts.subnets.contains_key(*subnet));
+        doubts.extend(unknown.map(|subnet| format!("pool {name}: the subnet {subnet} is not known")));
+        for (zone, subnet) in widest(pool, facts) {
             for instance_type in &pool.instance_types {
                 match offers_of(pool, instance_type, (subnet, zone), template, prices, region, facts) {
                     Ok(found) => offers.extend(found),
@@ -364,11 +372,24 @@ fn assemble(pools: &[PoolLaunch], prices: &PricesConfig, region: &str, facts: &F
     (catalogue, doubts.into_iter().collect())
 }
 
+/// Chooses each zone's subnet: of several the one that has the most addresses left, since a fleet refuses two subnets of
+/// one zone for one type.
+fn widest<'a>(pool: &'a PoolLaunch, facts: &'a Facts) -> BTreeMap<&'a Zone, &'a SubnetId> {
+    let mut chosen: BTreeMap<&Zone, (&SubnetId, u32)> = BTreeMap::new();
+    for (id, subnet) in pool.subnets.iter().filter_map(|id| Some((id, facts.subnets.get(id)?))) {
+        let known = chosen.entry(&subnet.zone).or_insert((id, subnet.free));
+        if subnet.free > known.1 {
+            *known = (id, subnet.free);
+        }
+    }
+    chosen.into_iter().map(|(zone, (id, _))| (zone, id)).collect()
+}
+
 /// Lists what every priced type costs in every zone of the pools, whether a pool may buy it or not: instances of
 /// types that no pool buys any more still run.
 fn all_prices(prices: &PricesConfig, facts: &Facts) -> BTreeMap<OfferKey, HourlyPrice> {
     let mut known = BTreeMap::new();
-    for zone in facts.zones.values() {
+    for Subnet { zone, .. } in facts.subnets.values() {
         for (instance_type, on_demand) in &prices.on_demand {
             for (market, price) in markets((instance_type, zone), *on_demand, prices, facts) {
                 known.insert(OfferKey { instance_type: instance_type.clone(), zone: zone.clone(), market }, price);

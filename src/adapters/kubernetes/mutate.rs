@@ -11,7 +11,7 @@ use super::wire::{self, CORDONED_BY, WAS_CORDONED, annotation};
 use crate::model::node::instance_of_provider_id;
 use crate::model::plan::NodeRef;
 use crate::model::scheduling::INTERRUPTED_TAINT;
-use crate::model::{InstanceId, NodeName, Pod, PodKey};
+use crate::model::{InstanceId, NodeName, OperationId, Pod, PodKey};
 use crate::ports::{ClusterError, Cordon, Eviction, NodeState};
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::api::policy::v1 as policy;
@@ -127,9 +127,9 @@ impl Requests {
         self.patch_node(node, |object| cordon_patch(object, cordon)).await
     }
 
-    /// Takes back what [`Self::cordon`] did. A node that node-fleet has not cordoned stays as it is.
-    pub(super) async fn uncordon(&self, node: &NodeRef) -> Result<(), ClusterError> {
-        self.patch_node(node, uncordon_patch).await
+    /// Takes back what [`Self::cordon`] did for the operation. A node that it has not cordoned stays as it is.
+    pub(super) async fn uncordon(&self, node: &NodeRef, operation: &OperationId) -> Result<(), ClusterError> {
+        self.patch_node(node, |object| uncordon_patch(object, operation)).await
     }
 
     /// Asks for the eviction of the pod with this unique id.
@@ -262,12 +262,13 @@ fn cordon_patch(object: &wire::Node, cordon: &Cordon) -> Option<Value> {
     Some(patch)
 }
 
-/// Makes the patch that takes back what node-fleet did; `None` when it has done nothing.
-fn uncordon_patch(object: &wire::Node) -> Option<Value> {
+/// Makes the patch that takes back what the operation did; `None` when it has done nothing.
+fn uncordon_patch(object: &wire::Node, operation: &OperationId) -> Option<Value> {
     let taints = taints(object);
     let tainted = taints.iter().any(is_ours);
-    let cordoned_by_us = annotation(&object.metadata, CORDONED_BY).is_some();
-    if !cordoned_by_us && !tainted {
+    let cordoned_by = annotation(&object.metadata, CORDONED_BY);
+    let cordoned_by_us = cordoned_by == Some(operation.as_str());
+    if cordoned_by.map_or(!tainted, |_| !cordoned_by_us) {
         return None;
     }
     let mut patch = json!({"metadata": {"annotations": {CORDONED_BY: null, WAS_CORDONED: null}}, "spec": {}});

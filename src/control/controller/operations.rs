@@ -17,6 +17,8 @@ use tracing::{error, info, warn};
 
 /// Operations that are over are kept this long: EC2's and Kubernetes' lists lag behind them.
 const KEPT_WHEN_OVER: SignedDuration = SignedDuration::from_mins(15);
+/// How many of them a turn takes out of the journal, each by a transaction of its own: after a storm there are many.
+const FORGOTTEN_IN_A_TURN: usize = 25;
 
 impl<W: World> Controller<W> {
     pub(super) fn begin(
@@ -221,6 +223,7 @@ impl<W: World> Controller<W> {
             .values()
             .filter(|operation| operation.is_over() && now.duration_since(operation.updated()) > KEPT_WHEN_OVER)
             .map(|operation| operation.id().clone())
+            .take(FORGOTTEN_IN_A_TURN)
             .collect();
         for id in old {
             self.operations.remove(&id);

@@ -6,7 +6,7 @@ use super::super::universe::Truth;
 use super::{Fate, Sim, Trouble};
 use crate::model::plan::NodeRef;
 use crate::model::snapshot::Observed;
-use crate::model::{ClusterView, InstanceId, Missing, NodeName, Pod, PodKey};
+use crate::model::{ClusterView, InstanceId, Missing, NodeName, OperationId, Pod, PodKey};
 use crate::ports::{Cluster, ClusterError, Cordon, Eviction, NodeState, Telemetry};
 use std::sync::Arc;
 use std::time::Duration;
@@ -141,10 +141,11 @@ impl<T: Telemetry> Cluster for Sim<T> {
         self.change_node(node, change).await
     }
 
-    async fn uncordon(&self, node: &NodeRef) -> Result<(), ClusterError> {
-        let number = self.number;
+    async fn uncordon(&self, node: &NodeRef, operation: &OperationId) -> Result<(), ClusterError> {
+        let (number, operation) = (self.number, operation.clone());
         let change = move |truth: &mut Truth, node: &NodeRef| {
-            if truth.kubernetes.same(node).is_none_or(|node| node.cordoned_by.is_none()) {
+            let by = truth.kubernetes.same(node).and_then(|node| node.cordoned_by.as_deref());
+            if by != Some(operation.as_str()) {
                 return;
             }
             truth.kubernetes.uncordon(&node.name);

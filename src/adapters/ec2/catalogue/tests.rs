@@ -27,11 +27,15 @@ fn prices() -> PricesConfig {
     }
 }
 
+fn subnet(zone: &Zone, free: u32) -> Subnet {
+    Subnet { zone: zone.clone(), free }
+}
+
 fn facts() -> Facts {
     let (a, b) = (Zone::from("eu-central-1a"), Zone::from("eu-central-1b"));
     let large = InstanceType::from("m5.large");
     Facts {
-        zones: BTreeMap::from([("subnet-a".into(), a.clone()), ("subnet-b".into(), b.clone())]),
+        subnets: BTreeMap::from([("subnet-a".into(), subnet(&a, 250)), ("subnet-b".into(), subnet(&b, 250))]),
         templates: BTreeMap::from([("general".into(), Template { version: "4".into(), root_volume: Some(20) })]),
         types: BTreeMap::from([(large.clone(), Machine { cpus: 2, memory_mib: 8192, architecture: "amd64", spot: true })]),
         offered: BTreeSet::from([(large.clone(), a), (large, b)]),
@@ -86,7 +90,7 @@ fn every_priced_type_has_its_prices_in_every_zone_whether_a_pool_may_buy_it_or_n
 #[test]
 fn what_ec2_does_not_know_is_left_out_and_the_rest_stays() {
     let mut without_zone = facts();
-    without_zone.zones.remove("subnet-b");
+    without_zone.subnets.remove("subnet-b");
     let (left, doubts) = offers(&[pool()], &without_zone);
     assert_eq!((left.len(), doubts.len()), (2, 1));
     assert!(doubts[0].contains("subnet-b"), "{doubts:?}");
@@ -96,6 +100,20 @@ fn what_ec2_does_not_know_is_left_out_and_the_rest_stays() {
     let unpriced = PoolLaunch { instance_types: vec!["m5.large".into(), "m9.huge".into()], ..pool() };
     let (left, doubts) = offers(&[unpriced, PoolLaunch { pool: "other".into(), ..pool() }], &facts());
     assert_eq!((left.len(), doubts.len()), (4, 2), "{doubts:?}");
+}
+
+#[test]
+fn of_several_subnets_in_a_zone_the_one_with_most_addresses_is_used() {
+    let pool = PoolLaunch { subnets: vec!["subnet-a".into(), "subnet-a2".into(), "subnet-b".into()], ..pool() };
+    let used = |free: u32| {
+        let mut facts = facts();
+        facts.subnets.insert("subnet-a2".into(), subnet(&"eu-central-1a".into(), free));
+        let (offers, doubts) = offers(std::slice::from_ref(&pool), &facts);
+        assert_eq!((offers.len(), doubts.len()), (4, 0), "{doubts:?}");
+        offers.iter().map(|offer| offer.subnet.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(used(251), ["subnet-a2", "subnet-a2", "subnet-b", "subnet-b"]);
+    assert_eq!(used(250), ["subnet-a", "subnet-a", "subnet-b", "subnet-b"], "the first where they are equal");
 }
 
 #[test]

@@ -54,10 +54,13 @@ fn cordoning_twice_changes_nothing_and_a_taint_can_follow() {
 fn uncordoning_takes_back_only_what_is_ours() {
     let cordoned =
         json!({"unschedulable": true, "taints": [{"key": "a", "effect": "NoExecute"}, {"key": INTERRUPTED_TAINT, "effect": "NoSchedule"}]});
-    let patch = uncordon_patch(&object(&cordoned, &json!({ CORDONED_BY: "op-1" }))).expect("a patch");
+    let patch = uncordon_patch(&object(&cordoned, &json!({ CORDONED_BY: "op-1" })), &"op-1".into()).expect("a patch");
     assert_eq!(patch["spec"], json!({"unschedulable": null, "taints": [{"key": "a", "effect": "NoExecute"}]}));
     assert_eq!(patch["metadata"]["annotations"], json!({CORDONED_BY: null, WAS_CORDONED: null}));
-    assert_eq!(uncordon_patch(&object(&json!({"unschedulable": true}), &json!({}))), None);
+    assert_eq!(uncordon_patch(&object(&json!({"unschedulable": true}), &json!({})), &"op-1".into()), None);
+    assert_eq!(uncordon_patch(&object(&cordoned, &json!({ CORDONED_BY: "op-2" })), &"op-1".into()), None, "of another operation");
+    let patch = uncordon_patch(&object(&cordoned, &json!({})), &"op-1".into()).expect("a patch");
+    assert_eq!(patch["spec"], json!({"taints": [{"key": "a", "effect": "NoExecute"}]}), "a taint that nobody has taken back");
 }
 
 #[test]
@@ -65,7 +68,7 @@ fn a_node_that_someone_else_had_cordoned_stays_so() {
     let patch = cordon_patch(&object(&json!({"unschedulable": true}), &json!({})), &cordon(false)).expect("a patch");
     assert_eq!(patch["metadata"]["annotations"][WAS_CORDONED], json!("true"));
     let both = json!({CORDONED_BY: "op-1", WAS_CORDONED: "true"});
-    let patch = uncordon_patch(&object(&json!({"unschedulable": true}), &both)).expect("a patch");
+    let patch = uncordon_patch(&object(&json!({"unschedulable": true}), &both), &"op-1".into()).expect("a patch");
     assert_eq!(patch["spec"], json!({}));
 }
 
@@ -100,7 +103,7 @@ async fn a_node_of_the_same_name_is_not_hit() {
     let requests = requests(&server);
     let gone = Err(ClusterError::Gone { call: "patch nodes" });
     assert_eq!(requests.cordon(&meant(), &cordon(true)).await, gone);
-    assert_eq!(requests.uncordon(&meant()).await, gone);
+    assert_eq!(requests.uncordon(&meant(), &"op-1".into()).await, gone);
     assert!(server.asked().iter().all(|request| request.method == "GET"));
 }
 
