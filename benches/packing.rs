@@ -5,12 +5,14 @@
 
 mod cluster;
 
-use cluster::{app, now, on, pod, settings, snapshot, sustained, unschedulable};
+use cluster::{app, now, offers, on, pod, resources, settings, snapshot, sustained, unschedulable};
 use criterion::{Criterion, criterion_group, criterion_main};
+use node_fleet::model::offer::HourlyPrice;
 use node_fleet::model::scheduling::{
     Constraints, HOSTNAME_LABEL, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint, ZONE_LABEL,
 };
-use node_fleet::model::{Action, Memory, Pod, Snapshot};
+use node_fleet::model::snapshot::Observed;
+use node_fleet::model::{Action, Bytes, Memory, Offer, OfferKey, Pod, Resources, Snapshot};
 use node_fleet::policy::{self, Settings};
 use std::hint::black_box;
 use std::sync::Arc;
@@ -65,6 +67,21 @@ fn sparse(nodes: usize) -> Vec<Pod> {
     (0..nodes).map(|index| on(pod(format!("web-{index:05}"), &labels, 1300), index)).collect()
 }
 
+/// Puts so many types on offer, of several sizes and prices, in each zone and market.
+fn with_types(mut snapshot: Snapshot, types: u64) -> Snapshot {
+    let offers = (0..types).flat_map(|number| {
+        offers().into_iter().filter(|offer| offer.key.instance_type.as_str() == "m5.large").map(move |offer| {
+            let size = 1 + number % 16;
+            let price = HourlyPrice(offer.price.0 * size * (95 + number % 11) / 100);
+            let key = OfferKey { instance_type: format!("type{number}.x").as_str().into(), ..offer.key };
+            let allocatable = Resources { ephemeral_storage: Bytes(1 << 40), ..resources(1900 * size, 7600 * size, 110) };
+            Offer { key, price, allocatable, ..offer }
+        })
+    });
+    snapshot.offers = Observed::Known { value: Arc::new(offers.collect()), at: now() };
+    snapshot
+}
+
 fn decide(settings: &Settings, snapshot: &Snapshot, memory: &Memory) -> (u32, usize) {
     let (plan, _) = policy::plan(settings, black_box(snapshot), memory, now());
     let bought = plan.actions.iter().map(|action| match action {
@@ -95,6 +112,9 @@ fn packing(criterion: &mut Criterion) {
         println!("{name}: {nodes} nodes, {} MB more at the peak", peak_megabytes().saturating_sub(before));
         group.bench_function(name, |bencher| bencher.iter(|| decide(&roomy, &snapshot, &Memory::default())));
     }
+    let many = with_types(snapshot(0, diverse_pods(10_000), 0.5), 400);
+    println!("10000 diverse pods, 400 types: {} nodes", decide(&roomy, &many, &Memory::default()).0);
+    group.bench_function("10000 diverse pods, 400 types", |bencher| bencher.iter(|| decide(&roomy, &many, &Memory::default())));
     let idle = snapshot(2000, sparse(2000), 0.1);
     let memory = sustained(&roomy, &idle);
     let (_, gone) = decide(&roomy, &idle, &memory);
