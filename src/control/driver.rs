@@ -66,32 +66,11 @@ impl StepError {
     fn measurement(&self) -> Option<Measurement> {
         let (port, class) = match self {
             Self::Fenced(_) | Self::Blind(_) => return None,
-            Self::Ledger(error) => ("dynamodb", super::lease::class(error)),
-            Self::Cluster(error) => (
-                "kubernetes",
-                match error {
-                    ClusterError::Unavailable { .. } => "unavailable",
-                    ClusterError::Conflict { .. } => "conflict",
-                    ClusterError::Gone { .. } => "gone",
-                    ClusterError::Denied { .. } => "denied",
-                    ClusterError::Invalid { .. } => "invalid",
-                },
-            ),
-            Self::Cloud(error) => ("ec2", cloud_class(error)),
+            Self::Ledger(error) => ("dynamodb", error.class()),
+            Self::Cluster(error) => ("kubernetes", error.class()),
+            Self::Cloud(error) => ("ec2", error.class()),
         };
         Some(Measurement::PortFailed { port, class })
-    }
-}
-
-/// Names the class of EC2's error, as metrics show it.
-#[must_use]
-pub fn cloud_class(error: &CloudError) -> &'static str {
-    match error {
-        CloudError::Unavailable { .. } => "unavailable",
-        CloudError::Throttled { .. } => "throttled",
-        CloudError::Denied { .. } => "denied",
-        CloudError::NotFound { .. } => "not_found",
-        CloudError::Invalid { .. } => "invalid",
     }
 }
 

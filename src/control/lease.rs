@@ -269,7 +269,7 @@ impl<W: World> Keeper<W> {
     }
 
     fn failed(&self, error: &LedgerError) {
-        self.world.telemetry().record(Measurement::PortFailed { port: "dynamodb", class: class(error) });
+        self.world.telemetry().record(Measurement::PortFailed { port: "dynamodb", class: error.class() });
     }
 
     async fn release(&self) {
@@ -283,18 +283,5 @@ impl<W: World> Keeper<W> {
                 warn!(%error, "the lease could not be given back; a standby waits for its end");
             }
         }
-    }
-}
-
-/// Names the class of a ledger's error, as metrics show it.
-#[must_use]
-pub fn class(error: &LedgerError) -> &'static str {
-    match error {
-        LedgerError::LeaseLost => "lease_lost",
-        LedgerError::Conflict => "conflict",
-        LedgerError::Unavailable { .. } => "unavailable",
-        LedgerError::Denied { .. } => "denied",
-        LedgerError::Unreadable { .. } => "unreadable",
-        LedgerError::NoTable { .. } => "no_table",
     }
 }

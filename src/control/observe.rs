@@ -67,7 +67,7 @@ pub async fn observe<W: World>(world: Arc<W>, settings: Arc<Settings>, forecasts
         count(&*world, "prometheus", why);
     }
     if let Err(error) = &pause {
-        world.telemetry().record(Measurement::PortFailed { port: "dynamodb", class: super::lease::class(error) });
+        world.telemetry().record(Measurement::PortFailed { port: "dynamodb", class: error.class() });
     }
     let known = |answer: Result<_, CloudError>| asked(&*world, answer, listed_at);
     let instances = known(instances);
@@ -99,8 +99,7 @@ fn asked<W: World, T>(world: &W, answer: Result<T, CloudError>, at: jiff::Timest
         Ok(value) => Observed::Known { value, at },
         Err(error) => {
             tracing::warn!(%error, "EC2 does not say what there is");
-            let class = super::driver::cloud_class(&error);
-            world.telemetry().record(Measurement::PortFailed { port: "ec2", class });
+            world.telemetry().record(Measurement::PortFailed { port: "ec2", class: error.class() });
             Observed::Unknown(Missing::Unreachable { why: error.to_string() })
         }
     }

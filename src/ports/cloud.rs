@@ -49,6 +49,20 @@ pub enum CloudError {
     },
 }
 
+impl CloudError {
+    /// Names its class, as metrics show it.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::Throttled { .. } => "throttled",
+            Self::Denied { .. } => "denied",
+            Self::NotFound { .. } => "not_found",
+            Self::Invalid { .. } => "invalid",
+        }
+    }
+}
+
 /// Why a launch has no instances to show, named by what follows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LaunchError {

@@ -47,6 +47,20 @@ pub enum ClusterError {
     },
 }
 
+impl ClusterError {
+    /// Names its class, as metrics show it.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Unavailable { .. } => "unavailable",
+            Self::Conflict { .. } => "conflict",
+            Self::Gone { .. } => "gone",
+            Self::Denied { .. } => "denied",
+            Self::Invalid { .. } => "invalid",
+        }
+    }
+}
+
 /// What became of an eviction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eviction {

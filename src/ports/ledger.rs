@@ -53,6 +53,21 @@ pub enum LedgerError {
     },
 }
 
+impl LedgerError {
+    /// Names its class, as metrics show it.
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::LeaseLost => "lease_lost",
+            Self::Conflict => "conflict",
+            Self::Unavailable { .. } => "unavailable",
+            Self::Denied { .. } => "denied",
+            Self::Unreadable { .. } => "unreadable",
+            Self::NoTable { .. } => "no_table",
+        }
+    }
+}
+
 /// The lock as it is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LockRecord {
