@@ -29,6 +29,7 @@ pub struct ControlPlane {
     pub admin: PathBuf,
     /// Kubeconfig of the daemon, with nothing but the rights of the shipped role.
     pub daemon: PathBuf,
+    audit_log: PathBuf,
 }
 
 impl ControlPlane {
@@ -38,7 +39,10 @@ impl ControlPlane {
         let (etcd_port, peer_port, secure_port) = (free_port()?, free_port()?, free_port()?);
         let url = format!("https://127.0.0.1:{secure_port}");
         service_account_key(folder)?;
-        fs::write(folder.join("tokens.csv"), tokens()?)?;
+        let user = daemon_user()?;
+        fs::write(folder.join("tokens.csv"), tokens(&user))?;
+        fs::write(folder.join("audit-policy.yaml"), audit_policy(&user))?;
+        let audit_log = folder.join("audit.log");
         let admin = write_kubeconfig(folder, "admin", &url, ADMIN_TOKEN)?;
         let daemon = write_kubeconfig(folder, "daemon", &url, DAEMON_TOKEN)?;
 
@@ -51,7 +55,7 @@ impl ControlPlane {
         wait_until_ready(&mut api_server, folder, &admin).await?;
         let scheduler = start("kube-scheduler", client_flags(&admin))?;
         let controllers = start("kube-controller-manager", client_flags(&admin))?;
-        Ok(Self { controllers, scheduler, api_server, etcd, url, admin, daemon })
+        Ok(Self { controllers, scheduler, api_server, etcd, url, admin, daemon, audit_log })
     }
 
     /// A client for the administrator.
@@ -62,6 +66,11 @@ impl ControlPlane {
     /// A client with the daemon's own rights.
     pub async fn daemon_client(&self) -> Result<kube::Client> {
         client(&self.daemon).await
+    }
+
+    /// The API server's log of what the daemon asked it, a JSON object a line.
+    pub fn audit_log(&self) -> &Path {
+        &self.audit_log
     }
 
     /// The API server's process, for scenarios that stop and continue it.
@@ -89,16 +98,27 @@ impl ControlPlane {
 
 /// Who the daemon is: the subject that the shipped binding names, so that a
 /// binding which names somebody else shows here and not at a user's site.
-fn tokens() -> Result<String> {
+fn daemon_user() -> Result<String> {
     let path = in_repository("packaging/kubernetes/rbac.yaml");
     let text = fs::read_to_string(&path).with_context(|| format!("read the shipped role {}", path.display()))?;
-    let user = daemon_user(&text).with_context(|| format!("{} binds its role to no subject", path.display()))?;
+    first_subject(&text).with_context(|| format!("{} binds its role to no subject", path.display()))
+}
+
+fn tokens(user: &str) -> String {
     let groups = if user.starts_with("system:serviceaccount:") { ",\"system:serviceaccounts\"" } else { "" };
-    Ok(format!("{ADMIN_TOKEN},admin,1,\"system:masters\"\n{DAEMON_TOKEN},{user},2{groups}\n"))
+    format!("{ADMIN_TOKEN},admin,1,\"system:masters\"\n{DAEMON_TOKEN},{user},2{groups}\n")
+}
+
+/// Logs what the daemon asks, and nobody else; a watch when it begins.
+fn audit_policy(user: &str) -> String {
+    format!(
+        "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\n\
+         rules:\n- level: Metadata\n  users: [\"{user}\"]\n- level: None\n"
+    )
 }
 
 /// The user name of the first subject in a manifest of bindings.
-fn daemon_user(manifest: &str) -> Option<String> {
+fn first_subject(manifest: &str) -> Option<String> {
     let after = manifest.split("\nsubjects:").nth(1)?;
     let mut fields = std::collections::BTreeMap::new();
     for line in after.lines().skip(1) {
@@ -166,6 +186,8 @@ fn api_server_flags(folder: &Path, etcd_port: u16, secure_port: u16) -> Vec<Stri
         format!("--token-auth-file={}", folder.join("tokens.csv").display()),
         "--service-cluster-ip-range=10.43.0.0/16".to_owned(),
         "--disable-admission-plugins=ServiceAccount".to_owned(),
+        format!("--audit-policy-file={}", folder.join("audit-policy.yaml").display()),
+        format!("--audit-log-path={}", folder.join("audit.log").display()),
     ]
 }
 

@@ -17,12 +17,16 @@ use super::fleet::{LATER, SOON, fleet};
 use crate::bed::Bed;
 use crate::cluster::NAMESPACE;
 use crate::configuration::Configuration;
+use crate::ledger::TABLE;
 use crate::proxy::call::Call;
 use crate::wait::{Seen, until};
 use crate::workload::Workload;
 
 /// The end of the webhook's address. It is a secret.
 const CANARY: &str = "T0000/B0000/canary-of-the-webhook";
+/// The secrets of Prometheus and of the API.
+const PASSWORD: &str = "canary-of-prometheus";
+const TOKEN: &str = "canary-of-the-api-0123456789";
 
 /// A chat that is out of order at first, then asks for patience, and then takes messages.
 #[derive(Clone, Default)]
@@ -64,12 +68,19 @@ async fn message(State(chat): State<Chat>, body: String) -> (StatusCode, HeaderM
     (StatusCode::from_u16(status).unwrap_or(StatusCode::OK), headers)
 }
 
-/// A scale-up is told in the chat, which fails at first, in CloudWatch and on the pods; the webhook is told nowhere.
+/// A scale-up is told in the chat, which fails at first, in CloudWatch and on the pods; no secret is told anywhere.
 pub async fn slack_cloudwatch_and_pods_hear_of_it(bed: &mut Bed) -> Result<()> {
     let chat = Chat::default();
-    let file = bed.folder().join("webhook");
-    std::fs::write(&file, chat.start().await?)?;
-    let more = format!("[slack]\nwebhook = {{ file = \"{}\" }}\n[cloudwatch]\nenabled = true\ninterval = \"30s\"\n", file.display());
+    let secret = |name: &str, text: &str| {
+        let file = bed.folder().join(name);
+        std::fs::write(&file, text)?;
+        anyhow::Ok(format!("{{ file = \"{}\" }}", file.display()))
+    };
+    let (webhook, password, bearer) = (secret("webhook", &chat.start().await?)?, secret("password", PASSWORD)?, secret("token", TOKEN)?);
+    let more = format!(
+        "[slack]\nwebhook = {webhook}\n[cloudwatch]\nenabled = true\ninterval = \"30s\"\n\
+         [prometheus.auth]\nusername = \"bed\"\npassword = {password}\n[http]\ntoken = {bearer}\n"
+    );
     let daemon = fleet(bed, &Configuration { more, ..Configuration::default() }).await?;
     bed.cluster.apply(&Workload::new("shop", 4, "1500m", "256Mi")).await?;
     bed.cluster.wait_for_running("shop", 4, LATER).await?;
@@ -108,8 +119,14 @@ pub async fn slack_cloudwatch_and_pods_hear_of_it(bed: &mut Bed) -> Result<()> {
     }
     let requests: Vec<String> = bed.proxy.calls().iter().map(|call| format!("{:?}", call.parameters)).collect();
     surfaces.push(("a request to AWS", requests.concat()));
+    surfaces.push(("the ledger", format!("{:?}", bed.aws.dynamodb.scan().table_name(TABLE).send().await?.items())));
+    surfaces.push(("an event", serde_json::to_string(&events.list(&ListParams::default()).await?.items)?));
+    surfaces.push(("a message", serde_json::to_string(&chat.taken())?));
+    let (_, refused) = daemon.get("/api/v1/no-such-thing").await?;
+    surfaces.push(("an error of the API", refused));
     for (surface, text) in surfaces {
-        ensure!(!text.contains("canary-of-the-webhook"), "the webhook stands in {surface}");
+        ensure!(text.len() > 1, "{surface} is empty");
+        ensure!(!text.contains("canary-of"), "a secret stands in {surface}");
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod messages;
 mod notices;
 mod packing;
 mod reality;
+mod rights;
 mod shrinking;
 mod succession;
 mod surface;
@@ -67,6 +68,7 @@ scenarios! {
     succession::cut_connections,
     succession::paused,
     messages::slack_cloudwatch_and_pods_hear_of_it,
+    rights::each_is_used_and_no_other,
     notices::interruption,
     notices::strangers_live,
     packing::mixed_pods,
