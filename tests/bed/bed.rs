@@ -52,6 +52,7 @@ pub struct Bed {
     pub account: Account,
     /// This scenario's own: tag of its instances and key in the ledger.
     pub cluster_id: String,
+    pub tools: Tools,
     daemon_logs: Vec<(String, PathBuf)>,
     scenarios: usize,
     folder: TempDir,
@@ -94,6 +95,7 @@ impl Bed {
             aws,
             account: Account::default(),
             cluster_id: String::new(),
+            tools,
             daemon_logs: Vec::new(),
             scenarios: 0,
             folder,

@@ -19,6 +19,8 @@ pub struct Tools {
     pub prometheus: PathBuf,
     /// Its checking tool.
     pub promtool: PathBuf,
+    /// The load generator.
+    pub k6: PathBuf,
 }
 
 impl Tools {
@@ -39,6 +41,7 @@ impl Tools {
             moto: find("NODE_FLEET_BED_MOTO"),
             prometheus: find("NODE_FLEET_BED_PROMETHEUS"),
             promtool: find("NODE_FLEET_BED_PROMTOOL"),
+            k6: find("NODE_FLEET_BED_K6"),
         };
         if missing.is_empty() {
             return Ok(tools);

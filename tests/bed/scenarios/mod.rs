@@ -11,6 +11,7 @@ mod fidelity;
 pub mod fleet;
 mod foreseeing;
 mod growing;
+mod load;
 mod messages;
 mod notices;
 mod packing;
@@ -56,6 +57,7 @@ scenarios! {
     growing::capacity_runs_out,
     growing::some_never_join,
     foreseeing::a_rise_is_bought_for,
+    load::users_come_and_go,
     shrinking::load_falls,
     shrinking::protected_nodes_stay,
     shrinking::blind_is_careful,
