@@ -10,6 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 const WINDOW: usize = 5;
 /// How the names of workers begin.
 pub const WORKERS: &str = "worker-";
+/// The query for the cores that all workloads want.
+pub const CORES: &str = "cores";
 /// Minutes of demand that are kept.
 const DEMAND_KEPT: usize = 28 * 1440;
 /// Scrapes come this often.
@@ -132,7 +134,12 @@ impl Prometheus {
         self.samples.get(node)?.cpu.back().copied()
     }
 
-    /// Gives the mean of all nodes' latest CPU shares, which stands for any application's metric.
+    /// Gives the latest sample of the cores that all workloads want.
+    pub fn demand(&self) -> Option<f64> {
+        self.demand.back().map(|(_, cores)| *cores)
+    }
+
+    /// Gives the mean of all nodes' latest CPU shares, which stands for any other metric of an application.
     pub fn mean_cpu(&self) -> f64 {
         let latest: Vec<f64> = self.samples.values().filter_map(|samples| samples.cpu.back().copied()).collect();
         latest.iter().sum::<f64>() / f64::from(u32::try_from(latest.len().max(1)).unwrap_or(1))

@@ -1,6 +1,8 @@
-module node-fleet/load
+module node-fleet.io/test-bed/load
 
-go 1.25.0
+go 1.26.0
+
+tool go.k6.io/k6
 
 require (
 	buf.build/gen/go/gogo/protobuf/protocolbuffers/go v1.36.11-20240617172848-e1dbca2775a7.1 // indirect

@@ -2,6 +2,7 @@
 
 use super::super::faults::Fault;
 use super::super::plants::Plant;
+use super::super::prometheus::CORES;
 use super::super::universe::Truth;
 use super::cloud::aws_fate;
 use super::{Fate, Sim, Trouble};
@@ -35,9 +36,13 @@ impl<T: Telemetry> Metrics for Sim<T> {
         }
     }
 
-    async fn query(&self, _: &RuleName, _: &str) -> Reading {
-        let read = |truth: &mut Truth| match truth.faults.prometheus(truth.now) {
+    async fn query(&self, _: &RuleName, query: &str) -> Reading {
+        let demand = query == CORES;
+        let read = move |truth: &mut Truth| match truth.faults.prometheus(truth.now) {
             Some(_) => Reading::Missing(Missing::Empty),
+            None if demand => {
+                truth.prometheus.demand().map_or(Reading::Missing(Missing::Empty), |value| Reading::Value { value, sampled: truth.wall() })
+            }
             None => Reading::Value { value: truth.prometheus.mean_cpu(), sampled: truth.wall() },
         };
         self.ask("query", |_| Fate::Answered, read).await.unwrap_or(Reading::Missing(Missing::Empty))

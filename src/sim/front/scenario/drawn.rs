@@ -11,9 +11,10 @@ use crate::model::scheduling::{
 use crate::model::snapshot::DaemonSet;
 use crate::model::{Bytes, MilliCpu, Resources, Zone};
 use crate::policy::schedule::Schedule;
-use crate::policy::{AtOnce, BoundsSchedule, Disruption, ForecastRule, Headroom, Settings as Policy};
+use crate::policy::{AtOnce, BoundsSchedule, Disruption, ForecastRule, Headroom, MetricGoal, MetricRule, Settings as Policy};
 use crate::sim::ec2::{KINDS, Kind, PoolSpec, volumes};
 use crate::sim::faults::{Fault, plan};
+use crate::sim::prometheus::CORES;
 use crate::sim::streams::{self, Purpose};
 use crate::sim::workload::{Curve, Workload};
 use rand::RngExt;
@@ -75,7 +76,7 @@ impl Scenario {
         scenario
     }
 
-    /// Adds what some clusters have: pods that keep their nodes, important ones, headroom, budgets, an age for nodes, a forecast, volumes.
+    /// Adds what some clusters have: pods that keep their nodes, important ones, headroom, budgets, an age for nodes, a forecast, volumes, a metric.
     fn extras(&mut self, random: &mut ChaCha8Rng) {
         let keeps = random.random_range(0..6);
         let important = random.random_bool(0.2);
@@ -106,13 +107,22 @@ impl Scenario {
         self.recommends = random.random_bool(0.3);
         if random.random_bool(0.15) {
             let (pool, per_node) = (self.settings.policy.pools[0].name.clone(), random.random_range(1.0..3.0));
-            self.settings.policy.forecasts.push(ForecastRule { name: "cores".into(), pool, query: "cores".into(), per_node });
+            self.settings.policy.forecasts.push(ForecastRule { name: "cores".into(), pool, query: CORES.into(), per_node });
         }
         if random.random_bool(0.15)
             && let Some(workload) = self.workloads.first_mut()
         {
             self.attaches = Some(random.random_range(1..=4));
             workload.requests.extended.insert(volumes(), 1);
+        }
+        if random.random_bool(0.15) {
+            let (query, goal) = if random.random_bool(0.5) {
+                (CORES, MetricGoal::PerNode(random.random_range(1.0..3.0)))
+            } else {
+                ("cpu", MetricGoal::Threshold(random.random_range(0.5..0.9)))
+            };
+            let (pool, sustain) = (self.settings.policy.pools[0].name.clone(), Duration::from_secs(60 * random.random_range(2..=6)));
+            self.settings.policy.metrics.push(MetricRule { name: "metric".into(), pool, query: query.into(), goal, sustain });
         }
     }
 

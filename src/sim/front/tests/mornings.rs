@@ -4,6 +4,7 @@ use crate::model::operation::Operation;
 use crate::model::plan::LaunchReason;
 use crate::policy::{ForecastRule, PredictiveMode};
 use crate::sim::front::{Scenario, Stage};
+use crate::sim::prometheus::CORES;
 use crate::sim::workload::Curve;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ fn office(mode: PredictiveMode) -> Scenario {
     scenario.phase = Duration::from_hours(10);
     let policy = &mut scenario.settings.policy;
     policy.predictive.mode = mode;
-    policy.forecasts = vec![ForecastRule { name: "cores".into(), pool: "workers".into(), query: "cores".into(), per_node: PER_NODE }];
+    policy.forecasts = vec![ForecastRule { name: "cores".into(), pool: "workers".into(), query: CORES.into(), per_node: PER_NODE }];
     scenario
 }
 
