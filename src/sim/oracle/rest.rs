@@ -7,6 +7,7 @@ use super::super::universe::Truth;
 use crate::model::operation::LaunchRequest;
 use crate::model::plan::{LaunchReason, ReplacementCause};
 use crate::model::{Node, NodeName, Operation, OperationId, PoolName};
+use crate::policy::MetricGoal;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -139,6 +140,18 @@ impl Truth {
         }
     }
 
+    /// Tells whether a pool of so many nodes clearly has one more than its rules on metrics want just now.
+    fn metrics_spare_one(&self, pool: &PoolName, nodes: usize) -> bool {
+        let nodes = f64::from(u32::try_from(nodes).unwrap_or(u32::MAX));
+        self.oracle.promises.policy.metrics.iter().filter(|rule| rule.pool == *pool).all(|rule| {
+            let wanted = match rule.goal {
+                MetricGoal::PerNode(share) => self.prometheus.demand().unwrap_or(0.0) / share,
+                MetricGoal::Threshold(limit) => nodes * self.prometheus.mean_cpu() / limit,
+            };
+            wanted <= CLEARLY * (nodes - 1.0)
+        })
+    }
+
     /// Gives the highest minimum that a pool ever has.
     fn highest_minimum(&self, pool: &PoolName) -> u32 {
         let pool = self.oracle.promises.policy.pools.iter().find(|it| it.name == *pool);
@@ -156,7 +169,7 @@ impl Truth {
                 node.pool().as_ref() == Some(&pool.name) && !node.control_plane && node.is_ready() && !protected
             };
             let nodes: Vec<&Node> = self.kubernetes.nodes().values().filter(ours).collect();
-            if self.could_spare_one(&nodes) {
+            if self.could_spare_one(&nodes) && self.metrics_spare_one(&pool.name, nodes.len()) {
                 let empty = |node: &&&Node| node.keep.is_none() && !self.kubernetes.on(&node.name).any(|pod| moves_in_a_drain(pod));
                 idle.extend(nodes.iter().filter(empty).map(|node| (node.uid.clone(), node.name.clone())));
             }
