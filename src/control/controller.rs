@@ -148,6 +148,8 @@ pub struct Controller<W: World> {
     node_count: Option<u32>,
     /// When a turn is made in place of one that was urgent and blind.
     wake_at: Option<Instant>,
+    /// Launches in a row that EC2 was too busy for.
+    busy: u32,
     /// Operators who want a decision of a turn that has not begun.
     evaluations: Vec<Evaluation>,
     /// Those whose turn it is.
@@ -196,6 +198,7 @@ impl<W: World> Controller<W> {
             prospects: BTreeMap::new(),
             node_count: None,
             wake_at: None,
+            busy: 0,
             evaluations: Vec::new(),
             answering: Vec::new(),
             decisions: VecDeque::new(),

@@ -303,7 +303,7 @@ pub async fn is_gone<W: World>(context: &Context<W>, instance: &InstanceId) -> R
 
 /// Doubles the pause with each failure, up to a bound. `fraction` draws it from the upper half, so that those who failed
 /// together do not come back together.
-fn pause(retry: Duration, failures: u32, fraction: f64) -> Duration {
+pub(super) fn pause(retry: Duration, failures: u32, fraction: f64) -> Duration {
     let longest = retry.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE);
     longest.mul_f64(0.5 + fraction / 2.0)
 }

@@ -183,7 +183,7 @@ async fn give_back<W: World>(context: &Context<W>, launch: &Launch, instances: V
     for (instance, node) in late {
         warn!(operation = %launch.id, instance = %instance.id, "the instance never became a Ready node and is given back");
         match give_back_one(context, launch, &instance, node.as_ref()).await {
-            Ok(()) => never_joined.push(instance.id),
+            Ok(()) => never_joined.push(instance),
             // Termination protection, say. It is not forgotten: it is a stray from here on.
             Err(StepError::Cloud(error @ (CloudError::Denied { .. } | CloudError::Invalid { .. }))) => {
                 warn!(operation = %launch.id, instance = %instance.id, %error, "EC2 refuses to end the instance");

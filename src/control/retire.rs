@@ -40,7 +40,14 @@ pub async fn advance<W: World>(context: &Context<W>, retire: &Retire, spent: Dur
 /// Looks at the node past every cache, and takes it out of service if it is still the one that was meant.
 async fn begin<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, StepError> {
     let Some(node) = &retire.order.node else { return without_node(context, retire).await };
-    let Some(found) = context.world.cluster().read_node(&node.name).await? else {
+    let found = match context.world.cluster().read_node(&node.name).await {
+        Ok(found) => found,
+        Err(error) => {
+            let reason = outdated(context, retire).ok_or(error)?;
+            return Ok(state(context, retire, RetireState::RollingBack { reason }));
+        }
+    };
+    let Some(found) = found else {
         return Ok(match &retire.order.instance {
             Some(_) if !retire.order.reason.is_voluntary() => state(context, retire, RetireState::Drained { forced: 0 }),
             Some(_) => rolled_back(context, retire, "the node is gone"),
@@ -201,25 +208,35 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, spent: Duration)
     // What EC2 takes back has no time for an order, and neither has a drain that has used half of its time.
     let hurries = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
     let waves = if hurries || spent > context.settings.operations.drain_timeout / 2 { vec![Wave::of_all(&left)] } else { waves(&left) };
-    let mut refused = None;
+    let (mut blocked, mut failed) = (false, None);
     for wave in waves {
         match evict(context, retire, node, &wave.asked).await {
             Ok(true) => return Ok(Next::Wait),
             Ok(false) if wave.leaving => return Ok(Next::Wait),
             // Nobody of them may leave now: they do not hold up the others.
-            Ok(false) => refused = Some(None),
-            Err(error) => refused = refused.or(Some(Some(error))),
+            Ok(false) => blocked = true,
+            Err(error) => {
+                if let Some(other) = failed.replace(error) {
+                    other.count(context);
+                }
+            }
         }
     }
-    match refused.flatten() {
-        Some(error) => Err(error),
+    match failed {
+        Some(error) if !blocked => Err(error),
+        Some(error) => {
+            error.count(context);
+            Ok(Next::Pause)
+        }
         None => Ok(Next::Pause),
     }
 }
 
-/// Tells whether the instance is no longer ours. The end of a spot instance does not wait for EC2's answer.
+/// Tells whether the instance is no longer ours. What EC2 takes back does not wait for its answer: it is asked before
+/// the termination.
 async fn lost_tags<W: World>(context: &Context<W>, retire: &Retire) -> Result<bool, StepError> {
-    let Some(instance) = &retire.order.instance else { return Ok(false) };
+    let interrupted = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
+    let Some(instance) = retire.order.instance.as_ref().filter(|_| !interrupted) else { return Ok(false) };
     match driver::is_foreign(context, instance).await {
         Err(error) if !retire.order.reason.is_voluntary() => {
             warn!(operation = %retire.id, %instance, %error, "whether the instance still has its tags is not known");

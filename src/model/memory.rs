@@ -49,6 +49,9 @@ pub struct Incident {
 pub struct Allocatable {
     /// What the newest of them has; of extended resources, the most volumes that it attaches alone.
     pub has: Resources,
+    /// What the pods take of it that stay with the node: those of daemon sets, and static ones.
+    #[serde(default)]
+    pub daemons: Resources,
     /// When one was last seen.
     pub seen: Timestamp,
 }
@@ -76,6 +79,8 @@ pub struct Succession {
 pub struct PoolMemory {
     /// When capacity was last added.
     pub last_up: Option<Timestamp>,
+    /// When a rule last added capacity: what pods buy, or what takes another node's place, is no reason for it to wait.
+    pub last_rule_up: Option<Timestamp>,
     /// When capacity was last given back.
     pub last_down: Option<Timestamp>,
     /// When pods last bought what had only just been given back.

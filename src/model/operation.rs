@@ -66,7 +66,7 @@ pub enum LaunchState {
         /// The instances that became nodes.
         joined: Vec<LaunchedInstance>,
         /// The instances that did not and were given back, but for those that had lost the tags that make them ours.
-        never_joined: Vec<InstanceId>,
+        never_joined: Vec<LaunchedInstance>,
         /// The instances that did not and live on, since EC2 refuses to end them or nobody can tell which node they are.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         left: Vec<LaunchedInstance>,

@@ -136,7 +136,7 @@ fn bought(launch: &Launch, change: Option<&PoolChange>) -> Option<Part> {
         LaunchState::Done { joined, never_joined, left } => {
             let lines = [
                 format!("{} of {} instances became nodes in time", joined.len(), joined.len() + never_joined.len() + left.len()),
-                labelled("Given back", listed(never_joined.iter().map(|id| escaped(id.as_str())))),
+                labelled("Given back", listed(never_joined.iter().map(|instance| escaped(instance.id.as_str())))),
                 labelled("Left alone, look after them", listed(left.iter().map(|it| escaped(it.id.as_str())))),
                 why,
             ];

@@ -243,12 +243,17 @@ impl<'a> Buyer<'a> {
     fn room(&self, index: usize) -> &Resources {
         self.room[index].get_or_init(|| {
             let offer = &self.offers[index];
-            let mut room = self.allocatable(index).clone();
+            let mut daemons = Resources::default();
             for pod in &self.daemons {
                 if node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok() {
-                    room.subtract(&pod.requests);
+                    daemons.add(&pod.requests);
                 }
             }
+            if let Some(learned) = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone())) {
+                daemons.raise_to(&learned.daemons);
+            }
+            let mut room = self.allocatable(index).clone();
+            room.subtract(&daemons);
             room
         })
     }
@@ -294,17 +299,21 @@ impl<'a> Buyer<'a> {
         self.choose_for(board, shape, waiting).map(|index| self.buy(board, index, reason.clone()))
     }
 
-    /// Opens a node of a pool for its capacity alone, the cheapest by the core, and gives its CPU and memory.
+    /// Opens a node of a pool for its capacity alone, the cheapest for its `worth`, and gives what it has for pods and
+    /// daemon sets. `worth` tells of the room of an empty node how much of what is wanted it is.
     ///
     /// # Errors
     /// Why there is none.
-    pub fn open_any(&mut self, board: &mut Board<'a>, pool: &PoolSettings, reason: &LaunchReason) -> Result<Resources, Hold> {
+    pub fn open_any(
+        &mut self,
+        board: &mut Board<'a>,
+        pool: &PoolSettings,
+        reason: &LaunchReason,
+        worth: impl Fn(&Resources) -> f64,
+    ) -> Result<Resources, Hold> {
         let offers = self.by_pool.get(&pool.name).cloned().unwrap_or_default();
-        let below_minimum = matches!(reason, LaunchReason::BelowMinimum);
-        let index = self.choose(pool, offers, |buyer, index| {
-            let offer = &buyer.offers[index];
-            if below_minimum { offer.price.dollars() } else { offer.price.dollars() / buyer.room(index).cpu.cores().max(0.001) }
-        })?;
+        let index = self
+            .choose(pool, offers, |buyer, index| buyer.offers[index].price.dollars() / worth(buyer.room(index)).max(f64::MIN_POSITIVE))?;
         let allocatable = self.allocatable(index).clone();
         self.buy(board, index, reason.clone());
         Ok(allocatable)

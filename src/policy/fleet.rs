@@ -180,7 +180,7 @@ impl<'a> Journal<'a> {
                         journal.launches.insert(launch.id.clone(), launch);
                     }
                     LaunchState::Done { never_joined, .. } => {
-                        journal.gone.extend(never_joined.iter().cloned());
+                        journal.gone.extend(never_joined.iter().map(|instance| instance.id.clone()));
                         if launch.updated + DESCRIBE_LAG > listed {
                             journal.just_launched.push(launch);
                         }

@@ -6,7 +6,7 @@ use crate::model::memory::{Incident, Memory, Rest, Succession};
 use crate::model::offer::Quota;
 use crate::model::operation::{LaunchFailure, LaunchState, RetireState};
 use crate::model::plan::{LaunchReason, RetireReason};
-use crate::model::{Launch, OfferKey, Operation, Retire};
+use crate::model::{InstanceType, Launch, OfferKey, Operation, Retire};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -65,16 +65,15 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
                 boots.extend(u32::try_from(took));
                 boots.drain(..boots.len().saturating_sub(BOOTS_KEPT));
             }
-            // The types of instances that never joined are not kept apart: all types of the order are suspect.
             if joined.is_empty() {
                 no_successor(settings, memory, launch, now);
             }
             // What EC2 took back while it booted says nothing about its offer.
-            let failed = never_joined.iter().any(|id| !memory.reclaimed.contains_key(id)) || !left.is_empty();
-            if joined.is_empty() && failed {
-                for offer in launch.offers() {
-                    never_joined_again(&settings.rest, memory, &offer, now);
-                }
+            let failed = never_joined.iter().filter(|instance| !memory.reclaimed.contains_key(&instance.id)).chain(left);
+            let joins = |instance_type: &InstanceType| joined.iter().any(|instance| instance.instance_type == *instance_type);
+            let suspects: BTreeSet<&InstanceType> = failed.map(|instance| &instance.instance_type).filter(|it| !joins(it)).collect();
+            for suspect in suspects {
+                never_joined_again(&settings.rest, memory, &key(suspect.clone()), now);
             }
         }
         LaunchState::Journalled | LaunchState::Joining { .. } => {}
@@ -128,6 +127,7 @@ fn learn_failure(
     if let (LaunchReason::Rule { .. }, Some(pool)) = (&launch.order.reason, memory.pools.get_mut(&launch.order.pool)) {
         let own = |up: &Timestamp| launch.created.duration_since(*up).abs() <= SAME_TURN;
         pool.last_up = pool.last_up.filter(|up| !own(up));
+        pool.last_rule_up = pool.last_rule_up.filter(|up| !own(up));
     }
 }
 

@@ -54,7 +54,7 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
     };
     let spare = headroom::pods(settings, known_offers(snapshot), now);
     let mut turn = Turn { plan, ..Turn::new(settings, snapshot, cluster, instances, &spare, now) };
-    learn_allocatable(settings, &turn.fleet, &mut memory, now);
+    learn_allocatable(settings, turn.cluster, &turn.fleet, &mut memory, now);
     let known = memory.clone();
     let verdicts = turn.judge(&mut memory);
     turn.buy(&known, &mut memory, &verdicts);
@@ -218,6 +218,9 @@ impl<'a> Turn<'a> {
         for order in orders {
             let kept = memory.pools.entry(order.pool.clone()).or_default();
             kept.last_up = Some(self.now);
+            if matches!(order.reason, LaunchReason::Rule { .. }) {
+                kept.last_rule_up = Some(self.now);
+            }
             if matches!(order.reason, LaunchReason::PendingPods { .. } | LaunchReason::Headroom) && self.displaces(&order.pool) {
                 regret(kept, self.now);
             }
@@ -322,7 +325,7 @@ impl<'a> Turn<'a> {
         let mut hold = None;
         let mut opened = 0;
         while opened < missing {
-            match buyer.open_any(board, pool, &LaunchReason::BelowMinimum) {
+            match buyer.open_any(board, pool, &LaunchReason::BelowMinimum, |_| 1.0) {
                 Ok(_) => opened += 1,
                 Err(why) => {
                     hold = Some(why);
@@ -351,17 +354,17 @@ impl<'a> Turn<'a> {
             return finding;
         }
         finding.wants = 1;
-        if let Some(until) = cooling_down(memory.last_up, self.settings.scale_up.cooldown, self.now) {
+        if let Some(until) = cooling_down(memory.last_rule_up, self.settings.scale_up.cooldown, self.now) {
             finding.hold = Some(Hold::CoolingDown { until });
             return finding;
         }
         let reason = LaunchReason::Rule { rule: verdict.rule.clone(), evidence: verdict.evidence.clone() };
         let mut opened = 0;
         while open > noise && opened < OPENED_AT_ONCE {
-            match buyer.open_any(board, pool, &reason) {
+            match buyer.open_any(board, pool, &reason, |room| measure(demand, room)) {
                 Ok(capacity) => {
                     opened += 1;
-                    open -= measure(demand, capacity.cpu.cores(), to_float(capacity.memory.0));
+                    open -= measure(demand, &capacity);
                 }
                 Err(why) => {
                     finding.hold = Some(why);
@@ -392,7 +395,7 @@ impl<'a> Turn<'a> {
             .iter()
             .filter(|member| member.boots())
             .filter_map(|member| buyer.allocatable_of(&member.offer(), &pool.name))
-            .map(|has| measure(demand, has.cpu.cores(), to_float(has.memory.0)))
+            .map(|has| measure(demand, has))
             .sum();
         match demand {
             Demand::Cores(cores) => cores - booting - buyer.bought_capacity(&pool.name).cpu.cores(),
@@ -491,10 +494,12 @@ pub(super) fn regret(memory: &mut PoolMemory, now: Timestamp) {
     }
 }
 
-/// Remembers what the nodes that serve have for pods: an estimate that is too high would buy nodes without end.
+/// Remembers what the nodes that serve have for pods, and what daemons take of it: an estimate that is too high would buy
+/// nodes without end. Of daemons the pods count, and not what their sets say: a namespace's defaults, webhooks and static
+/// pods add to it.
 /// Extended resources are left out, since they appear later than the node, but for the most volumes that it attaches:
 /// those are remembered of the node before until it says them.
-fn learn_allocatable(settings: &Settings, fleet: &Fleet<'_>, memory: &mut Memory, now: Timestamp) {
+fn learn_allocatable(settings: &Settings, cluster: &ClusterView, fleet: &Fleet<'_>, memory: &mut Memory, now: Timestamp) {
     let mut newest: BTreeMap<(PoolName, InstanceType), &Node> = BTreeMap::new();
     for pool in &settings.pools {
         for member in fleet.pool(&pool.name).iter().filter(|member| member.serves()) {
@@ -506,13 +511,17 @@ fn learn_allocatable(settings: &Settings, fleet: &Fleet<'_>, memory: &mut Memory
             }
         }
     }
+    let pods = scale_down::pods_by_node(cluster);
     for (key, node) in newest {
         let mut extended = node.allocatable.attachments();
         if extended.is_empty() {
             extended = memory.allocatable.remove(&key).map(|known| known.has.extended).unwrap_or_default();
         }
         let has = Resources { extended, ..node.allocatable.clone() };
-        memory.allocatable.insert(key, Allocatable { has, seen: now });
+        let mut daemons = Resources::default();
+        let stay = pods.get(&node.name).into_iter().flatten().filter(|pod| pod.stays_with_node() && pod.holds_resources());
+        stay.for_each(|pod| daemons.add(&pod.requests));
+        memory.allocatable.insert(key, Allocatable { has, daemons, seen: now });
     }
 }
 
@@ -537,10 +546,10 @@ pub(super) fn cooling_down(last: Option<Timestamp>, cooldown: Duration, now: Tim
 }
 
 /// Measures a node's capacity in the unit of a demand.
-fn measure(demand: &Demand, cores: f64, bytes: f64) -> f64 {
+fn measure(demand: &Demand, has: &Resources) -> f64 {
     match demand {
-        Demand::Cores(_) => cores,
-        Demand::Bytes(_) => bytes,
+        Demand::Cores(_) => has.cpu.cores(),
+        Demand::Bytes(_) => to_float(has.memory.0),
         Demand::Nodes(_) => 1.0,
     }
 }

@@ -17,6 +17,8 @@ use std::collections::BTreeMap;
 const LEAST_BILLED: i64 = 60;
 /// A meter is kept so many seconds after its instance was last seen: EC2's list may lag, and shows what has ended for an hour.
 const KEPT_UNSEEN: i64 = 2 * HOUR;
+/// An instance is in EC2's list so many seconds after its launch, at the latest.
+const SHOWN_LATE: i64 = 600;
 /// So many meters are kept: with them the ledger's item stays well below the 400 KB that DynamoDB takes.
 const METERS_KEPT: usize = 3000;
 /// So many kinds of instances are told apart; what comes beyond is summed up as `other`.
@@ -43,7 +45,7 @@ pub fn account(spend: &mut Spend, instances: &[Instance], prices: &Prices, at: T
     let mut peak = 0_u64;
     for instance in instances {
         if !is_settled(spend, instance, last) {
-            bill(spend, instance, prices, at.as_second());
+            bill(spend, instance, prices, (last.map(Timestamp::as_second), at.as_second()));
         }
         peak = peak.saturating_add(on_demand(instance, prices).filter(|_| runs(instance)).map_or(0, |price| price.0));
     }
@@ -51,7 +53,7 @@ pub fn account(spend: &mut Spend, instances: &[Instance], prices: &Prices, at: T
         period.peak = period.peak.max(HourlyPrice(peak));
     }
     // What has ended and says when is settled, and known for it without a meter.
-    let shown: BTreeMap<_, bool> = instances.iter().map(|it| (&it.id, it.ended.is_some())).collect();
+    let shown: BTreeMap<_, bool> = instances.iter().map(|it| (&it.id, it.ended.is_some_and(|ended| ended <= at))).collect();
     spend.meters.retain(|id, meter| match shown.get(id) {
         Some(says_when) => !(meter.over && *says_when),
         None => at.as_second() - meter.to <= KEPT_UNSEEN,
@@ -88,12 +90,13 @@ fn on_demand(instance: &Instance, prices: &Prices) -> Option<HourlyPrice> {
     prices.get(&key(instance, Market::OnDemand)).copied()
 }
 
-/// Bills one instance up to now, or to its end.
-fn bill(spend: &mut Spend, instance: &Instance, prices: &Prices, now: i64) {
+/// Bills one instance up to now, or to its end. The times are those of the look before and of this one.
+fn bill(spend: &mut Spend, instance: &Instance, prices: &Prices, (before, now): (Option<i64>, i64)) {
     let launched = instance.launched.as_second().min(now);
     let asked = prices.get(&key(instance, instance.market)).copied();
-    let mut meter =
-        spend.meters.get(&instance.id).copied().unwrap_or(Meter { to: launched, hour: launched, rate: asked, owed: 0, over: false });
+    // One without a meter that is no newcomer was billed up to the last look.
+    let from = before.filter(|before| launched + SHOWN_LATE < *before).unwrap_or(launched);
+    let mut meter = spend.meters.get(&instance.id).copied().unwrap_or(Meter { to: from, hour: from, rate: asked, owed: 0, over: false });
     // It was stopped and came back.
     if launched > meter.to {
         (meter.to, meter.hour) = (launched, launched);

@@ -102,7 +102,9 @@ fn unhealthy(settings: &Settings, fleet: &Fleet<'_>, now: Timestamp) -> Vec<Reti
         return Vec::new();
     }
     let sick = nodes.into_iter().filter_map(|(member, node)| match node.readiness {
-        Readiness::NotReady { since } if now.duration_since(since) >= signed(settings.unhealthy_after) && node.keep.is_none() => {
+        Readiness::NotReady { since }
+            if now.duration_since(since) >= signed(settings.unhealthy_after) && node.keep.is_none() && !node.control_plane =>
+        {
             Some((member, node, since))
         }
         Readiness::NotReady { .. } | Readiness::Ready { .. } => None,

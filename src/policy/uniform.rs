@@ -182,6 +182,7 @@ fn buy(
     let mut bought = open(Cause::PendingPods, sight.pods.saturating_sub(total));
     let for_pods = bought > 0;
     bought += open(Cause::BelowMinimum, bounds.min.saturating_sub(total + bought));
+    let before_rules = bought;
     for (cause, demand) in demands {
         let each = match demand {
             Demand::Cores(_) => sight.node.cpu.cores(),
@@ -193,7 +194,7 @@ fn buy(
         };
         let mut missing = demand.amount() - f64::from(there) * each;
         let noise = NOISE * demand.amount();
-        if missing <= noise || cooling_down(memory.last_up, settings.scale_up.cooldown, now).is_some() {
+        if missing <= noise || cooling_down(memory.last_rule_up, settings.scale_up.cooldown, now).is_some() {
             continue;
         }
         let mut wanted = 0;
@@ -205,6 +206,9 @@ fn buy(
     }
     if bought > 0 {
         memory.last_up = Some(now);
+        if bought > before_rules {
+            memory.last_rule_up = Some(now);
+        }
         if for_pods && sight.displaces {
             regret(memory, now);
         }

@@ -189,7 +189,7 @@ impl Operation {
     /// The instances of a launch that did not.
     pub fn never_joined(&self) -> Vec<String> {
         let late = self.body["never_joined"].as_array().into_iter().flatten();
-        late.filter_map(|instance| instance.as_str().map(str::to_owned)).collect()
+        late.filter_map(|instance| instance["id"].as_str().map(str::to_owned)).collect()
     }
 
     fn check(&self, epoch: u64) -> Result<()> {

@@ -1,10 +1,11 @@
 //! The table of operations: begun, driven step by step, and learnt from when they are over.
 
-use super::super::driver::{Drive, Stepped, step};
+use super::super::driver::{self, Drive, Stepped, step};
+use super::turns::URGENT_AGAIN;
 use super::{Controller, Event, Remembering};
 use crate::model::ids::Epoch;
 use crate::model::instance::{tags, template_tag};
-use crate::model::operation::{LaunchState, RetireState};
+use crate::model::operation::{LaunchFailure, LaunchState, RetireState};
 use crate::model::plan::{LaunchReason, OnDrainTimeout};
 use crate::model::{Action, Launch, LaunchOrder, LaunchRequest, Operation, OperationId, Plan, Retire, RetireOrder};
 use crate::policy;
@@ -13,6 +14,7 @@ use crate::ports::{Clock, Entropy, Grant, Ledger, Measurement, Telemetry, World}
 use jiff::SignedDuration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 /// Operations that are over are kept this long: EC2's and Kubernetes' lists lag behind them.
@@ -143,9 +145,11 @@ impl<W: World> Controller<W> {
     fn partly_filled(&mut self, operation: &Operation) {
         if let Operation::Launch(launch) = operation
             && let LaunchState::Joining { instances, .. } = &launch.state
-            && instances.len() < launch.request.count as usize
         {
-            self.turn(retry_of(launch));
+            self.busy = 0;
+            if instances.len() < launch.request.count as usize {
+                self.turn(retry_of(launch));
+            }
         }
     }
 
@@ -174,8 +178,14 @@ impl<W: World> Controller<W> {
                     let name = failure.name();
                     warn!(operation = %launch.id, failure = name, "the launch failed");
                     telemetry.record(Measurement::OperationFailed { kind: "launch", failure: name });
-                    // The need is still there, and other offers may serve it.
-                    self.turn(retry_of(launch));
+                    // The need is still there, and other offers may serve it, but for where EC2 itself is at its limit.
+                    if matches!(failure, LaunchFailure::Busy { .. }) {
+                        self.busy = self.busy.saturating_add(1);
+                        let pause = driver::pause(URGENT_AGAIN, self.busy, self.context.world.entropy().fraction());
+                        self.wake_at.get_or_insert_with(|| Instant::now() + pause);
+                    } else {
+                        self.turn(retry_of(launch));
+                    }
                 }
                 LaunchState::Done { never_joined, left, .. } if !(never_joined.is_empty() && left.is_empty()) => {
                     telemetry.record(Measurement::OperationFailed { kind: "launch", failure: "never_joined" });

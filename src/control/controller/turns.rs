@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use tracing::{error, warn};
 
 /// After a failed turn, how soon an urgent one is tried again.
-const URGENT_AGAIN: Duration = Duration::from_secs(5);
+pub(super) const URGENT_AGAIN: Duration = Duration::from_secs(5);
 
 /// Whether a turn's observation is under way, and what wants another one after it.
 #[derive(Debug, Default)]

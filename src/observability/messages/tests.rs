@@ -139,7 +139,7 @@ fn a_failure_says_what_was_asked_for_and_what_follows() {
     let failure = LaunchFailure::Quota { message: "You have requested more vCPU capacity than <your> limit".into() };
     insta::assert_snapshot!("failure", rendered([moved(launch(LaunchState::Failed { failure }), true, None)]));
     let joined = vec![instance("i-1", Some("worker-4"))];
-    let done = LaunchState::Done { joined, never_joined: vec!["i-2".into()], left: Vec::new() };
+    let done = LaunchState::Done { joined, never_joined: vec![instance("i-2", None)], left: Vec::new() };
     insta::assert_snapshot!("never_joined", rendered([moved(launch(done), false, None)]));
 }
 

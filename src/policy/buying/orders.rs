@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 /// A type whose price exceeds the chosen one's by more than this factor is no alternative to it.
 const ALTERNATIVE_PRICE: f64 = 1.5;
+/// EC2 starts so many instances by one request.
+const MOST_IN_AN_ORDER: u32 = 1000;
 
 impl<'a> Buyer<'a> {
     /// Turns what was bought into orders, one for each group of equal nodes.
@@ -36,7 +38,8 @@ impl<'a> Buyer<'a> {
                 | LaunchReason::Replacement { .. }) => other.clone(),
             };
             let same = orders.iter_mut().find(|order| {
-                order.pool == offer.pool
+                order.count < MOST_IN_AN_ORDER
+                    && order.pool == offer.pool
                     && order.zone == offer.key.zone
                     && order.market == offer.key.market
                     && order.subnet == offer.subnet

@@ -336,7 +336,7 @@ impl<'a> Turn<'a> {
         let is_busy = self.is_replaced(sound.load, &node.allocatable).is_err();
         let keeps_number = sound.wanted || is_busy || self.carrying(pool) <= pool.bounds(self.now).min;
         if buyer.bill().1 == 0 && !for_itself && keeps_number {
-            buyer.open_any(&mut board, pool, &LaunchReason::BelowMinimum).ok()?;
+            buyer.open_any(&mut board, pool, &LaunchReason::BelowMinimum, |_| 1.0).ok()?;
         }
         let nodes = buyer.nodes();
         if nodes.iter().any(|(offer, _)| offer.pool != pool.name) {

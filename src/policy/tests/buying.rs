@@ -115,7 +115,7 @@ fn what_boots_already_is_not_bought_again() {
 #[test]
 fn fills_up_to_the_minimum_at_once() {
     let mut scene = Scene::with_nodes(0);
-    scene.memory.pools.entry("workers".into()).or_default().last_up = Some(start());
+    scene.memory.pools.entry("workers".into()).or_default().last_rule_up = Some(start());
     let plan = scene.turn(start());
     assert_eq!(launched(&plan), 2);
     assert!(launches(&plan).iter().all(|order| order.reason == LaunchReason::BelowMinimum));
@@ -161,9 +161,18 @@ fn memory_above_seventy_five_per_cent_buys() {
 }
 
 #[test]
+fn what_pods_buy_holds_no_rule() {
+    let mut scene = Scene::with_nodes(4).busy(0.9, 0.5).pods([pending("big", 3800)]);
+    assert_eq!(launched(&scene.turn(after(2))), 1);
+    let mut scene = scene.pods([running("big", 0, "n0")]);
+    let plan = (0..5).map(|turn| scene.turn(after(3 + turn))).find(|plan| launched(plan) > 0).expect("the rule buys");
+    assert!(matches!(&launches(&plan)[0].reason, LaunchReason::Rule { rule, .. } if rule.as_str() == "cpu"));
+}
+
+#[test]
 fn the_cooldown_holds_rules_but_not_pending_pods() {
     let mut scene = Scene::with_nodes(4).busy(0.9, 0.5);
-    scene.memory.pools.entry("workers".into()).or_default().last_up = Some(after(3));
+    scene.memory.pools.entry("workers".into()).or_default().last_rule_up = Some(after(3));
     let plan = scene.turns(0, 4);
     assert_eq!(launched(&plan), 0);
     let cpu = plan.pools[0].findings.iter().find(|finding| finding.rule.as_str() == "cpu").expect("the rule reports");

@@ -8,8 +8,8 @@ use crate::model::scheduling::{
     Toleration,
 };
 use crate::model::snapshot::DaemonSet;
-use crate::policy::BoundsSchedule;
 use crate::policy::schedule::Schedule;
+use crate::policy::{BoundsSchedule, MetricGoal, MetricRule};
 
 /// Two full nodes and a pod that waits.
 fn full() -> Scene {
@@ -178,7 +178,7 @@ fn what_is_known_better_of_one_type_does_not_make_it_unlike_another() {
     let mut scene = empty([]);
     scene.settings.pools[0].min = 1;
     scene.offers = vec![spot("m5.large", 1_000_000, capacity(1900, 7)), spot("m6i.large", 1_000_000, capacity(1900, 7))];
-    let seen = Allocatable { has: capacity(1950, 8), seen: start() };
+    let seen = Allocatable { has: capacity(1950, 8), daemons: Resources::default(), seen: start() };
     scene.memory.allocatable.insert(("workers".into(), "m5.large".into()), seen);
     assert_eq!(types(launches(&scene.turn(start()))[0]), ["m5.large", "m6i.large"]);
 }
@@ -350,6 +350,53 @@ fn a_rule_buys_the_cheapest_by_the_core_and_the_minimum_the_cheapest() {
         constraints: Constraints::default(),
     });
     assert_eq!(first(&scene.turns(0, 4)), "m5.xlarge", "only what daemon sets leave counts");
+}
+
+#[test]
+fn a_rule_pays_for_what_it_wants() {
+    let kinds = [("lean", 1_000_000, capacity(4000, 8)), ("fat", 1_100_000, capacity(2000, 32)), ("small", 900_000, capacity(1000, 4))];
+    let first = |change: fn(&mut Scene), busy: (f64, f64)| {
+        let mut scene = Scene::with_nodes(4).busy(busy.0, busy.1);
+        scene.offers = kinds.iter().map(|(name, price, has)| spot(name, *price, has.clone())).collect();
+        change(&mut scene);
+        let plan = (0..10).map(|turn| scene.turn(after(2 * turn))).find(|plan| launched(plan) > 0).expect("a rule that buys");
+        launches(&plan)[0].instance_types[0].to_string()
+    };
+    assert_eq!(first(|_| {}, (0.9, 0.2)), "lean", "cores");
+    assert_eq!(first(|_| {}, (0.2, 0.9)), "fat", "memory");
+    let queue = |scene: &mut Scene| {
+        let goal = MetricGoal::PerNode(10.0);
+        let rule = MetricRule { name: "queue".into(), pool: "workers".into(), query: "q".into(), goal, sustain: Duration::ZERO };
+        scene.settings.metrics.push(rule);
+        scene.snapshot.metrics.insert("queue".into(), Reading::Value { value: 60.0, sampled: start() });
+    };
+    assert_eq!(first(queue, (0.4, 0.4)), "small", "nodes");
+}
+
+#[test]
+fn what_daemons_really_take_is_not_there_for_pods() {
+    // Its set asks for nothing; the namespace's defaults give its pods 0.3 cores.
+    let daemon = |name: &str, on: &str| Pod { owner: Owner::DaemonSet, ..running(name, 300, on) };
+    let full = [running("a", 1600, "n0"), running("b", 1600, "n1"), daemon("d0", "n0"), daemon("d1", "n1")];
+    let types = |pod: Pod| {
+        let mut scene = Scene::with_nodes(2).pods(full.clone());
+        scene.offers.retain(alone);
+        scene.turn(start());
+        let mut scene = scene.pods([pod]);
+        let plan = scene.turn(after(2));
+        launches(&plan).iter().map(|order| order.instance_types[0].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(types(pending("p", 1600)), ["m5.large"]);
+    assert_eq!(types(pending("p", 1601)), Vec::<String>::new(), "no node has so much left");
+}
+
+#[test]
+fn no_order_is_for_more_than_ec2_starts_at_once() {
+    let mut scene = empty([]);
+    (scene.settings.pools[0].min, scene.settings.pools[0].max) = (2500, 3000);
+    scene.offers = vec![spot("m5.large", 1_000_000, capacity(1900, 7))];
+    let plan = scene.turn(start());
+    assert_eq!(launches(&plan).iter().map(|order| order.count).collect::<Vec<_>>(), [1000, 1000, 500]);
 }
 
 #[test]

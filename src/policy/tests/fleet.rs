@@ -138,7 +138,7 @@ fn an_instance_of_another_launch_does_not_stand_for_one_that_was_asked_for() {
 
 #[test]
 fn what_has_just_joined_is_counted_for_a_minute_although_ec2_does_not_list_it() {
-    let done = LaunchState::Done { joined: brought(&["i-x"]), never_joined: vec!["i-y".into()], left: Vec::new() };
+    let done = LaunchState::Done { joined: brought(&["i-x"]), never_joined: brought(&["i-y"]), left: Vec::new() };
     let mut scene = Scene::with_nodes(0).under_way(launch("op", order(2), done));
     for (second, expected) in [(0, vec!["i-x"]), (59, vec!["i-x"]), (60, vec![]), (61, vec![])] {
         assert_eq!(members(&scene, later(second)), expected, "after {second} s");

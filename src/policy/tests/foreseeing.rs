@@ -59,7 +59,7 @@ fn a_forecast_is_bound_by_the_maximum_and_by_the_cooldown() {
     let plan = many.turn(after(0));
     assert_eq!((launched(&plan), held(&plan, "requests")), (2, Some(Hold::AtMaximum { max: 6 })));
     let mut soon = scene(4, PredictiveMode::On, wanted(5, 5));
-    soon.memory.pools.entry("workers".into()).or_default().last_up = Some(after(0));
+    soon.memory.pools.entry("workers".into()).or_default().last_rule_up = Some(after(0));
     let plan = soon.turn(after(2));
     assert_eq!((launched(&plan), held(&plan, "requests")), (0, Some(Hold::CoolingDown { until: after(5) })));
 }

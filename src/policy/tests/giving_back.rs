@@ -476,7 +476,8 @@ fn three_launches_in_a_row_that_never_join_stop_the_offer() {
     let (settings, mut memory) = (settings(), Memory::default());
     let key = OfferKey { instance_type: "m5.large".into(), zone: "a".into(), market: Market::Spot };
     for failures in 1..=3 {
-        let never = LaunchState::Done { joined: Vec::new(), never_joined: vec!["i-1".into()], left: Vec::new() };
+        let late = crate::model::operation::LaunchedInstance { id: "i-1".into(), instance_type: "m5.large".into(), node: None };
+        let never = LaunchState::Done { joined: Vec::new(), never_joined: vec![late], left: Vec::new() };
         memory = learn(&settings, memory, &ended(never), &[], start());
         assert_eq!(memory.offers[&key].stopped, failures == 3);
     }

@@ -117,7 +117,7 @@ fn a_rule_buys_up_to_its_target_and_no_further() {
 fn the_cooldown_of_a_rule_is_over_at_its_end() {
     for (second, hold, bought) in [(-60, None, 1), (-59, Some(Hold::CoolingDown { until: later(241) }), 0)] {
         let mut scene = Scene::with_nodes(4).busy(0.71, 0.5);
-        scene.memory.pools.entry("workers".into()).or_default().last_up = Some(later(second));
+        scene.memory.pools.entry("workers".into()).or_default().last_rule_up = Some(later(second));
         let plan = scene.turns(0, 4);
         assert_eq!((held(&plan, "cpu"), launched(&plan)), (hold, bought), "{second} s");
     }

@@ -19,13 +19,11 @@ fn failed(failure: LaunchFailure) -> Operation {
     of_two_types(LaunchState::Failed { failure })
 }
 
-fn done(joined: &[&str], never_joined: &[&str]) -> Operation {
+/// One is over: the types that joined, id and type of what did not.
+fn done(joined: &[&str], never_joined: &[(&str, &str)]) -> Operation {
     let joined = joined.iter().map(|kind| LaunchedInstance { id: "i-x".into(), instance_type: (*kind).into(), node: Some("n".into()) });
-    of_two_types(LaunchState::Done {
-        joined: joined.collect(),
-        never_joined: never_joined.iter().map(|id| (*id).into()).collect(),
-        left: Vec::new(),
-    })
+    let never = never_joined.iter().map(|(id, kind)| LaunchedInstance { id: (*id).into(), instance_type: (*kind).into(), node: None });
+    of_two_types(LaunchState::Done { joined: joined.collect(), never_joined: never.collect(), left: Vec::new() })
 }
 
 /// An instance never joined and lives on.
@@ -35,8 +33,11 @@ fn left() -> Operation {
 }
 
 fn never_joined() -> Operation {
-    done(&[], &["i-y"])
+    done(&[], &[Y, Z])
 }
+
+const Y: (&str, &str) = ("i-y", "m5.large");
+const Z: (&str, &str) = ("i-z", "m5.xlarge");
 
 fn taught(settings: &Settings, operations: &[Operation]) -> Memory {
     operations.iter().fold(Memory::default(), |memory, operation| learn(settings, memory, operation, &[], start()))
@@ -107,11 +108,12 @@ fn what_ec2_named_as_empty_rests_once_and_the_other_types_with_it() {
 }
 
 #[test]
-fn only_a_launch_of_which_nothing_joined_counts_as_one_that_never_joined() {
+fn only_types_of_which_nothing_joined_are_suspects() {
     let rows = [
         ("nothing joined", never_joined(), vec![1, 1]),
-        ("nothing joined, and EC2 does not end it", left(), vec![1, 1]),
-        ("one of two joined", done(&["m5.large"], &["i-y"]), vec![]),
+        ("nothing joined, and EC2 does not end it", left(), vec![1]),
+        ("one of two types joined", done(&["m5.large"], &[Z]), vec![1]),
+        ("one of two of a type joined", done(&["m5.large"], &[Y]), vec![]),
         ("all joined", done(&["m5.large"], &[]), vec![]),
         ("nothing came and nothing failed to join", done(&[], &[]), vec![]),
         ("it is under way", of_two_types(LaunchState::Journalled), vec![]),
@@ -127,9 +129,9 @@ fn only_a_launch_of_which_nothing_joined_counts_as_one_that_never_joined() {
 fn what_ec2_takes_back_while_it_boots_says_nothing_about_its_offer() {
     let reclaimed = |name: &str| retire(name, RetireReason::SpotInterruption { deadline: start() }, RetireState::Done);
     let strikes = |operations: &[Operation]| taught(&settings(), operations).never_joined.len();
-    assert_eq!(strikes(&[reclaimed("y"), done(&[], &["i-y"])]), 0);
-    assert_eq!(strikes(&[reclaimed("y"), done(&[], &["i-y", "i-z"])]), 2, "one of them was not taken back");
-    assert_eq!(strikes(&[retire("y", underused(), RetireState::Done), done(&[], &["i-y"])]), 2);
+    assert_eq!(strikes(&[reclaimed("y"), done(&[], &[Y])]), 0);
+    assert_eq!(strikes(&[reclaimed("y"), done(&[], &[Y, Z])]), 1, "one of them was not taken back");
+    assert_eq!(strikes(&[retire("y", underused(), RetireState::Done), done(&[], &[Y])]), 1);
     let mut scene = Scene::with_nodes(2);
     scene.memory = taught(&settings(), &[reclaimed("y")]);
     scene.turn(after(59));
@@ -165,7 +167,7 @@ fn an_instance_that_joins_clears_its_offer_and_its_limit() {
     };
     let before = [never_joined(), quota(Market::Spot), quota(Market::OnDemand)];
     let after_it = |operation| taught(&settings(), &[&before[..], &[operation]].concat());
-    let memory = after_it(done(&["m5.xlarge"], &["i-y"]));
+    let memory = after_it(done(&["m5.xlarge"], &[Y]));
     assert_eq!(memory.offers.keys().collect::<Vec<_>>(), [&key("m5.large")]);
     assert_eq!(memory.never_joined.keys().collect::<Vec<_>>(), [&key("m5.large")]);
     assert_eq!(memory.quotas.keys().map(|quota| quota.market).collect::<Vec<_>>(), [Market::OnDemand]);
@@ -215,10 +217,14 @@ fn growth_that_a_rule_wanted_and_did_not_get_is_no_reason_to_wait() {
     ];
     for (what, reason, state, second, stays) in rows {
         let mut memory = Memory::default();
-        memory.pools.insert("workers".into(), PoolMemory { last_up: Some(later(second)), ..PoolMemory::default() });
+        memory.pools.insert(
+            "workers".into(),
+            PoolMemory { last_up: Some(later(second)), last_rule_up: Some(later(second)), ..PoolMemory::default() },
+        );
         memory.pools.insert("other".into(), PoolMemory { last_up: Some(start()), ..PoolMemory::default() });
         let memory = learn(&settings(), memory, &launch("op", LaunchOrder { reason, ..order(1) }, state), &[], start());
         assert_eq!(memory.pools["workers"].last_up, stays.then(|| later(second)), "{what}");
+        assert_eq!(memory.pools["workers"].last_rule_up, stays.then(|| later(second)), "{what}");
         assert_eq!(memory.pools["other"].last_up, Some(start()), "{what}");
     }
 }

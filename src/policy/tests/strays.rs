@@ -101,6 +101,10 @@ fn a_node_is_unhealthy_when_it_has_not_been_ready_for_long_enough() {
         let expected = if stray { BTreeMap::from([("node n3 uid-n3".to_owned(), start())]) } else { BTreeMap::new() };
         assert_eq!(scene.memory.strays, expected, "{what}");
     }
+    let server = |node: &mut Node| node.control_plane = true;
+    let mut scene = Scene::with_nodes(4).with("n3", not_ready(later(-9000))).with("n3", server);
+    scene.turn(start());
+    assert_eq!(scene.memory.strays, BTreeMap::new(), "a server");
 }
 
 #[test]
