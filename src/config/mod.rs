@@ -8,9 +8,9 @@ mod reader;
 pub mod secret;
 mod sections;
 
+pub use crate::policy::schedule::Recurrence;
 pub use load::{load, parse};
 pub use problem::{Origin, Problem, Problems};
-pub use crate::policy::schedule::Recurrence;
 pub use secret::{Secret, SecretRef};
 
 use crate::model::offer::HourlyPrice;

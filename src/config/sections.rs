@@ -191,8 +191,8 @@ pub(super) fn cloudwatch(root: &Section<'_>) -> CloudWatchConfig {
     let config = CloudWatchConfig {
         enabled: section.flag("enabled"),
         namespace: section.text("namespace", NAMESPACE),
-        // Alarms look at minutes.
-        interval: section.duration("interval", Duration::from_secs(30)..=Duration::from_mins(5)),
+        // Alarms look at minutes, some at five of them.
+        interval: section.duration("interval", Duration::from_secs(30)..=Duration::from_mins(2)),
     };
     section.finish();
     config

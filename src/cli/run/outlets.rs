@@ -95,8 +95,8 @@ impl Outlets {
         if parts.config.cloudwatch.enabled {
             let store = CloudWatch::new(parts.sdk, parts.config).context("[cloudwatch]")?;
             let sources = figures::Sources { happenings: instruments.happenings(), status: parts.status.clone(), stop: hushed.clone() };
-            let interval = parts.config.cloudwatch.interval;
-            outlets.spawn("cloudwatch", &parts.states, figures::keep(interval, store, machine, line("cloudwatch"), sources));
+            let (interval, evaluation) = (parts.config.cloudwatch.interval, parts.config.policy.interval);
+            outlets.spawn("cloudwatch", &parts.states, figures::keep(interval, evaluation, store, machine, line("cloudwatch"), sources));
         }
         if parts.config.kubernetes.events {
             let board = parts.world.cluster().events(parts.owner);
