@@ -7,7 +7,7 @@
 
 use super::leads;
 use super::messages::{self, message};
-use super::outlets::{Line, stopped};
+use super::outlets::{Line, bounded, stopped};
 use super::tally::Tally;
 use crate::config::{Recurrence, SlackConfig};
 use crate::control::status::Status;
@@ -36,8 +36,6 @@ const PACE: Duration = Duration::from_secs(1);
 const REPORTS: usize = 4;
 /// A clock that is set back by less than this makes no report due again.
 const SET_BACK: SignedDuration = SignedDuration::from_hours(1);
-/// What is left at the end is sent within this, or not at all.
-const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 /// A report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,34 +72,35 @@ pub async fn keep<C: Chat, K: Clock + Entropy, T: Telemetry>(
     let mut desk =
         Desk { cluster, queue: VecDeque::new(), reports: VecDeque::new(), lost: 0, day: Tally::begin(now), week: Tally::begin(now) };
     let mut sender = Sender { line, world, pace: Pace::new(), not_before: None };
-    loop {
-        let due = desk.due().map(|due| due.max(sender.pace.next()).max(sender.not_before.unwrap_or(due)));
-        tokio::select! {
-            biased;
-            () = stopped(&mut sources.stop) => break,
-            heard = sources.happenings.recv() => if !desk.hear(heard, &sender.line) { break },
-            Some(()) = sources.ticks.recv() => {
-                let (status, now) = (sources.status.borrow().clone(), sender.world.now());
-                for report in calendar.due(now) {
-                    desk.report(report, &status, now, &sender.line);
+    let stop = sources.stop.clone();
+    let work = async {
+        loop {
+            let due = desk.due().map(|due| due.max(sender.pace.next()).max(sender.not_before.unwrap_or(due)));
+            tokio::select! {
+                biased;
+                () = stopped(&mut sources.stop) => break,
+                heard = sources.happenings.recv() => if !desk.hear(heard, &sender.line) { break },
+                Some(()) = sources.ticks.recv() => {
+                    let (status, now) = (sources.status.borrow().clone(), sender.world.now());
+                    for report in calendar.due(now) {
+                        desk.report(report, &status, now, &sender.line);
+                    }
                 }
+                Ok(()) = sources.status.changed() => {
+                    let status = sources.status.borrow_and_update().clone();
+                    desk.look(&status, &sender.world);
+                }
+                () = at(due) => sender.send(&mut desk, &chat).await,
             }
-            Ok(()) = sources.status.changed() => {
-                let status = sources.status.borrow_and_update().clone();
-                desk.look(&status, &sender.world);
-            }
-            () = at(due) => sender.send(&mut desk, &chat).await,
         }
-    }
-    while let Ok(happening) = sources.happenings.try_recv() {
-        desk.hear(Ok(happening), &sender.line);
-    }
-    let last = async {
+        while let Ok(happening) = sources.happenings.try_recv() {
+            desk.hear(Ok(happening), &sender.line);
+        }
         while desk.due().is_some() && sender.not_before.is_none() {
             sender.send(&mut desk, &chat).await;
         }
     };
-    let _ = tokio::time::timeout(LAST_WORDS, last).await;
+    bounded(stop, work).await;
     sender.line.dropped(desk.queue.len() + desk.reports.len());
 }
 

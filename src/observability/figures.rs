@@ -7,7 +7,7 @@
 //! sent, and neither is a zero of what is counted: each name costs by the hour in which it is used.
 
 use super::leads;
-use super::outlets::{Line, stopped};
+use super::outlets::{Line, bounded, stopped};
 use crate::control::status::Status;
 use crate::model::happening::Milestone;
 use crate::model::{Happening, Plan, PoolReport, What};
@@ -168,23 +168,27 @@ pub async fn keep<S: MetricStore, K: Clock + Entropy, T: Telemetry>(
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut not_before = Instant::now();
-    loop {
-        tokio::select! {
-            biased;
-            () = stopped(&mut sources.stop) => break,
-            heard = sources.happenings.recv() => match heard {
-                Ok(happening) => waiting.extend(figures(&happening)),
-                Err(RecvError::Lagged(number)) => line.dropped(usize::try_from(number).unwrap_or(usize::MAX)),
-                Err(RecvError::Closed) => break,
-            },
-            _ = ticks.tick() => waiting.extend(standing(&sources.status.borrow(), world.now(), patience)),
-            () = tokio::time::sleep_until(not_before), if !waiting.is_empty() => {
-                line.dropped(forget(&mut waiting, world.now()));
-                not_before = Instant::now() + send(&mut waiting, &store, &world, &mut line).await;
+    let stop = sources.stop.clone();
+    let work = async {
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut sources.stop) => break,
+                heard = sources.happenings.recv() => match heard {
+                    Ok(happening) => waiting.extend(figures(&happening)),
+                    Err(RecvError::Lagged(number)) => line.dropped(usize::try_from(number).unwrap_or(usize::MAX)),
+                    Err(RecvError::Closed) => break,
+                },
+                _ = ticks.tick() => waiting.extend(standing(&sources.status.borrow(), world.now(), patience)),
+                () = tokio::time::sleep_until(not_before), if !waiting.is_empty() => {
+                    line.dropped(forget(&mut waiting, world.now()));
+                    not_before = Instant::now() + send(&mut waiting, &store, &world, &mut line).await;
+                }
             }
+            line.dropped(forget(&mut waiting, world.now()));
         }
-        line.dropped(forget(&mut waiting, world.now()));
-    }
+    };
+    bounded(stop, work).await;
     line.dropped(waiting.len());
 }
 

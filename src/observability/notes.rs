@@ -4,7 +4,7 @@
 //! `SpotInterruption` on nodes. The same words about the same thing are written once in [`SILENCE`]. What cannot be
 //! written waits, bounded by [`WAITING`] and a longest pause; nothing waits for it.
 
-use super::outlets::{Line, stopped};
+use super::outlets::{Line, bounded, stopped};
 use crate::model::happening::Milestone;
 use crate::model::plan::NodeRef;
 use crate::model::{Happening, Launch, Operation, Retire, What};
@@ -129,20 +129,24 @@ pub async fn keep<B: EventBoard, K: Clock + Entropy, T: Telemetry>(
 ) {
     let mut desk = Desk { waiting: VecDeque::new(), said: BTreeMap::new() };
     let mut not_before = Instant::now();
-    loop {
-        tokio::select! {
-            biased;
-            () = stopped(&mut stop) => break,
-            heard = happenings.recv() => match heard {
-                Ok(happening) => line.dropped(notes(&happening).into_iter().map(|note| desk.take(note)).sum()),
-                Err(RecvError::Lagged(number)) => line.dropped(usize::try_from(number).unwrap_or(usize::MAX)),
-                Err(RecvError::Closed) => break,
-            },
-            () = tokio::time::sleep_until(not_before), if !desk.waiting.is_empty() => {
-                not_before = Instant::now() + write(&mut desk, &board, &world, &mut line).await;
+    let ending = stop.clone();
+    let work = async {
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut stop) => break,
+                heard = happenings.recv() => match heard {
+                    Ok(happening) => line.dropped(notes(&happening).into_iter().map(|note| desk.take(note)).sum()),
+                    Err(RecvError::Lagged(number)) => line.dropped(usize::try_from(number).unwrap_or(usize::MAX)),
+                    Err(RecvError::Closed) => break,
+                },
+                () = tokio::time::sleep_until(not_before), if !desk.waiting.is_empty() => {
+                    not_before = Instant::now() + write(&mut desk, &board, &world, &mut line).await;
+                }
             }
         }
-    }
+    };
+    bounded(ending, work).await;
     line.dropped(desk.waiting.len());
 }
 

@@ -2,6 +2,7 @@
 
 use crate::control::status::Outlets;
 use crate::ports::{Measurement, OutletError, Telemetry};
+use std::future::Future;
 use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -12,6 +13,9 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The longest that somebody who asks for patience is given.
 const MOST_PATIENCE: Duration = Duration::from_mins(10);
+
+/// What is left at the end is told within this, or not at all.
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 /// How it stands with one outlet.
 pub struct Line<T> {
@@ -80,6 +84,19 @@ impl<T: Telemetry> Line<T> {
             states.insert(self.name, state);
             differs
         });
+    }
+}
+
+/// Lets an outlet work until it is done, and at most [`LAST_WORDS`] beyond the moment at which the daemon is to end.
+pub(super) async fn bounded(mut stop: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    let overdue = async {
+        stopped(&mut stop).await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        biased;
+        () = work => {}
+        () = overdue => {}
     }
 }
 

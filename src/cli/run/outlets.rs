@@ -118,10 +118,10 @@ impl Outlets {
 
     /// Lets them say their last words, which are bounded.
     pub(super) async fn finish(mut self) {
+        self.hush.send_replace(true);
         if let Some(looks) = self.looks.take() {
             looks.stop().await;
         }
-        self.hush.send_replace(true);
         while self.tasks.join_next().await.is_some() {}
     }
 }

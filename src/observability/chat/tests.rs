@@ -1,4 +1,5 @@
 use super::super::fakes::{Counted, Outside, Paused, line, unavailable};
+use super::super::outlets::LAST_WORDS;
 use super::*;
 use crate::control::status::{Outlets, Role};
 use crate::model::What;
@@ -178,12 +179,16 @@ async fn the_last_words_are_sent_at_the_end_and_a_chat_that_hangs_holds_nobody_u
     scene.task.await.expect("it ends");
     assert_eq!(scene.chat.take().len(), 1);
 
-    let chat = Arc::new(Outside { takes: Duration::from_hours(1), ..Arc::into_inner(Outside::new([])).expect("it is ours") });
-    let scene = Scene::new(Role::Leader { epoch: Epoch(1) }, chat);
-    scene.tell(0);
-    let start = Instant::now();
-    scene.stop.send_replace(true);
-    scene.task.await.expect("it ends");
-    assert_eq!(start.elapsed(), LAST_WORDS);
-    assert_eq!(scene.counted.told("dropped"), 1);
+    for asked in [0, 5] {
+        let chat = Arc::new(Outside { takes: Duration::from_hours(1), ..Arc::into_inner(Outside::new([])).expect("it is ours") });
+        let scene = Scene::new(Role::Leader { epoch: Epoch(1) }, chat);
+        scene.tell(0);
+        // After five seconds the message is under way.
+        wait(asked).await;
+        let start = Instant::now();
+        scene.stop.send_replace(true);
+        scene.task.await.expect("it ends");
+        assert_eq!(start.elapsed(), LAST_WORDS);
+        assert_eq!(scene.counted.told("dropped"), 1);
+    }
 }

@@ -128,19 +128,23 @@ struct Scene {
     tell: broadcast::Sender<Arc<Happening>>,
     counted: Counted,
     _status: watch::Sender<Arc<Status>>,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 fn scene(failures: usize) -> Scene {
-    let store = Outside::new(std::iter::repeat_with(unavailable).take(failures));
+    scene_with(Outside::new(std::iter::repeat_with(unavailable).take(failures)))
+}
+
+fn scene_with(store: Arc<Outside<Vec<Datum>>>) -> Scene {
     let (tell, happenings) = broadcast::channel(64);
     let (status, shown) = watch::channel(Arc::new(status(vec![report("a", 2, Some(0.5))])));
     let (stop, stopped) = watch::channel(false);
     let (line, counted, _) = line("cloudwatch");
     let sources = Sources { happenings, status: shown, stop: stopped };
     // The one turn of this status is to be enough.
-    tokio::spawn(keep(Duration::from_mins(1), Duration::from_hours(3), Arc::clone(&store), Paused::new(), line, sources));
-    Scene { store, tell, counted, _status: status, _stop: stop }
+    let task = tokio::spawn(keep(Duration::from_mins(1), Duration::from_hours(3), Arc::clone(&store), Paused::new(), line, sources));
+    Scene { store, tell, counted, _status: status, stop, task }
 }
 
 async fn minutes(minutes: u64) {
@@ -171,4 +175,16 @@ async fn a_longer_outage_drops_the_oldest_and_counts_them() {
     let mut batch: VecDeque<Datum> = std::iter::repeat_n(data[0].clone(), KEPT + 5).collect();
     let dropped = forget(&mut batch, data[0].at);
     assert_eq!((dropped, batch.len()), (5, KEPT));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_holds_nobody_up_at_the_end() {
+    let store = Outside { takes: Duration::from_hours(1), ..Arc::into_inner(Outside::new([])).expect("it is ours") };
+    let scene = scene_with(Arc::new(store));
+    minutes(1).await;
+    let start = Instant::now();
+    scene.stop.send_replace(true);
+    scene.task.await.expect("it ends");
+    assert_eq!(start.elapsed(), super::super::outlets::LAST_WORDS);
+    assert!(scene.counted.told("dropped") > 0, "what was not sent is counted");
 }

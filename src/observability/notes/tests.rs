@@ -77,3 +77,18 @@ fn a_note_keeps_the_servers_limit_between_two_characters() {
     assert_eq!(shortened(&"ü".repeat(600)).len(), LONGEST);
     assert_eq!(shortened(&format!("x{}", "ü".repeat(600))).len(), LONGEST - 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_holds_nobody_up_at_the_end() {
+    let board = Arc::new(Outside { takes: Duration::from_hours(1), ..Arc::into_inner(Outside::new([])).expect("it is ours") });
+    let (tell, happenings) = broadcast::channel(64);
+    let (stop, stopped) = watch::channel(false);
+    let (line, counted, _) = line("events");
+    let task = tokio::spawn(keep(board, Paused::new(), line, happenings, stopped));
+    tell.send(one("a")).expect("it listens");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let start = Instant::now();
+    stop.send_replace(true);
+    task.await.expect("it ends");
+    assert_eq!((start.elapsed(), counted.told("dropped")), (super::super::outlets::LAST_WORDS, 1));
+}
