@@ -7,12 +7,12 @@
 
 use super::leads;
 use super::messages::{self, message};
-use super::outlets::{Line, bounded, stopped};
+use super::outlets::{Line, Next, bounded, stopped};
 use super::tally::Tally;
 use crate::config::{Recurrence, SlackConfig};
 use crate::control::status::Status;
 use crate::model::Happening;
-use crate::ports::{Chat, Clock, Entropy, OutletError, Telemetry};
+use crate::ports::{Chat, Clock, Entropy, Telemetry};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use std::collections::VecDeque;
@@ -237,17 +237,10 @@ impl<K: Entropy, T: Telemetry> Sender<K, T> {
                 self.line.sent(1);
                 desk.done(happenings);
             }
-            Err(error) => {
-                let pause = self.line.failed(&error, self.world.fraction());
-                self.not_before = Some(Instant::now() + pause);
-                match error {
-                    OutletError::Unacceptable { .. } => {
-                        self.line.dropped(1);
-                        desk.done(happenings);
-                    }
-                    OutletError::Unavailable { .. } | OutletError::Throttled { .. } | OutletError::Denied { .. } => {}
-                }
-            }
+            Err(error) => match self.line.failed(&error, 1, self.world.fraction()) {
+                Next::Wait(pause) => self.not_before = Some(Instant::now() + pause),
+                Next::Drop => desk.done(happenings),
+            },
         }
     }
 }

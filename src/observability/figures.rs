@@ -7,12 +7,12 @@
 //! sent, and neither is a zero of what is counted: each name costs by the hour in which it is used.
 
 use super::leads;
-use super::outlets::{Line, bounded, stopped};
+use super::outlets::{Line, Next, bounded, stopped};
 use crate::control::status::Status;
 use crate::model::happening::Milestone;
 use crate::model::{Happening, Plan, PoolReport, What};
 use crate::ports::outlets::{DATA_AT_ONCE, Datum, Unit};
-use crate::ports::{Clock, Entropy, MetricStore, OutletError, Telemetry};
+use crate::ports::{Clock, Entropy, MetricStore, Telemetry};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -62,6 +62,8 @@ const INTERRUPTIONS: Metric = ("SpotInterruptions", Unit::Count);
 
 /// How many figures wait at most: an hour of ten pools, twice a minute.
 pub const KEPT: usize = 6000;
+/// Between two calls: a single happening does not become a call of its own when others follow it.
+const PACE: Duration = Duration::from_secs(1);
 /// No figure waits longer.
 pub const LONGEST_KEPT: SignedDuration = SignedDuration::from_hours(1);
 
@@ -214,20 +216,15 @@ async fn send<S: MetricStore, K: Entropy, T: Telemetry>(
         Ok(()) => {
             waiting.drain(..batch.len());
             line.sent(batch.len());
-            // A single happening does not become a call of its own when others follow it.
-            Duration::from_secs(1)
+            PACE
         }
-        Err(error) => {
-            let pause = line.failed(&error, world.fraction());
-            match error {
-                OutletError::Unacceptable { .. } => {
-                    waiting.drain(..batch.len());
-                    line.dropped(batch.len());
-                }
-                OutletError::Unavailable { .. } | OutletError::Throttled { .. } | OutletError::Denied { .. } => {}
+        Err(error) => match line.failed(&error, batch.len(), world.fraction()) {
+            Next::Wait(pause) => pause,
+            Next::Drop => {
+                waiting.drain(..batch.len());
+                PACE
             }
-            pause
-        }
+        },
     }
 }
 

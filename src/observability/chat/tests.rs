@@ -5,6 +5,7 @@ use crate::control::status::{Outlets, Role};
 use crate::model::What;
 use crate::model::ids::Epoch;
 use crate::model::snapshot::Pause;
+use crate::ports::OutletError;
 
 struct Scene {
     chat: Arc<Outside<Value>>,
