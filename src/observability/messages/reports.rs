@@ -1,7 +1,7 @@
 //! Renders the daily cost report and the weekly recommendations.
 
 use super::super::tally::{PoolTally, Tally};
-use super::texts::{amount, clipped, escaped, listed, spoken};
+use super::texts::{amount, clipped, escaped, listed, moment, spoken};
 use super::{Part, assembled, labelled};
 use crate::model::PoolName;
 use crate::model::spend::{Cost, PeriodCost, ShareCost};
@@ -73,9 +73,9 @@ fn sum(dollars: f64, node_hours: f64) -> String {
 /// Says what the month comes to, and what it would with other fleets.
 fn month(cost: &Cost) -> String {
     let month = &cost.month;
-    let (paid, begins) = (sum(month.dollars, month.node_hours), cost.since.max(midnight(month.begins)));
+    let (paid, begins) = (sum(month.dollars, month.node_hours), moment(cost.since.max(midnight(month.begins))));
     let (list, peak) = (amount(month.on_demand_dollars), amount(month.static_peak_dollars));
-    format!("*This month, from {begins:.0} on:* {paid}; the same on demand {list}, always as large as at the peak {peak}")
+    format!("*This month, from {begins} on:* {paid}; the same instances on demand {list}, a fleet always as large as at its peak {peak}")
 }
 
 fn midnight(day: Date) -> Timestamp {
@@ -95,7 +95,7 @@ fn pool_title(name: &PoolName) -> String {
 }
 
 fn report(cluster: &str, name: &str, parts: &[Part], now: Timestamp) -> Value {
-    let mut message = assembled(cluster, &now.to_string(), parts);
+    let mut message = assembled(cluster, &moment(now), parts);
     let header = clipped(&format!("{name}: {}", escaped(cluster)), super::HEADER);
     message["blocks"][0]["text"]["text"] = header.into();
     message

@@ -163,7 +163,9 @@ fn a_rollback_says_what_happened() {
 #[test]
 fn an_interruption_names_the_deadline() {
     let reason = RetireReason::SpotInterruption { deadline: after(120) };
-    insta::assert_snapshot!("interruption", rendered([moved(retire(reason, RetireState::Draining { since: AT }), true, None)]));
+    let Operation::Retire(mut retire) = retire(reason, RetireState::Draining { since: AT }) else { panic!("it is one") };
+    retire.order.market = Market::Spot;
+    insta::assert_snapshot!("interruption", rendered([moved(Operation::Retire(retire), true, None)]));
 }
 
 #[test]
@@ -201,6 +203,13 @@ fn steps_and_waiting_pods_are_no_messages() {
         What::Waiting { pods },
     ];
     assert_eq!(message("prod", &quiet.map(|what| Happening { at: AT, what }), 0), None);
+}
+
+#[test]
+fn times_are_told_to_the_second() {
+    let happening = Happening { at: AT + SignedDuration::new(1, 234_567_891), what: What::Resumed { by: None } };
+    let message = message("prod", [&happening], 0).expect("a message");
+    assert_eq!(message["blocks"][1]["elements"][0]["text"], "cluster *prod* · 1970-01-01T00:00:01Z");
 }
 
 #[test]
