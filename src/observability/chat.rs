@@ -93,14 +93,14 @@ pub async fn keep<C: Chat, K: Clock + Entropy, T: Telemetry>(
                 () = at(due) => sender.send(&mut desk, &chat).await,
             }
         }
-        while let Ok(happening) = sources.happenings.try_recv() {
-            desk.hear(Ok(happening), &sender.line);
-        }
+        desk.hear_rest(&mut sources.happenings, &sender.line);
         while desk.due().is_some() && sender.not_before.is_none() {
             sender.send(&mut desk, &chat).await;
         }
     };
     bounded(stop, work).await;
+    // What came while the last message hung is counted, too.
+    desk.hear_rest(&mut sources.happenings, &sender.line);
     sender.line.dropped(desk.queue.len() + desk.reports.len());
 }
 
@@ -165,6 +165,13 @@ impl Desk {
                 true
             }
             Err(RecvError::Closed) => false,
+        }
+    }
+
+    /// Takes what has been told already.
+    fn hear_rest<T: Telemetry>(&mut self, happenings: &mut broadcast::Receiver<Arc<Happening>>, line: &Line<T>) {
+        while let Ok(happening) = happenings.try_recv() {
+            self.hear(Ok(happening), line);
         }
     }
 

@@ -184,12 +184,13 @@ async fn the_last_words_are_sent_at_the_end_and_a_chat_that_hangs_holds_nobody_u
         let chat = Arc::new(Outside { takes: Duration::from_hours(1), ..Arc::into_inner(Outside::new([])).expect("it is ours") });
         let scene = Scene::new(Role::Leader { epoch: Epoch(1) }, chat);
         scene.tell(0);
-        // After five seconds the message is under way.
+        // After five seconds the message is under way, and another one waits behind it.
         wait(asked).await;
+        scene.tell(1);
         let start = Instant::now();
         scene.stop.send_replace(true);
         scene.task.await.expect("it ends");
         assert_eq!(start.elapsed(), LAST_WORDS);
-        assert_eq!(scene.counted.told("dropped"), 1);
+        assert_eq!(scene.counted.told("dropped"), 2);
     }
 }
