@@ -1,4 +1,4 @@
-//! The triggers of the periodic evaluation and of reports, by `tokio-cron-scheduler`.
+//! The triggers of the periodic evaluation and of the looks whether a report is due, by `tokio-cron-scheduler`.
 
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -12,54 +12,7 @@ use tracing::warn;
 #[error("nothing can be scheduled: {0}")]
 pub struct CronError(#[from] JobSchedulerError);
 
-/// A running scheduler that says which report is due.
-pub struct Reports {
-    scheduler: JobScheduler,
-}
-
-/// How many reports may be due and not taken; the rest are dropped.
-const DUE: usize = 4;
-
-impl Reports {
-    /// Starts the scheduler. Patterns are cron's, of five fields, in the time zone; with none, nothing is ever due.
-    ///
-    /// # Errors
-    /// When the scheduler does not start or cannot read a pattern.
-    pub async fn start<R: Copy + Send + Sync + 'static>(
-        jobs: impl IntoIterator<Item = (String, R)>,
-        timezone: &str,
-    ) -> Result<(Self, mpsc::Receiver<R>), CronError> {
-        let zone: chrono_tz::Tz = timezone.parse().map_err(|_| JobSchedulerError::ParseSchedule)?;
-        let (due, taken) = mpsc::channel(DUE);
-        let scheduler = JobScheduler::new().await?;
-        for (pattern, report) in jobs {
-            let due = due.clone();
-            // The scheduler's own patterns begin with the second.
-            let job = Job::new_async_tz(format!("0 {pattern}"), zone, move |_, _| {
-                let _ = due.try_send(report);
-                Box::pin(std::future::ready(()))
-            })?;
-            scheduler.add(job).await?;
-        }
-        scheduler.start().await?;
-        Ok((Self { scheduler }, taken))
-    }
-
-    /// Stops the triggers.
-    pub async fn stop(mut self) {
-        if let Err(error) = self.scheduler.shutdown().await {
-            warn!(%error, "the scheduler did not stop");
-        }
-    }
-}
-
-impl std::fmt::Debug for Reports {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Reports").finish_non_exhaustive()
-    }
-}
-
-/// A running scheduler that sends a trigger every evaluation interval.
+/// A running scheduler that sends a trigger every interval.
 ///
 /// The scheduler reckons by the wall clock. When that is set, it would fall silent or
 /// make up for hours. So its triggers pass a gate on the monotonic clock, which lets none
@@ -157,17 +110,6 @@ mod tests {
         assert_eq!(triggers.recv().await, Some(()));
         drop(ring);
         gate.await.expect("the gate ends with the scheduler");
-    }
-
-    #[tokio::test]
-    async fn reports_are_accepted_in_every_form_that_the_configuration_allows() {
-        for (pattern, zone) in [("0 8 * * *", "UTC"), ("30 7 * * 1-5", "Europe/Berlin"), ("0 8 1 * MON", "America/New_York")] {
-            let (reports, mut due) = Reports::start([(pattern.to_owned(), 1)], zone).await.unwrap_or_else(|why| panic!("{pattern}: {why}"));
-            assert!(due.try_recv().is_err());
-            reports.stop().await;
-        }
-        assert!(Reports::start([("8".to_owned(), 1)], "UTC").await.is_err());
-        assert!(Reports::start([("0 8 * * *".to_owned(), 1)], "Mars/Olympus").await.is_err());
     }
 
     #[tokio::test]

@@ -264,9 +264,13 @@ fn summary(found: &SideBySide) -> String {
         100.0 * ours.unmet_share
     );
     let compared = |other: &Outcome, name: &str| {
-        let share = 100.0 * (ours.dollars / other.dollars - 1.0);
-        let word = if share <= 0.0 { "less" } else { "more" };
-        format!("{:.0} % {word} than {name}, which leaves {:.0} waiting", share.abs(), other.unmet_node_minutes)
+        let than = match (ours.dollars, other.dollars) {
+            (ours, other) if other > 0.0 && ours <= other => format!("{:.0} % less than", 100.0 * (1.0 - ours / other)),
+            (ours, other) if other > 0.0 => format!("{:.0} % more than", 100.0 * (ours / other - 1.0)),
+            (ours, _) if ours > 0.0 => "more than the $0.00 of".to_owned(),
+            _ => "as little as".to_owned(),
+        };
+        format!("{than} {name}, which leaves {:.0} waiting", other.unmet_node_minutes)
     };
     let rivals = [(threshold, "a 70/30 threshold"), (against("cluster-autoscaler-like"), "a cluster-autoscaler")];
     let rivals: Vec<String> = rivals.iter().filter_map(|(other, name)| other.map(|other| compared(other, name))).collect();
@@ -288,7 +292,7 @@ fn table(found: &SideBySide) -> String {
             outcome.minutes_over.to_string(),
             outcome.launches.to_string(),
             format!("{:.0}", outcome.cost),
-            format!("{:.3}", outcome.to_clairvoyant),
+            outcome.to_clairvoyant.map(|ratio| format!("{ratio:.3}")).unwrap_or_default(),
             ratio.unwrap_or_default(),
         ]
     };
@@ -394,16 +398,48 @@ mod tests {
         assert!(wrong.is_err_and(|error| error.to_string().contains("demand.csv, line 1: the header is `when,what`")));
     }
 
-    #[test]
-    fn the_table_and_the_sentence_hold_what_was_found() {
+    fn found(recording: &Recording) -> SideBySide {
         struct Silent;
         impl Progress for Silent {
             fn begins(&mut self, _: &str) {}
             fn passed(&mut self, _: u64) {}
         }
-        let recording = Shape::Cron.days(2, 1).scaled(8.0);
-        let conditions = simulate(&["--synthetic", "cron"]).expect("it is right").conditions(&defaults(), &recording).expect("it is right");
-        let found = side_by_side(&recording, &conditions, &mut Silent);
+        let conditions = simulate(&["--synthetic", "cron"]).expect("it is right").conditions(&defaults(), recording).expect("it is right");
+        side_by_side(recording, &conditions, &mut Silent)
+    }
+
+    /// Gives the data of a page.
+    fn data(page: &str) -> serde_json::Value {
+        let json = page.split_once("id=\"data\">").and_then(|(_, rest)| rest.split_once("</script>")).expect("the data is there").0;
+        serde_json::from_str(json).expect("it is JSON")
+    }
+
+    #[test]
+    fn days_without_demand_are_told_of_without_ratios_to_nothing() {
+        let mut quiet = Shape::Cron.days(2, 1).scaled(8.0);
+        quiet.values[1440..].fill(Some(0.0));
+        let mut never = quiet.clone();
+        never.values.fill(Some(0.0));
+        for recording in [quiet, never.scaled(8.0)] {
+            let found = found(&recording);
+            let sentence = summary(&found);
+            let table = table(&found);
+            assert!(!format!("{sentence}{table}").contains("NaN") && !format!("{sentence}{table}").contains("inf"), "{sentence}\n{table}");
+            let page =
+                report::Page { summary: &sentence, demand: "none", price_of_waiting: 20.0, dollars_per_node_hour: 1.0, found: &found };
+            let data = data(&report::page(&page).expect("it can be made"));
+            for outcome in data["found"]["outcomes"].as_array().expect("a list") {
+                for figure in ["node_hours", "dollars", "unmet_share", "unmet_node_minutes", "minutes_over", "launches", "cost"] {
+                    assert!(outcome[figure].is_number(), "{figure} of {outcome}");
+                }
+                assert!(outcome["ours_to_this"].is_null() || outcome["ours_to_this"]["ratio"].is_number(), "{outcome}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_table_and_the_sentence_hold_what_was_found() {
+        let found = found(&Shape::Cron.days(2, 1).scaled(8.0));
         let table = table(&found);
         assert_eq!(table.lines().count(), 1 + found.outcomes.len());
         for name in ["node-fleet ", "static peak", "Karpenter-like", "AWS-predictive-like", "best in hindsight", "clairvoyant optimum"] {
@@ -417,8 +453,7 @@ mod tests {
         let page = report::Page { summary: &sentence, demand: hostile, price_of_waiting: 20.0, dollars_per_node_hour: 1.0, found: &found };
         let page = report::page(&page).expect("it can be made");
         assert!(!page.contains(hostile) && !page.contains("@DATA@") && page.matches("</script>").count() == 2);
-        let json = page.split_once("id=\"data\">").and_then(|(_, rest)| rest.split_once("</script>")).expect("the data is there").0;
-        let data: serde_json::Value = serde_json::from_str(json).expect("it is JSON");
+        let data = data(&page);
         assert_eq!((data["demand"].as_str(), data["trajectories"].as_array().map(Vec::len)), (Some(hostile), Some(4)));
         assert!(data["steps"].as_array().is_some_and(|steps| !steps.is_empty()));
     }

@@ -312,6 +312,7 @@ mod tests {
             ("daily_report = \"0 8 * * *\"", "daily_report = \"8\"", "slack.daily_report = \"8\"", "cron"),
             ("namespace = \"node-fleet\"", "namespace = \"AWS/EC2\"", "cloudwatch.namespace = \"AWS/EC2\"", "AWS/"),
             ("interval = \"60s\"", "interval = \"5s\"", "cloudwatch.interval = \"5s\"", "30s"),
+            ("interval = \"60s\"", "interval = \"121s\"", "cloudwatch.interval = \"121s\"", "2m"),
             ("\"Europe/Paris\"", "\"Mars/Olympus\"", "timezone = \"Mars/Olympus\"", "IANA"),
             ("\"30 20 * * *\"", "\"0 25 * * *\"", "start = \"0 25 * * *\"", "cron"),
             ("heartbeat = \"3s\"", "heartbeat = \"9s\"", "ledger.heartbeat = \"9s\"", "ledger.lease"),

@@ -8,6 +8,7 @@ mod reader;
 pub mod secret;
 mod sections;
 
+pub use crate::policy::schedule::Recurrence;
 pub use load::{load, parse};
 pub use problem::{Origin, Problem, Problems};
 pub use secret::{Secret, SecretRef};
@@ -191,16 +192,14 @@ pub enum LogFormat {
 }
 
 /// `[slack]`: who is told what happens.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SlackConfig {
     /// The incoming webhook; `None` tells nobody.
     pub webhook: Option<SecretRef>,
-    /// When the day's cost is told, a cron pattern of five fields; `None` is never.
-    pub daily_report: Option<String>,
+    /// When the day's cost is told; `None` is never.
+    pub daily_report: Option<Recurrence>,
     /// When the week's recommendations are told; `None` is never.
-    pub weekly_report: Option<String>,
-    /// The IANA time zone of both.
-    pub timezone: String,
+    pub weekly_report: Option<Recurrence>,
 }
 
 /// `[cloudwatch]`: which figures go to CloudWatch.

@@ -6,7 +6,7 @@ use super::{PoolLaunch, PricesConfig};
 use crate::model::plan::{OnDrainTimeout, RetireReason};
 use crate::model::scheduling::{Taint, TaintEffect};
 use crate::model::{PoolName, Resources, RuleName, SubnetId, quantity};
-use crate::policy::schedule::{Schedule, ScheduleError};
+use crate::policy::schedule::{Recurrence, Schedule, ScheduleError};
 use crate::policy::{AtOnce, BoundsSchedule, Disruption, ForecastRule, Headroom, MetricGoal, MetricRule, PoolSettings};
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -119,12 +119,12 @@ fn schedule(section: &Section<'_>, pool_max: u32, pool_max_key: &str) -> Option<
 const CRON: Rule = ("must be a cron pattern of five fields like \"0 21 * * *\"", is_cron);
 /// Where clocks show the hour that a pattern means.
 pub(super) const ZONE: Rule = ("must be an IANA time zone like \"Europe/Berlin\"", |text| {
-    !matches!(Schedule::new("0 0 * * *", "0 0 * * *", text), Err(ScheduleError::Zone { .. }))
+    !matches!(Recurrence::new("0 0 * * *", text), Err(ScheduleError::Zone { .. }))
 });
 
 /// Tells a cron pattern of five fields.
 pub(super) fn is_cron(text: &str) -> bool {
-    !matches!(Schedule::new(text, "0 0 * * *", "UTC"), Err(ScheduleError::Pattern { .. }))
+    !matches!(Recurrence::new(text, "UTC"), Err(ScheduleError::Pattern { .. }))
 }
 
 /// Reads when something begins and ends.

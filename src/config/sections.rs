@@ -4,7 +4,7 @@ use super::pools::{ZONE, is_cron};
 use super::reader::{Rule, Section, as_number};
 use super::{
     CloudWatchConfig, ClusterConfig, HttpConfig, KubernetesConfig, LedgerConfig, LogConfig, LogFormat, NoticesConfig, OperationsConfig,
-    PricesConfig, PrometheusAuth, PrometheusConfig, SlackConfig,
+    PricesConfig, PrometheusAuth, PrometheusConfig, Recurrence, SlackConfig,
 };
 use crate::model::InstanceType;
 use crate::model::offer::HourlyPrice;
@@ -166,12 +166,13 @@ pub(super) fn slack(root: &Section<'_>) -> SlackConfig {
     const REPORT: Rule =
         ("must be a cron pattern of five fields like \"0 8 * * *\", or \"\" for never", |text| text.is_empty() || is_cron(text));
     let section = root.table("slack");
-    let report = |key| Some(section.text(key, REPORT)).filter(|pattern| !pattern.is_empty());
+    let zone = section.text("timezone", ZONE);
+    // What cannot be read has been reported.
+    let report = |key| Some(section.text(key, REPORT)).filter(|it| !it.is_empty()).and_then(|it| Recurrence::new(&it, &zone).ok());
     let config = SlackConfig {
         webhook: if section.has("webhook") { section.secret("webhook") } else { None },
         daily_report: report("daily_report"),
         weekly_report: report("weekly_report"),
-        timezone: section.text("timezone", ZONE),
     };
     section.finish();
     config
@@ -190,8 +191,8 @@ pub(super) fn cloudwatch(root: &Section<'_>) -> CloudWatchConfig {
     let config = CloudWatchConfig {
         enabled: section.flag("enabled"),
         namespace: section.text("namespace", NAMESPACE),
-        // Alarms look at minutes.
-        interval: section.duration("interval", Duration::from_secs(30)..=Duration::from_mins(5)),
+        // Alarms look at minutes, some at five of them.
+        interval: section.duration("interval", Duration::from_secs(30)..=Duration::from_mins(2)),
     };
     section.finish();
     config

@@ -245,11 +245,11 @@ impl fmt::Display for RetireReason {
             Self::Consolidated { evidence } => write!(formatter, "its pods fit on fewer nodes: {evidence}"),
             Self::AboveMaximum => formatter.write_str("the pool is above the maximum in force"),
             Self::Replaced { evidence, .. } => write!(formatter, "other nodes have taken its place: {evidence}"),
-            Self::SpotInterruption { deadline } => write!(formatter, "EC2 takes the instance back at {deadline}"),
+            Self::SpotInterruption { deadline } => write!(formatter, "EC2 takes the instance back at {deadline:.0}"),
             Self::NeverJoined => formatter.write_str("the instance never became a Ready node"),
             Self::Leaked => formatter.write_str("the instance is in no journal and is no node"),
             Self::InstanceGone => formatter.write_str("the instance is gone and its node object remains"),
-            Self::Unhealthy { since } => write!(formatter, "the node has not been Ready since {since}"),
+            Self::Unhealthy { since } => write!(formatter, "the node has not been Ready since {since:.0}"),
         }
     }
 }
@@ -376,11 +376,11 @@ impl fmt::Display for Hold {
             Self::Paused { reason } => write!(formatter, "paused: {reason}"),
             Self::Blind { why } => write!(formatter, "blind: {why}"),
             Self::BadData { why } => write!(formatter, "bad data: {why}"),
-            Self::CoolingDown { until } => write!(formatter, "cooling down until {until}"),
+            Self::CoolingDown { until } => write!(formatter, "cooling down until {until:.0}"),
             Self::AtMaximum { max } => write!(formatter, "at the maximum of {max}"),
             Self::AtMinimum { min } => write!(formatter, "at the minimum of {min}"),
             Self::Underway { operation } => write!(formatter, "operation {operation} is under way"),
-            Self::NotSustained { since: Some(since) } => write!(formatter, "not yet sustained, since {since}"),
+            Self::NotSustained { since: Some(since) } => write!(formatter, "not yet sustained, since {since:.0}"),
             Self::NotSustained { since: None } => formatter.write_str("not sustained"),
             Self::Shadowed { buy, hold_nodes } => write!(formatter, "it only watches: it would buy for {buy} and hold {hold_nodes} nodes"),
             Self::UnreadyNodes { unready, total } => write!(formatter, "{unready} of {total} nodes are not ready"),

@@ -130,7 +130,7 @@ impl Period {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spend {
-    /// The first second that was billed.
+    /// The first look: nothing is billed of what ran before it.
     pub since: Option<Timestamp>,
     /// Up to when it is known.
     pub at: Option<Timestamp>,
@@ -196,7 +196,7 @@ pub struct SeriesCost {
 /// The report of what the fleet has cost: an estimate from list and market prices, before discounts and taxes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cost {
-    /// The first second that is known.
+    /// Since when it is known.
     pub since: Timestamp,
     /// Up to when it is known.
     pub as_of: Timestamp,

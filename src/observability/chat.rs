@@ -7,11 +7,13 @@
 
 use super::leads;
 use super::messages::{self, message};
-use super::outlets::{Line, stopped};
+use super::outlets::{Line, Next, bounded, stopped};
 use super::tally::Tally;
+use crate::config::{Recurrence, SlackConfig};
 use crate::control::status::Status;
 use crate::model::Happening;
-use crate::ports::{Chat, Clock, Entropy, OutletError, Telemetry};
+use crate::ports::{Chat, Clock, Entropy, Telemetry};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,12 +34,12 @@ const BURST: u32 = 3;
 const PACE: Duration = Duration::from_secs(1);
 /// How many reports wait at most.
 const REPORTS: usize = 4;
-/// What is left at the end is sent within this, or not at all.
-const LAST_WORDS: Duration = Duration::from_millis(1500);
+/// A clock that is set back by less than this makes no report due again.
+const SET_BACK: SignedDuration = SignedDuration::from_hours(1);
 
-/// A report that is due.
+/// A report.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Report {
+enum Report {
     /// What the day has cost.
     Daily,
     /// What the week suggests.
@@ -50,44 +52,55 @@ pub struct Sources {
     pub happenings: broadcast::Receiver<Arc<Happening>>,
     /// How the fleet stands.
     pub status: watch::Receiver<Arc<Status>>,
-    /// Which reports are due.
-    pub reports: mpsc::Receiver<Report>,
+    /// Says every few seconds that it is time to look whether a report is due.
+    pub ticks: mpsc::Receiver<()>,
     /// Set when the daemon is to end and the loop has ended.
     pub stop: watch::Receiver<bool>,
 }
 
-/// Sends until it is stopped. `cluster` is named in every message.
-pub async fn keep<C: Chat, K: Clock + Entropy, T: Telemetry>(cluster: String, chat: C, world: K, line: Line<T>, mut sources: Sources) {
+/// Sends until it is stopped. `cluster` is named in every message; `config` says when reports are due.
+pub async fn keep<C: Chat, K: Clock + Entropy, T: Telemetry>(
+    cluster: String,
+    config: SlackConfig,
+    chat: C,
+    world: K,
+    line: Line<T>,
+    mut sources: Sources,
+) {
     let now = world.now();
+    let mut calendar = Calendar { config, looked: now };
     let mut desk =
         Desk { cluster, queue: VecDeque::new(), reports: VecDeque::new(), lost: 0, day: Tally::begin(now), week: Tally::begin(now) };
     let mut sender = Sender { line, world, pace: Pace::new(), not_before: None };
-    loop {
-        let due = desk.due().map(|due| due.max(sender.pace.next()).max(sender.not_before.unwrap_or(due)));
-        tokio::select! {
-            biased;
-            () = stopped(&mut sources.stop) => break,
-            heard = sources.happenings.recv() => if !desk.hear(heard, &sender.line) { break },
-            Some(report) = sources.reports.recv() => {
-                let leads = leads(&sources.status.borrow());
-                desk.report(report, leads, &sender.world, &sender.line);
+    let stop = sources.stop.clone();
+    let work = async {
+        loop {
+            let due = desk.due().map(|due| due.max(sender.pace.next()).max(sender.not_before.unwrap_or(due)));
+            tokio::select! {
+                biased;
+                () = stopped(&mut sources.stop) => break,
+                heard = sources.happenings.recv() => if !desk.hear(heard, &sender.line) { break },
+                Some(()) = sources.ticks.recv() => {
+                    let (status, now) = (sources.status.borrow().clone(), sender.world.now());
+                    for report in calendar.due(now) {
+                        desk.report(report, &status, now, &sender.line);
+                    }
+                }
+                Ok(()) = sources.status.changed() => {
+                    let status = sources.status.borrow_and_update().clone();
+                    desk.look(&status, &sender.world);
+                }
+                () = at(due) => sender.send(&mut desk, &chat).await,
             }
-            Ok(()) = sources.status.changed() => {
-                let status = sources.status.borrow_and_update().clone();
-                desk.look(&status, &sender.world);
-            }
-            () = at(due) => sender.send(&mut desk, &chat).await,
         }
-    }
-    while let Ok(happening) = sources.happenings.try_recv() {
-        desk.hear(Ok(happening), &sender.line);
-    }
-    let last = async {
+        desk.hear_rest(&mut sources.happenings, &sender.line);
         while desk.due().is_some() && sender.not_before.is_none() {
             sender.send(&mut desk, &chat).await;
         }
     };
-    let _ = tokio::time::timeout(LAST_WORDS, last).await;
+    bounded(stop, work).await;
+    // What came while the last message hung is counted, too.
+    desk.hear_rest(&mut sources.happenings, &sender.line);
     sender.line.dropped(desk.queue.len() + desk.reports.len());
 }
 
@@ -95,6 +108,26 @@ async fn at(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
+    }
+}
+
+/// When reports are due.
+struct Calendar {
+    config: SlackConfig,
+    /// The latest look.
+    looked: Timestamp,
+}
+
+impl Calendar {
+    /// Gives the reports that have become due since the latest look, each once however long ago that was.
+    fn due(&mut self, now: Timestamp) -> Vec<Report> {
+        if now < self.looked && self.looked.duration_since(now) < SET_BACK {
+            return Vec::new();
+        }
+        let since = std::mem::replace(&mut self.looked, now);
+        let reports = [(&self.config.daily_report, Report::Daily), (&self.config.weekly_report, Report::Weekly)];
+        let is_due = |when: &Option<Recurrence>| when.as_ref().is_some_and(|when| when.is_due(since, now));
+        reports.into_iter().filter(|(when, _)| is_due(when)).map(|(_, report)| report).collect()
     }
 }
 
@@ -135,6 +168,13 @@ impl Desk {
         }
     }
 
+    /// Takes what has been told already.
+    fn hear_rest<T: Telemetry>(&mut self, happenings: &mut broadcast::Receiver<Arc<Happening>>, line: &Line<T>) {
+        while let Ok(happening) = happenings.try_recv() {
+            self.hear(Ok(happening), line);
+        }
+    }
+
     fn lose<T: Telemetry>(&mut self, number: u64, line: &Line<T>) {
         self.lost += number;
         line.dropped(usize::try_from(number).unwrap_or(usize::MAX));
@@ -146,13 +186,13 @@ impl Desk {
     }
 
     /// Makes a report, on the instance that leads: one of them tells.
-    fn report<T: Telemetry>(&mut self, report: Report, leads: bool, clock: &impl Clock, line: &Line<T>) {
-        let now = clock.now();
+    fn report<T: Telemetry>(&mut self, report: Report, status: &Status, now: Timestamp, line: &Line<T>) {
+        let cost = status.cost.as_deref();
         let message = match report {
-            Report::Daily => messages::daily(&self.cluster, &self.day.turn_over(now), now),
-            Report::Weekly => messages::weekly(&self.cluster, &self.week.turn_over(now), now),
+            Report::Daily => messages::daily(&self.cluster, cost, &self.day.turn_over(now), now),
+            Report::Weekly => messages::weekly(&self.cluster, cost, &self.week.turn_over(now), now),
         };
-        if !leads {
+        if !leads(status) {
             return;
         }
         if self.reports.len() >= REPORTS {
@@ -204,17 +244,10 @@ impl<K: Entropy, T: Telemetry> Sender<K, T> {
                 self.line.sent(1);
                 desk.done(happenings);
             }
-            Err(error) => {
-                let pause = self.line.failed(&error, self.world.fraction());
-                self.not_before = Some(Instant::now() + pause);
-                match error {
-                    OutletError::Unacceptable { .. } => {
-                        self.line.dropped(1);
-                        desk.done(happenings);
-                    }
-                    OutletError::Unavailable { .. } | OutletError::Throttled { .. } | OutletError::Denied { .. } => {}
-                }
-            }
+            Err(error) => match self.line.failed(&error, 1, self.world.fraction()) {
+                Next::Wait(pause) => self.not_before = Some(Instant::now() + pause),
+                Next::Drop => desk.done(happenings),
+            },
         }
     }
 }

@@ -1,16 +1,18 @@
 //! Sends figures to CloudWatch: how the fleet stands, once an interval, and what happens, when it does.
 //!
 //! Each figure carries the time at which it was true, so that an outage of CloudWatch loses nothing for an hour
-//! ([`LONGEST_KEPT`], [`KEPT`]); what is older is dropped and counted. Only the leader's figures are sent. What is not
-//! known is not sent, and neither is a zero of what is counted: each name costs by the hour in which it is used.
+//! ([`LONGEST_KEPT`], [`KEPT`]); what is older is dropped and counted. Only the leader's figures are sent. Between two
+//! turns the fleet stands as the latest plan found it, so that alarms see no gap; a plan that no turn has followed for
+//! [`INTERVALS`] says nothing any more, and without a turn for so long the heartbeat ceases. What is not known is not
+//! sent, and neither is a zero of what is counted: each name costs by the hour in which it is used.
 
 use super::leads;
-use super::outlets::{Line, stopped};
+use super::outlets::{Line, Next, bounded, stopped};
 use crate::control::status::Status;
 use crate::model::happening::Milestone;
 use crate::model::{Happening, Plan, PoolReport, What};
 use crate::ports::outlets::{DATA_AT_ONCE, Datum, Unit};
-use crate::ports::{Clock, Entropy, MetricStore, OutletError, Telemetry};
+use crate::ports::{Clock, Entropy, MetricStore, Telemetry};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -60,13 +62,21 @@ const INTERRUPTIONS: Metric = ("SpotInterruptions", Unit::Count);
 
 /// How many figures wait at most: an hour of ten pools, twice a minute.
 pub const KEPT: usize = 6000;
+/// Between two calls: a single happening does not become a call of its own when others follow it.
+const PACE: Duration = Duration::from_secs(1);
 /// No figure waits longer.
 pub const LONGEST_KEPT: SignedDuration = SignedDuration::from_hours(1);
 
-/// Gives how the fleet stands; nothing on a standby.
+/// The loop hangs when it has made no turn for so many evaluation intervals, as `/healthz` has it.
+pub const INTERVALS: u32 = 3;
+/// A turn waits for its sources: it may take so long however short the interval is.
+const LONGEST_TURN: Duration = Duration::from_mins(1);
+
+/// Gives how the fleet stands; nothing on a standby, nor where the latest turn is longer ago than `patience`.
 #[must_use]
-pub fn standing(status: &Status, at: Timestamp) -> Vec<Datum> {
-    if !leads(status) {
+pub fn standing(status: &Status, at: Timestamp, patience: Duration) -> Vec<Datum> {
+    let is_late = |then: Timestamp| SignedDuration::try_from(patience).is_ok_and(|patience| at.duration_since(then) > patience);
+    if !leads(status) || status.last_turn.is_none_or(is_late) {
         return Vec::new();
     }
     let datum = |(name, unit): Metric, pool: Option<&PoolReport>, value: f64| Datum {
@@ -77,8 +87,9 @@ pub fn standing(status: &Status, at: Timestamp) -> Vec<Datum> {
         value,
     };
     let mut data = vec![datum(HEARTBEAT, None, 1.0)];
-    // Where Kubernetes or EC2 does not answer, nobody knows how it stands.
-    let Some(plan) = status.plan.as_deref().filter(|plan| !plan.pools.is_empty()) else { return data };
+    // Where a turn makes no plan, or Kubernetes or EC2 does not answer, nobody knows how it stands.
+    let is_old = status.decisions.front().is_none_or(|latest| is_late(latest.at));
+    let Some(plan) = status.plan.as_deref().filter(|plan| !is_old && !plan.pools.is_empty()) else { return data };
     let nodes: u32 = plan.pools.iter().map(|report| report.owned).sum();
     data.push(datum(CURRENT_NODE_COUNT, None, f64::from(nodes)));
     data.push(datum(PENDING_PODS, None, f64::from(plan.pending)));
@@ -145,35 +156,41 @@ pub struct Sources {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Sends until it is stopped. What waits then is lost, and counted.
+/// Sends every `interval` until it is stopped. A turn is made every `evaluation`. What waits at the end is lost, and counted.
 pub async fn keep<S: MetricStore, K: Clock + Entropy, T: Telemetry>(
     interval: Duration,
+    evaluation: Duration,
     store: S,
     world: K,
     mut line: Line<T>,
     mut sources: Sources,
 ) {
+    let patience = evaluation.saturating_mul(INTERVALS).max(LONGEST_TURN);
     let mut waiting: VecDeque<Datum> = VecDeque::new();
     let mut ticks = tokio::time::interval(interval);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut not_before = Instant::now();
-    loop {
-        tokio::select! {
-            biased;
-            () = stopped(&mut sources.stop) => break,
-            heard = sources.happenings.recv() => match heard {
-                Ok(happening) => waiting.extend(figures(&happening)),
-                Err(RecvError::Lagged(number)) => line.dropped(usize::try_from(number).unwrap_or(usize::MAX)),
-                Err(RecvError::Closed) => break,
-            },
-            _ = ticks.tick() => waiting.extend(standing(&sources.status.borrow(), world.now())),
-            () = tokio::time::sleep_until(not_before), if !waiting.is_empty() => {
-                line.dropped(forget(&mut waiting, world.now()));
-                not_before = Instant::now() + send(&mut waiting, &store, &world, &mut line).await;
+    let stop = sources.stop.clone();
+    let work = async {
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut sources.stop) => break,
+                heard = sources.happenings.recv() => match heard {
+                    Ok(happening) => waiting.extend(figures(&happening)),
+                    Err(RecvError::Lagged(number)) => line.dropped(usize::try_from(number).unwrap_or(usize::MAX)),
+                    Err(RecvError::Closed) => break,
+                },
+                _ = ticks.tick() => waiting.extend(standing(&sources.status.borrow(), world.now(), patience)),
+                () = tokio::time::sleep_until(not_before), if !waiting.is_empty() => {
+                    line.dropped(forget(&mut waiting, world.now()));
+                    not_before = Instant::now() + send(&mut waiting, &store, &world, &mut line).await;
+                }
             }
+            line.dropped(forget(&mut waiting, world.now()));
         }
-        line.dropped(forget(&mut waiting, world.now()));
-    }
+    };
+    bounded(stop, work).await;
     line.dropped(waiting.len());
 }
 
@@ -199,20 +216,15 @@ async fn send<S: MetricStore, K: Entropy, T: Telemetry>(
         Ok(()) => {
             waiting.drain(..batch.len());
             line.sent(batch.len());
-            // A single happening does not become a call of its own when others follow it.
-            Duration::from_secs(1)
+            PACE
         }
-        Err(error) => {
-            let pause = line.failed(&error, world.fraction());
-            match error {
-                OutletError::Unacceptable { .. } => {
-                    waiting.drain(..batch.len());
-                    line.dropped(batch.len());
-                }
-                OutletError::Unavailable { .. } | OutletError::Throttled { .. } | OutletError::Denied { .. } => {}
+        Err(error) => match line.failed(&error, batch.len(), world.fraction()) {
+            Next::Wait(pause) => pause,
+            Next::Drop => {
+                waiting.drain(..batch.len());
+                PACE
             }
-            pause
-        }
+        },
     }
 }
 

@@ -12,7 +12,7 @@ use crate::model::happening::PoolChange;
 use crate::model::plan::RetireReason;
 use crate::model::{Happening, InstanceId, Launch, LaunchState, Operation, Retire, RetireState, What};
 use serde_json::{Value, json};
-use texts::{amount, clipped, escaped, listed, spoken};
+use texts::{amount, clipped, escaped, listed, moment, spoken};
 
 /// Parts shown in one message; more are counted. Those who send put fewer happenings together.
 const PARTS: usize = 21;
@@ -49,7 +49,7 @@ pub fn message<'a>(cluster: &str, happenings: impl IntoIterator<Item = &'a Happe
         let title = format!(":heavy_minus_sign: {lost} earlier messages could not be sent");
         parts.insert(0, Part::new(title, ["The log and `node-fleet status` have what happened.".to_owned()]));
     }
-    let at = happenings.last().map(|happening| happening.at.to_string()).unwrap_or_default();
+    let at = happenings.last().map(|happening| moment(happening.at)).unwrap_or_default();
     (!parts.is_empty()).then(|| assembled(cluster, &at, &parts))
 }
 
@@ -115,8 +115,10 @@ pub fn part(happening: &Happening) -> Option<Part> {
 fn bought(launch: &Launch, change: Option<&PoolChange>) -> Option<Part> {
     let order = &launch.order;
     let pool = escaped(order.pool.as_str());
-    let asked = format!("{} × {} in {}", order.count, launch.request.market, escaped(order.zone.as_str()));
-    let why = format!("*Why:* {}", escaped(&order.reason.to_string()));
+    let zone = escaped(order.zone.as_str());
+    let types = listed(launch.request.instance_types.iter().map(|it| escaped(it.as_str())));
+    let asked = format!("*Asked for:* {} × {} in {}: {}", order.count, launch.request.market, zone, types);
+    let wanted = format!("*Wanted because:* {}", escaped(&order.reason.to_string()));
     match &launch.state {
         LaunchState::Journalled => None,
         LaunchState::Joining { instances, .. } => {
@@ -124,27 +126,29 @@ fn bought(launch: &Launch, change: Option<&PoolChange>) -> Option<Part> {
             let short = (instances.len() < order.count as usize)
                 .then(|| format!("EC2 had only {} of {}; the rest is tried elsewhere.", instances.len(), order.count));
             let pods = labelled("For", listed(order.pods.iter().map(|pod| escaped(&pod.to_string()))));
-            let each = format!("{} each at most", order.price);
-            let lines = [format!("*Launched:* {asked}: {got}"), short.unwrap_or_default(), why, price(change, &each), pods];
+            let each = format!("each new node at most {}", order.price);
+            let launched = format!("*Launched:* {} × {} in {zone}: {got}", instances.len(), launch.request.market);
+            let why = format!("*Why:* {}", escaped(&order.reason.to_string()));
+            let lines = [launched, short.unwrap_or_default(), why, price(change, &each), pods];
             Some(Part::new(format!(":arrow_up: Scale-up: {pool}{}", counts(change)), lines))
         }
         LaunchState::Done { joined, never_joined, left } if never_joined.is_empty() && left.is_empty() => {
             let nodes = listed(joined.iter().filter_map(|it| it.node.as_ref()).map(|node| escaped(node.as_str())));
             let took = spoken(launch.updated.duration_since(launch.created));
-            Some(Part::new(format!(":white_check_mark: Scale-up done: {pool}"), [format!("{nodes} Ready {took} after the decision")]))
+            Some(Part::new(format!(":white_check_mark: Scale-up done: {pool}"), [format!("{nodes}: Ready {took} after the decision")]))
         }
         LaunchState::Done { joined, never_joined, left } => {
             let lines = [
                 format!("{} of {} instances became nodes in time", joined.len(), joined.len() + never_joined.len() + left.len()),
                 labelled("Given back", listed(never_joined.iter().map(|instance| escaped(instance.id.as_str())))),
                 labelled("Left alone, look after them", listed(left.iter().map(|it| escaped(it.id.as_str())))),
-                why,
+                asked,
+                wanted,
             ];
             Some(Part::new(format!(":x: Nodes never joined: {pool}"), lines))
         }
         LaunchState::Failed { failure } => {
-            let types = listed(launch.request.instance_types.iter().map(|it| escaped(it.as_str())));
-            let lines = [format!("*Failure:* {}", texts::failure(failure)), format!("*Asked for:* {asked}: {types}"), why];
+            let lines = [format!("*Failure:* {}", texts::failure(failure)), asked, wanted];
             Some(Part::new(format!(":x: Scale-up failed: {pool}"), lines))
         }
     }
@@ -156,7 +160,7 @@ fn given_back(retire: &Retire, begins: bool, change: Option<&PoolChange>) -> Opt
     let pool = escaped(order.pool.as_str());
     let name = name_of(retire);
     let instance = order.instance.as_ref().map_or("without an instance", InstanceId::as_str);
-    let what = format!("*Node:* {name} ({}, {}, {})", escaped(instance), order.market, escaped(order.zone.as_str()));
+    let what = format!("*Node:* {name} (pool {pool}, {}, {}, {})", escaped(instance), order.market, escaped(order.zone.as_str()));
     let why = format!("*Why:* {}", escaped(&order.reason.to_string()));
     match &retire.state {
         RetireState::Done => {
@@ -164,7 +168,8 @@ fn given_back(retire: &Retire, begins: bool, change: Option<&PoolChange>) -> Opt
             Some(Part::new(format!(":white_check_mark: Scale-down done: {pool}"), [format!("{name} is gone {took} after the decision")]))
         }
         RetireState::RolledBack { reason } => {
-            let lines = [format!("*What happened:* {}", escaped(reason)), what, why];
+            let was_to_go = format!("*It was to go because:* {}", escaped(&order.reason.to_string()));
+            let lines = [format!("*What happened:* {}", escaped(reason)), what, was_to_go];
             Some(Part::new(format!(":leftwards_arrow_with_hook: Rolled back: {name} stays"), lines))
         }
         RetireState::Journalled
@@ -181,7 +186,7 @@ fn given_back(retire: &Retire, begins: bool, change: Option<&PoolChange>) -> Opt
         | RetireState::Drained { .. }
         | RetireState::Terminated
         | RetireState::RollingBack { .. } => Some(if matches!(order.reason, RetireReason::SpotInterruption { .. }) {
-            let next = "Its pods leave before that; their room is bought first where it is needed.".to_owned();
+            let next = "Its pods are evicted before that, and room that they lack elsewhere is bought at once.".to_owned();
             Part::new(format!(":warning: Spot interruption: {name}"), [what, why, next])
         } else {
             Part::new(format!(":arrow_down: Scale-down: {pool}{}", counts(change)), [what, why, price(change, "")])
@@ -201,11 +206,11 @@ fn labelled(label: &str, text: String) -> String {
 }
 
 fn counts(change: Option<&PoolChange>) -> String {
-    change.map(|it| format!(" {} → {}", it.before, it.after)).unwrap_or_default()
+    change.map(|it| format!(" {} → {} nodes", it.before, it.after)).unwrap_or_default()
 }
 
 fn price(change: Option<&PoolChange>, each: &str) -> String {
-    let change = change.map(|it| format!("{}/h → {}/h", amount(it.price_before.dollars()), amount(it.price_after.dollars())));
+    let change = change.map(|it| format!("the pool {}/h → {}/h", amount(it.price_before.dollars()), amount(it.price_after.dollars())));
     let words: Vec<String> = change.into_iter().chain((!each.is_empty()).then(|| each.to_owned())).collect();
     labelled("Price", words.join(", "))
 }
@@ -215,10 +220,10 @@ fn summary(operation: &Operation) -> String {
     match operation {
         Operation::Launch(launch) => {
             let (order, state) = (&launch.order, operation.state_name());
-            format!("{} × {} for {} ({state})", order.count, launch.request.market, escaped(order.pool.as_str()))
+            format!("launch of {} × {} for {} ({state})", order.count, launch.request.market, escaped(order.pool.as_str()))
         }
         Operation::Retire(retire) => {
-            format!("{} goes, {} ({})", name_of(retire), retire.order.reason.name(), operation.state_name())
+            format!("removal of {}: {} ({})", name_of(retire), retire.order.reason.name(), operation.state_name())
         }
     }
 }

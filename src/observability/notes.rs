@@ -1,15 +1,15 @@
 //! Writes Kubernetes' Events, under the names that users of cluster-autoscaler know.
 //!
 //! `TriggeredScaleUp` and `NotTriggerScaleUp` on pods that wait, `ScaleDown`, `ScaleDownFailed` and
-//! `SpotInterruption` on nodes. The same words about the same thing are written once in [`SILENCE`]. What cannot be
+//! `SpotInterruption` on nodes. The same about the same thing is written once in [`SILENCE`]. What cannot be
 //! written waits, bounded by [`WAITING`] and a longest pause; nothing waits for it.
 
-use super::outlets::{Line, stopped};
+use super::outlets::{Line, Next, bounded, stopped};
 use crate::model::happening::Milestone;
 use crate::model::plan::NodeRef;
 use crate::model::{Happening, Launch, Operation, Retire, What};
 use crate::ports::outlets::{Note, Subject};
-use crate::ports::{Clock, Entropy, EventBoard, OutletError, Telemetry};
+use crate::ports::{Clock, Entropy, EventBoard, Telemetry};
 use jiff::SignedDuration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -32,6 +32,9 @@ const PODS: usize = 50;
 const LONGEST: usize = 1024;
 /// Between two Events, so that a burst does not take the API server's time from others.
 const PACE: Duration = Duration::from_millis(50);
+
+/// What is said of a pod again with each turn for as long as it waits.
+const NOT_TRIGGERED: &str = "NotTriggerScaleUp";
 
 /// Gives the Events of something that has happened.
 #[must_use]
@@ -71,7 +74,7 @@ pub fn notes(happening: &Happening) -> Vec<Note> {
         },
         What::Waiting { pods } => {
             let text = |why: &str| format!("pod didn't trigger scale-up: {why}");
-            pods.iter().map(|it| note(Subject::Pod(it.pod.clone()), false, "NotTriggerScaleUp", "ScaleUp", &text(&it.why))).collect()
+            pods.iter().map(|it| note(Subject::Pod(it.pod.clone()), false, NOT_TRIGGERED, "ScaleUp", &text(&it.why))).collect()
         }
         What::TookOver { .. }
         | What::Joined { .. }
@@ -110,6 +113,16 @@ fn rolled_back(retire: &Retire) -> &str {
     }
 }
 
+/// Gives the words by which an Event is known as said before. Why a pod waits stays the same while the numbers, times and
+/// names in it change: words with digits do not count there.
+fn gist(note: &Note) -> String {
+    if note.reason != NOT_TRIGGERED {
+        return note.text.clone();
+    }
+    let words = note.text.split_whitespace().filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Cuts a text to what a note may hold, between two characters.
 fn shortened(text: &str) -> String {
     let mut end = text.len().min(LONGEST);
@@ -129,20 +142,24 @@ pub async fn keep<B: EventBoard, K: Clock + Entropy, T: Telemetry>(
 ) {
     let mut desk = Desk { waiting: VecDeque::new(), said: BTreeMap::new() };
     let mut not_before = Instant::now();
-    loop {
-        tokio::select! {
-            biased;
-            () = stopped(&mut stop) => break,
-            heard = happenings.recv() => match heard {
-                Ok(happening) => line.dropped(notes(&happening).into_iter().map(|note| desk.take(note)).sum()),
-                Err(RecvError::Lagged(number)) => line.dropped(usize::try_from(number).unwrap_or(usize::MAX)),
-                Err(RecvError::Closed) => break,
-            },
-            () = tokio::time::sleep_until(not_before), if !desk.waiting.is_empty() => {
-                not_before = Instant::now() + write(&mut desk, &board, &world, &mut line).await;
+    let ending = stop.clone();
+    let work = async {
+        loop {
+            tokio::select! {
+                biased;
+                () = stopped(&mut stop) => break,
+                heard = happenings.recv() => match heard {
+                    Ok(happening) => line.dropped(notes(&happening).into_iter().map(|note| desk.take(note)).sum()),
+                    Err(RecvError::Lagged(number)) => line.dropped(usize::try_from(number).unwrap_or(usize::MAX)),
+                    Err(RecvError::Closed) => break,
+                },
+                () = tokio::time::sleep_until(not_before), if !desk.waiting.is_empty() => {
+                    not_before = Instant::now() + write(&mut desk, &board, &world, &mut line).await;
+                }
             }
         }
-    }
+    };
+    bounded(ending, work).await;
     line.dropped(desk.waiting.len());
 }
 
@@ -157,18 +174,19 @@ async fn write<B: EventBoard, K: Clock + Entropy, T: Telemetry>(desk: &mut Desk,
             line.sent(1);
             PACE
         }
-        Err(error) => {
-            let pause = line.failed(&error, world.fraction());
-            let hopeless = match error {
-                OutletError::Unacceptable { .. } => true,
-                OutletError::Unavailable { .. } | OutletError::Throttled { .. } | OutletError::Denied { .. } => old,
-            };
-            if hopeless {
+        Err(error) => match line.failed(&error, 1, world.fraction()) {
+            Next::Drop => {
                 desk.waiting.pop_front();
-                line.dropped(1);
+                PACE
             }
-            pause
-        }
+            Next::Wait(pause) => {
+                if old {
+                    desk.waiting.pop_front();
+                    line.dropped(1);
+                }
+                pause
+            }
+        },
     }
 }
 
@@ -183,7 +201,7 @@ impl Desk {
     fn take(&mut self, note: Note) -> usize {
         let now = Instant::now();
         self.said.retain(|_, at| now.duration_since(*at) < SILENCE);
-        let key = (note.about.clone(), note.reason, note.text.clone());
+        let key = (note.about.clone(), note.reason, gist(&note));
         if self.said.contains_key(&key) {
             return 0;
         }

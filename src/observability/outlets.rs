@@ -2,6 +2,7 @@
 
 use crate::control::status::Outlets;
 use crate::ports::{Measurement, OutletError, Telemetry};
+use std::future::Future;
 use std::time::Duration;
 use tokio::sync::watch;
 use tracing::{info, warn};
@@ -12,6 +13,17 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// The longest that somebody who asks for patience is given.
 const MOST_PATIENCE: Duration = Duration::from_mins(10);
+
+/// What is left at the end is told within this, or not at all.
+pub(super) const LAST_WORDS: Duration = Duration::from_millis(1500);
+
+/// What to do with what could not be told.
+pub(super) enum Next {
+    /// Keep it, and try again after so long.
+    Wait(Duration),
+    /// Go on with what follows it. It is counted.
+    Drop,
+}
 
 /// How it stands with one outlet.
 pub struct Line<T> {
@@ -40,33 +52,39 @@ impl<T: Telemetry> Line<T> {
     pub(super) fn dropped(&self, number: usize) {
         if number > 0 {
             self.count("dropped", number);
-            warn!(outlet = self.name, number, "there was no room or no use for what was to be told");
+            warn!(outlet = self.name, number, "what was to be told is dropped");
         }
     }
 
-    /// Notes a failure, and gives how long to wait before the next try. `jitter` is from 0 to 1.
-    pub(super) fn failed(&mut self, error: &OutletError, jitter: f64) -> Duration {
+    /// Notes that `number` things could not be told, all for the same reason, and gives what to do with them. `jitter` is
+    /// from 0 to 1.
+    pub(super) fn failed(&mut self, error: &OutletError, number: usize, jitter: f64) -> Next {
+        let asked = match error {
+            // That is life, and no failure.
+            OutletError::Gone { .. } => {
+                self.count("dropped", number);
+                return Next::Drop;
+            }
+            OutletError::Throttled { pause, .. } => *pause,
+            OutletError::Unavailable { .. } | OutletError::Denied { .. } | OutletError::Unacceptable { .. } => None,
+        };
         self.telemetry.record(Measurement::PortFailed { port: self.name, class: error.class() });
+        // It was refused for what it is: the next one may be taken.
+        if let OutletError::Unacceptable { .. } = error {
+            warn!(outlet = self.name, %error, "it is dropped");
+            self.count("dropped", number);
+            return Next::Drop;
+        }
         if self.failures == 0 {
             warn!(outlet = self.name, %error, "what happens cannot be told");
         }
         self.failures = self.failures.saturating_add(1);
-        match error {
-            // It was refused for what it is, and is dropped: the next one may be taken.
-            OutletError::Unacceptable { .. } => {}
-            OutletError::Throttled { .. } | OutletError::Unavailable { .. } | OutletError::Denied { .. } => {
-                self.show(Err(error.to_string()));
-            }
-        }
-        let asked = match error {
-            OutletError::Throttled { pause, .. } => *pause,
-            OutletError::Unavailable { .. } | OutletError::Denied { .. } | OutletError::Unacceptable { .. } => None,
-        };
+        self.show(Err(error.to_string()));
         if let Some(asked) = asked {
-            return asked.clamp(FIRST_PAUSE, MOST_PATIENCE);
+            return Next::Wait(asked.clamp(FIRST_PAUSE, MOST_PATIENCE));
         }
         let longest = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
-        longest.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+        Next::Wait(longest.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0))
     }
 
     fn count(&self, outcome: &'static str, number: usize) {
@@ -80,6 +98,19 @@ impl<T: Telemetry> Line<T> {
             states.insert(self.name, state);
             differs
         });
+    }
+}
+
+/// Lets an outlet work until it is done, and at most [`LAST_WORDS`] beyond the moment at which the daemon is to end.
+pub(super) async fn bounded(mut stop: watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    let overdue = async {
+        stopped(&mut stop).await;
+        tokio::time::sleep(LAST_WORDS).await;
+    };
+    tokio::select! {
+        biased;
+        () = work => {}
+        () = overdue => {}
     }
 }
 

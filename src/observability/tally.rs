@@ -1,7 +1,7 @@
 //! Adds up what happens to the fleet over a day or a week, for reports.
 //!
-//! A tally is this instance's own: it knows what was while it led, and says how long that was. Dollars are list prices
-//! times the time for which instances were seen, so they are estimates. A span without a turn is left out after
+//! A tally is this instance's own: it knows what was while it led, and says how long that was. What the fleet costs is
+//! not its matter: [`crate::model::spend`] outlives an instance. A span without a turn is left out after
 //! [`LONGEST_STEP`], since nobody knows what was in it.
 
 use super::leads;
@@ -35,8 +35,6 @@ pub struct PoolTally {
     pub hours: f64,
     /// Instances times hours.
     pub node_hours: f64,
-    /// Dollars, by list prices.
-    pub dollars: f64,
     /// The fewest and the most instances.
     pub range: Option<(u32, u32)>,
     /// Hours at the maximum in force, with less than that wanted by nobody.
@@ -123,7 +121,6 @@ impl PoolTally {
         let nodes = report.owned;
         self.hours += hours;
         self.node_hours += f64::from(nodes) * hours;
-        self.dollars += report.price.dollars() * hours;
         let (least, most) = self.range.unwrap_or((nodes, nodes));
         self.range = Some((least.min(nodes), most.max(nodes)));
         self.bounds = (report.min, report.max);

@@ -1,16 +1,22 @@
-//! Recurring spans of time: from each match of one cron pattern to the next match of another.
+//! Recurring moments, which a cron pattern names, and recurring spans, from each moment of one pattern to the next of another.
 
 use croner::Cron;
 use croner::parser::{CronParser, Seconds};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// A recurring span, in the local time of one zone, daylight saving included.
+/// Recurring moments, in the local time of one zone, daylight saving included.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recurrence {
+    pattern: Cron,
+    zone: TimeZone,
+}
+
+/// A recurring span.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
-    start: Cron,
-    end: Cron,
-    zone: TimeZone,
+    start: Recurrence,
+    end: Recurrence,
 }
 
 /// Says which part of a schedule cannot be read.
@@ -32,14 +38,39 @@ pub enum ScheduleError {
     },
 }
 
+impl Recurrence {
+    /// Builds one from a cron pattern of five fields and an IANA zone.
+    ///
+    /// # Errors
+    /// When the pattern or the zone cannot be read.
+    pub fn new(pattern: &str, zone: &str) -> Result<Self, ScheduleError> {
+        let parsed = CronParser::builder().seconds(Seconds::Disallowed).build().parse(pattern);
+        Ok(Self {
+            pattern: parsed.map_err(|error| ScheduleError::Pattern { pattern: pattern.to_owned(), why: error.to_string() })?,
+            zone: TimeZone::get(zone).map_err(|_| ScheduleError::Zone { zone: zone.to_owned() })?,
+        })
+    }
+
+    /// Tells whether a moment lies after `since`, and not after `now`.
+    #[must_use]
+    pub fn is_due(&self, since: Timestamp, now: Timestamp) -> bool {
+        self.latest(now).is_some_and(|latest| latest > since)
+    }
+
+    /// Gives the latest moment that is not after `now`.
+    fn latest(&self, now: Timestamp) -> Option<Timestamp> {
+        let local = now.to_zoned(self.zone.clone());
+        self.pattern.find_previous_occurrence(&local, true).ok().map(|zoned| zoned.timestamp())
+    }
+}
+
 impl Schedule {
     /// Builds a schedule from two cron patterns of five fields and an IANA zone.
     ///
     /// # Errors
     /// When a pattern or the zone cannot be read.
     pub fn new(start: &str, end: &str, zone: &str) -> Result<Self, ScheduleError> {
-        let unknown = || ScheduleError::Zone { zone: zone.to_owned() };
-        Ok(Self { start: pattern(start)?, end: pattern(end)?, zone: TimeZone::get(zone).map_err(|_| unknown())? })
+        Ok(Self { start: Recurrence::new(start, zone)?, end: Recurrence::new(end, zone)? })
     }
 
     /// Tells whether `now` lies in a span: the latest start is later than the latest end.
@@ -47,22 +78,12 @@ impl Schedule {
     /// A start and an end that match at once leave the span closed.
     #[must_use]
     pub fn is_active(&self, now: Timestamp) -> bool {
-        let local = now.to_zoned(self.zone.clone());
-        let latest = |cron: &Cron| cron.find_previous_occurrence(&local, true).ok().map(|zoned| zoned.timestamp());
-        match (latest(&self.start), latest(&self.end)) {
+        match (self.start.latest(now), self.end.latest(now)) {
             (Some(start), Some(end)) => start > end,
             (Some(_), None) => true,
             (None, _) => false,
         }
     }
-}
-
-fn pattern(text: &str) -> Result<Cron, ScheduleError> {
-    CronParser::builder()
-        .seconds(Seconds::Disallowed)
-        .build()
-        .parse(text)
-        .map_err(|error| ScheduleError::Pattern { pattern: text.to_owned(), why: error.to_string() })
 }
 
 #[cfg(test)]
@@ -97,6 +118,28 @@ mod tests {
         }
         assert!(!nights.is_active(at("2026-03-29T07:00:00Z")));
         assert!(!nights.is_active(at("2026-10-25T08:00:00Z")));
+    }
+
+    /// Gives the moments that are due between two times, for one who looks every ten seconds.
+    fn due(pattern: &str, from: &str, to: &str) -> Vec<String> {
+        let (recurrence, step) = (Recurrence::new(pattern, "europe/berlin").expect("it is one"), jiff::SignedDuration::from_secs(10));
+        let looks = std::iter::successors(Some(at(from)), |look| Some(*look + step)).take_while(|look| *look < at(to));
+        looks.filter(|look| recurrence.is_due(*look, *look + step)).map(|look| (look + step).to_string()).collect()
+    }
+
+    #[test]
+    fn a_moment_is_due_once_over_both_changes_of_daylight_saving() {
+        for (pattern, from, to, moments) in [
+            ("0 8 * * *", "2026-03-28T20:00:00Z", "2026-03-29T20:00:00Z", &["2026-03-29T06:00:00Z"][..]),
+            // There is no half past two: it is due when the clocks have been put forward.
+            ("30 2 * * *", "2026-03-28T20:00:00Z", "2026-03-29T20:00:00Z", &["2026-03-29T01:00:00Z"]),
+            // Half past two is twice.
+            ("30 2 * * *", "2026-10-24T20:00:00Z", "2026-10-25T20:00:00Z", &["2026-10-25T00:30:00Z"]),
+            ("0 8 * * *", "2026-10-24T20:00:00Z", "2026-10-25T20:00:00Z", &["2026-10-25T07:00:00Z"]),
+            ("@daily", "2026-06-01T20:00:00Z", "2026-06-02T20:00:00Z", &["2026-06-01T22:00:00Z"]),
+        ] {
+            assert_eq!(due(pattern, from, to), moments, "{pattern} from {from}");
+        }
     }
 
     #[test]

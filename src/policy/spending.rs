@@ -1,7 +1,8 @@
 //! Reckons what the fleet costs, from what EC2 shows of each instance: when it was launched, and when it ended.
 //!
 //! Billed is by the second, a minute at least, from the launch on; EC2 itself begins when the instance runs, some
-//! seconds later. A spot instance pays for each of its hours what the market asked when the hour began. Each instance
+//! seconds later. What ran before the first look is left out, since nobody knows what else ran then, nor how much at
+//! most: so all figures of a period are of the same time. A spot instance pays for each of its hours what the market asked when the hour began. Each instance
 //! has a meter that says how far it is billed, so a daemon that was down loses nothing of what still runs, or ended
 //! within the hour for which EC2 shows it; what ended and vanished meanwhile is billed up to where it was last seen.
 
@@ -39,13 +40,13 @@ pub fn account(spend: &mut Spend, instances: &[Instance], prices: &Prices, at: T
         return;
     }
     roll(spend, date(at.as_second()));
-    let first = instances.iter().map(|it| it.launched).min().map_or(at, |launched| launched.min(at));
-    spend.since = Some(spend.since.map_or(first, |since| since.min(first)));
+    let since = *spend.since.get_or_insert(at);
     spend.at = Some(at);
+    let looks = Looks { first: since.as_second(), before: last.unwrap_or(since).as_second(), now: at.as_second() };
     let mut peak = 0_u64;
     for instance in instances {
-        if !is_settled(spend, instance, last) {
-            bill(spend, instance, prices, (last.map(Timestamp::as_second), at.as_second()));
+        if !is_settled(spend, instance, last.unwrap_or(since)) {
+            bill(spend, instance, prices, &looks);
         }
         peak = peak.saturating_add(on_demand(instance, prices).filter(|_| runs(instance)).map_or(0, |price| price.0));
     }
@@ -69,8 +70,8 @@ pub fn account(spend: &mut Spend, instances: &[Instance], prices: &Prices, at: T
 }
 
 /// Tells whether an instance was billed to its end before: it ended before the last look, and its meter is gone.
-fn is_settled(spend: &Spend, instance: &Instance, last: Option<Timestamp>) -> bool {
-    let ended_before = instance.ended.zip(last).is_some_and(|(ended, last)| ended <= last);
+fn is_settled(spend: &Spend, instance: &Instance, last: Timestamp) -> bool {
+    let ended_before = instance.ended.is_some_and(|ended| ended <= last);
     instance.state == InstanceState::Ending && ended_before && !spend.meters.contains_key(&instance.id)
 }
 
@@ -90,13 +91,24 @@ fn on_demand(instance: &Instance, prices: &Prices) -> Option<HourlyPrice> {
     prices.get(&key(instance, Market::OnDemand)).copied()
 }
 
-/// Bills one instance up to now, or to its end. The times are those of the look before and of this one.
-fn bill(spend: &mut Spend, instance: &Instance, prices: &Prices, (before, now): (Option<i64>, i64)) {
+/// When the first look was, the one before this one, and this one; in seconds.
+struct Looks {
+    first: i64,
+    before: i64,
+    now: i64,
+}
+
+/// Bills one instance up to now, or to its end. Nothing is billed of the time before the first look.
+fn bill(spend: &mut Spend, instance: &Instance, prices: &Prices, looks: &Looks) {
+    let now = looks.now;
     let launched = instance.launched.as_second().min(now);
     let asked = prices.get(&key(instance, instance.market)).copied();
-    // One without a meter that is no newcomer was billed up to the last look.
-    let from = before.filter(|before| launched + SHOWN_LATE < *before).unwrap_or(launched);
-    let mut meter = spend.meters.get(&instance.id).copied().unwrap_or(Meter { to: from, hour: from, rate: asked, owed: 0, over: false });
+    let mut meter = spend.meters.get(&instance.id).copied().unwrap_or_else(|| {
+        // One without a meter that is no newcomer was billed up to the look before.
+        let is_new = launched + SHOWN_LATE >= looks.before;
+        let to = if is_new { launched.max(looks.first) } else { looks.before };
+        Meter { to, hour: to - (to - launched) % HOUR, rate: asked, owed: 0, over: false }
+    });
     // It was stopped and came back.
     if launched > meter.to {
         (meter.to, meter.hour) = (launched, launched);

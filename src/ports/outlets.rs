@@ -44,6 +44,12 @@ pub enum OutletError {
         /// What is wrong with it.
         why: String,
     },
+    /// What it is about is not there any more, so nobody would read it.
+    #[error("what {outlet} was to be told of is gone")]
+    Gone {
+        /// Who.
+        outlet: &'static str,
+    },
 }
 
 impl OutletError {
@@ -55,6 +61,7 @@ impl OutletError {
             Self::Throttled { .. } => "throttled",
             Self::Denied { .. } => "denied",
             Self::Unacceptable { .. } => "invalid",
+            Self::Gone { .. } => "gone",
         }
     }
 }
@@ -143,6 +150,6 @@ pub struct Note {
 
 /// The Events of a cluster.
 pub trait EventBoard: Send + Sync {
-    /// Writes one. That its subject is not there any more is a success, as nobody looks for it.
+    /// Writes one; it is [`OutletError::Gone`] where its subject or their namespace goes or is gone.
     fn write(&self, note: &Note) -> impl Future<Output = Result<(), OutletError>> + Send;
 }

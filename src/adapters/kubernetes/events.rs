@@ -4,7 +4,7 @@
 //! writes here says each thing once, so leave to create is enough.
 
 use super::Kubernetes;
-use super::errors::ask;
+use super::errors::{classify, within};
 use super::mutate::Requests;
 use super::store::Hub;
 use crate::ports::outlets::{Note, Subject};
@@ -21,8 +21,10 @@ const OUTLET: &str = "events";
 const REPORTER: &str = "node-fleet";
 /// Where Events about things without a namespace live.
 const DEFAULT: &str = "default";
-/// The API server's limits of two fields.
+/// The API server's limit of the reporter's instance.
 const INSTANCE: usize = 128;
+/// Its limit of an object's name, a DNS subdomain of RFC 1123.
+const LONGEST_NAME: usize = 253;
 
 /// The Events of a cluster, as an [`EventBoard`].
 #[derive(Clone, Debug)]
@@ -64,13 +66,20 @@ impl Events {
 
 impl EventBoard for Events {
     async fn write(&self, note: &Note) -> Result<(), OutletError> {
-        let Some(regarding) = self.regarding(&note.about) else { return Ok(()) };
+        let Some(regarding) = self.regarding(&note.about) else { return Err(OutletError::Gone { outlet: OUTLET }) };
         let namespace = regarding.namespace.clone().unwrap_or_else(|| DEFAULT.to_owned());
         let api: Api<Event> = Api::namespaced(self.requests.client.clone(), &namespace);
         let event = event(note, regarding, &namespace, &self.owner);
-        match ask(self.requests.deadline, "create events", api.create(&PostParams::default(), &event)).await {
-            // Its name says what it is and when: it is there already, or its namespace is going.
-            Ok(_) | Err(ClusterError::Conflict { .. } | ClusterError::Gone { .. }) => Ok(()),
+        let call = "create events";
+        let outcome = match within(self.requests.deadline, call, api.create(&PostParams::default(), &event)).await {
+            Ok(Err(error)) if is_terminating(&error) => Err(ClusterError::Gone { call }),
+            Ok(outcome) => outcome.map_err(|error| classify(call, &error)),
+            Err(late) => Err(late),
+        };
+        match outcome {
+            // Its name says what it is and when: it is there already.
+            Ok(_) | Err(ClusterError::Conflict { .. }) => Ok(()),
+            Err(ClusterError::Gone { .. }) => Err(OutletError::Gone { outlet: OUTLET }),
             Err(ClusterError::Unavailable { why, .. }) => Err(OutletError::Unavailable { outlet: OUTLET, why }),
             Err(error @ ClusterError::Denied { .. }) => Err(OutletError::Denied { outlet: OUTLET, why: error.to_string() }),
             Err(ClusterError::Invalid { why, .. }) => Err(OutletError::Unacceptable { outlet: OUTLET, why }),
@@ -78,10 +87,23 @@ impl EventBoard for Events {
     }
 }
 
+/// Tells whether the namespace is being deleted: the API server forbids to create anything in it.
+fn is_terminating(error: &kube::Error) -> bool {
+    let kube::Error::Api(status) = error else { return false };
+    status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == "NamespaceTerminating")
+}
+
+/// Names an Event as kube and client-go do: the thing, as far as there is room, and the time. The reason keeps two of one
+/// moment apart.
+fn name(about: &str, note: &Note) -> String {
+    let end = format!(".{}.{:x}", note.reason.to_lowercase(), note.at.as_nanosecond());
+    let about: String = about.chars().take(LONGEST_NAME - end.len()).collect();
+    // Each part of a name ends with a letter or a digit.
+    about.trim_end_matches(['.', '-']).to_owned() + &end
+}
+
 fn event(note: &Note, regarding: ObjectReference, namespace: &str, owner: &str) -> Event {
-    let about = regarding.name.clone().unwrap_or_default();
-    // As kube and client-go name them: the thing and the time. The reason keeps two of one moment apart.
-    let name = format!("{about}.{}.{:x}", note.reason.to_lowercase(), note.at.as_nanosecond());
+    let name = name(regarding.name.as_deref().unwrap_or_default(), note);
     Event {
         metadata: ObjectMeta { name: Some(name), namespace: Some(namespace.to_owned()), ..ObjectMeta::default() },
         action: Some(note.action.to_owned()),
@@ -134,7 +156,8 @@ mod tests {
     #[tokio::test]
     async fn a_pod_that_is_gone_is_not_written_about() {
         let server = ApiServer::new(|_| (500, json!({})));
-        assert_eq!(events(&server).write(&note(Subject::Pod(PodKey::default()))).await, Ok(()));
+        let gone = events(&server).write(&note(Subject::Pod(PodKey::default()))).await;
+        assert_eq!(gone, Err(OutletError::Gone { outlet: OUTLET }));
         assert!(server.asked().is_empty());
     }
 
@@ -145,5 +168,26 @@ mod tests {
         assert!(error.class() == "denied" && error.to_string().contains("rbac.yaml"), "{error}");
         let again = ApiServer::new(|_| (409, json!({"kind": "Status", "code": 409, "message": "exists", "reason": "AlreadyExists"})));
         assert_eq!(events(&again).write(&note(node())).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_goes_or_is_gone_is_no_lack_of_rights() {
+        let causes = json!([{"reason": "NamespaceTerminating", "field": "metadata.namespace", "message": "it is being terminated"}]);
+        let going = json!({"kind": "Status", "code": 403, "reason": "Forbidden", "message": "no", "details": {"causes": causes}});
+        let gone = json!({"kind": "Status", "code": 404, "reason": "NotFound", "message": "no"});
+        for (code, body) in [(403, going), (404, gone)] {
+            let server = ApiServer::new(move |_| (code, body.clone()));
+            assert_eq!(events(&server).write(&note(node())).await, Err(OutletError::Gone { outlet: OUTLET }));
+        }
+    }
+
+    #[test]
+    fn a_name_keeps_the_servers_limit_and_form() {
+        let note = note(node());
+        assert_eq!(name("worker-1", &note), "worker-1.scaledown.0");
+        for about in ["a".repeat(253), "a.".repeat(126) + "a", format!("a{}aa", "a-".repeat(125))] {
+            let name = name(&about, &note);
+            assert!((250..=253).contains(&name.len()) && name.ends_with("a.scaledown.0"), "{name}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Starts those who tell outside what happens: Slack, CloudWatch, Kubernetes' Events. None of them can end the daemon.
 
 use crate::adapters::cloudwatch::CloudWatch;
-use crate::adapters::cron::Reports;
+use crate::adapters::cron::Ticks;
 use crate::adapters::live::Live;
 use crate::adapters::secrets_manager::Secrets;
 use crate::adapters::slack::Slack;
@@ -9,7 +9,6 @@ use crate::adapters::system_clock::{SystemClock, SystemEntropy};
 use crate::config::Config;
 use crate::control::status::{self, Status};
 use crate::model::OperationId;
-use crate::observability::chat::Report;
 use crate::observability::outlets::Line;
 use crate::observability::{Instruments, chat, figures, notes};
 use crate::ports::{Clock, Entropy, Monotonic, World};
@@ -18,9 +17,13 @@ use aws_config::SdkConfig;
 use jiff::Timestamp;
 use std::future::Future;
 use std::sync::Arc;
-use tokio::sync::{mpsc, watch};
+use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::error;
+
+/// A report is told at most so long after it is due.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// The machine's clock and randomness.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +68,8 @@ pub(super) struct Parts<'a> {
 pub(super) struct Outlets {
     tasks: JoinSet<()>,
     hush: watch::Sender<bool>,
-    reports: Option<Reports>,
+    /// Says when to look whether a report is due.
+    looks: Option<Ticks>,
 }
 
 impl Outlets {
@@ -75,36 +79,30 @@ impl Outlets {
     /// When one of them is configured and cannot be made.
     pub(super) async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
         let (hush, hushed) = watch::channel(false);
-        let mut outlets = Self { tasks: JoinSet::new(), hush, reports: None };
+        let mut outlets = Self { tasks: JoinSet::new(), hush, looks: None };
         let instruments = parts.world.telemetry();
         let machine = Machine(SystemClock::new());
         let line = |name| Line::new(name, instruments.clone(), parts.states.clone());
         if let Some(webhook) = &parts.config.slack.webhook {
             let slack = Slack::new(webhook.clone(), Arc::clone(parts.secrets)).context("[slack]")?;
-            let (due, status) = (outlets.schedule(parts.config).await?, parts.status.clone());
-            let sources = chat::Sources { happenings: instruments.happenings(), status, reports: due, stop: hushed.clone() };
-            outlets.spawn("slack", &parts.states, chat::keep(parts.config.cluster.id.clone(), slack, machine, line("slack"), sources));
+            let (looks, ticks) = Ticks::start(LOOK).await.context("[slack]")?;
+            outlets.looks = Some(looks);
+            let status = parts.status.clone();
+            let sources = chat::Sources { happenings: instruments.happenings(), status, ticks, stop: hushed.clone() };
+            let (cluster, config) = (parts.config.cluster.id.clone(), parts.config.slack.clone());
+            outlets.spawn("slack", &parts.states, chat::keep(cluster, config, slack, machine, line("slack"), sources));
         }
         if parts.config.cloudwatch.enabled {
             let store = CloudWatch::new(parts.sdk, parts.config).context("[cloudwatch]")?;
             let sources = figures::Sources { happenings: instruments.happenings(), status: parts.status.clone(), stop: hushed.clone() };
-            let interval = parts.config.cloudwatch.interval;
-            outlets.spawn("cloudwatch", &parts.states, figures::keep(interval, store, machine, line("cloudwatch"), sources));
+            let (interval, evaluation) = (parts.config.cloudwatch.interval, parts.config.policy.interval);
+            outlets.spawn("cloudwatch", &parts.states, figures::keep(interval, evaluation, store, machine, line("cloudwatch"), sources));
         }
         if parts.config.kubernetes.events {
             let board = parts.world.cluster().events(parts.owner);
             outlets.spawn("events", &parts.states, notes::keep(board, machine, line("events"), instruments.happenings(), hushed));
         }
         Ok(outlets)
-    }
-
-    async fn schedule(&mut self, config: &Config) -> anyhow::Result<mpsc::Receiver<Report>> {
-        let slack = &config.slack;
-        let jobs = [(&slack.daily_report, Report::Daily), (&slack.weekly_report, Report::Weekly)];
-        let jobs = jobs.into_iter().filter_map(|(pattern, report)| Some((pattern.clone()?, report)));
-        let (reports, due) = Reports::start(jobs, &slack.timezone).await.context("[slack]")?;
-        self.reports = Some(reports);
-        Ok(due)
     }
 
     /// Runs one; should it fail, the log and the status say so, and everything else goes on.
@@ -120,10 +118,10 @@ impl Outlets {
 
     /// Lets them say their last words, which are bounded.
     pub(super) async fn finish(mut self) {
-        if let Some(reports) = self.reports.take() {
-            reports.stop().await;
-        }
         self.hush.send_replace(true);
+        if let Some(looks) = self.looks.take() {
+            looks.stop().await;
+        }
         while self.tasks.join_next().await.is_some() {}
     }
 }

@@ -5,7 +5,7 @@ use super::super::status::{DECISIONS_KEPT, Decision, SourceStatus};
 use super::{Controller, Event};
 use crate::model::offer::HourlyPrice;
 use crate::model::snapshot::Observed;
-use crate::model::{OfferKey, Snapshot};
+use crate::model::{OfferKey, Plan, Snapshot};
 use crate::policy;
 use crate::ports::{Clock, Measurement, Telemetry, World};
 use std::collections::BTreeMap;
@@ -129,7 +129,11 @@ impl<W: World> Controller<W> {
         self.shown.last_turn = Some(self.now());
         match decision {
             Ok(decision) => {
-                self.shown.plan = Some(Arc::new(decision.plan.clone()));
+                let mut plan = decision.plan.clone();
+                if is_urgent(trigger) {
+                    keep_readings(&mut plan, self.shown.plan.as_deref());
+                }
+                self.shown.plan = Some(Arc::new(plan));
                 self.decisions.push_front(Arc::clone(decision));
                 self.decisions.truncate(DECISIONS_KEPT);
             }
@@ -211,6 +215,15 @@ impl<W: World> Controller<W> {
             entry.last_ok = Some(now);
         }
         entry.why = outcome.err();
+    }
+}
+
+/// Shows with an urgent turn's plan what Prometheus said in the latest full turn, which is at most an interval ago.
+fn keep_readings(plan: &mut Plan, before: Option<&Plan>) {
+    for report in &mut plan.pools {
+        let known = before.and_then(|before| before.pools.iter().find(|it| it.pool == report.pool));
+        report.cpu = report.cpu.or(known.and_then(|known| known.cpu));
+        report.memory = report.memory.or(known.and_then(|known| known.memory));
     }
 }
 

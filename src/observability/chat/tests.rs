@@ -1,15 +1,16 @@
 use super::super::fakes::{Counted, Outside, Paused, line, unavailable};
+use super::super::outlets::LAST_WORDS;
 use super::*;
 use crate::control::status::{Outlets, Role};
 use crate::model::What;
 use crate::model::ids::Epoch;
 use crate::model::snapshot::Pause;
-use jiff::Timestamp;
+use crate::ports::OutletError;
 
 struct Scene {
     chat: Arc<Outside<Value>>,
     tell: broadcast::Sender<Arc<Happening>>,
-    reports: mpsc::Sender<Report>,
+    ticks: mpsc::Sender<()>,
     stop: watch::Sender<bool>,
     counted: Counted,
     states: watch::Receiver<Outlets>,
@@ -22,12 +23,14 @@ impl Scene {
         let (tell, happenings) = broadcast::channel(1024);
         let status = Status { role, ..Status::first("prod", "me", Timestamp::UNIX_EPOCH) };
         let (status, shown) = watch::channel(Arc::new(status));
-        let (reports, due) = mpsc::channel(4);
+        let (ticks, ticking) = mpsc::channel(1);
         let (stop, stopped) = watch::channel(false);
         let (line, counted, seen) = line("slack");
-        let sources = Sources { happenings, status: shown, reports: due, stop: stopped };
-        let task = tokio::spawn(keep("prod".into(), Arc::clone(&chat), Paused::new(), line, sources));
-        Self { chat, tell, reports, stop, counted, states: seen, _status: status, task }
+        let sources = Sources { happenings, status: shown, ticks: ticking, stop: stopped };
+        let when = |pattern| Recurrence::new(pattern, "UTC").ok();
+        let config = SlackConfig { webhook: None, daily_report: when("0 8 * * *"), weekly_report: when("0 8 * * 1") };
+        let task = tokio::spawn(keep("prod".into(), config, Arc::clone(&chat), Paused::new(), line, sources));
+        Self { chat, tell, ticks, stop, counted, states: seen, _status: status, task }
     }
 
     fn leading(script: impl IntoIterator<Item = OutletError>) -> Self {
@@ -129,18 +132,44 @@ async fn a_message_that_is_never_accepted_makes_way_for_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reports_come_from_the_leader_alone() {
-    let scene = Scene::leading([]);
-    for report in [Report::Daily, Report::Weekly] {
-        scene.reports.send(report).await.expect("it listens");
+async fn reports_come_when_they_are_due_and_from_the_leader_alone() {
+    const HOUR: u64 = 3600;
+    // The clock begins on a Thursday.
+    let (leader, standby) = (Scene::leading([]), Scene::new(Role::Standby { leader: None }, Outside::new([])));
+    for _ in 0..5 * 24 * 6 {
+        wait(HOUR / 6).await;
+        for scene in [&leader, &standby] {
+            scene.ticks.send(()).await.expect("it listens");
+        }
     }
-    wait(5).await;
-    let headers: Vec<String> = scene.chat.take().iter().map(|(_, message)| message["blocks"][0]["text"]["text"].to_string()).collect();
-    assert_eq!(headers, ["\"Daily report: prod\"", "\"Weekly recommendations: prod\""]);
-    let standby = Scene::new(Role::Standby { leader: None }, Outside::new([]));
-    standby.reports.send(Report::Daily).await.expect("it listens");
-    wait(60).await;
+    let (hours, headers): (Vec<u64>, Vec<String>) = leader
+        .chat
+        .take()
+        .iter()
+        .map(|(at, message)| (at / HOUR, message["blocks"][0]["text"]["text"].as_str().expect("a header").to_owned()))
+        .unzip();
+    assert_eq!(hours, [8, 32, 56, 80, 104, 104]);
+    assert_eq!((headers[0].as_str(), headers[5].as_str()), ("Daily report: prod", "Weekly recommendations: prod"));
     assert_eq!(standby.chat.take(), []);
+}
+
+#[test]
+fn a_clock_that_is_set_makes_a_report_due_once() {
+    let daily_report = Recurrence::new("0 8 * * *", "UTC").ok();
+    let at = |text: &str| -> Timestamp { text.parse().expect("a time") };
+    let mut calendar =
+        Calendar { config: SlackConfig { webhook: None, daily_report, weekly_report: None }, looked: at("2026-03-01T07:59:50Z") };
+    for (now, due) in [
+        ("2026-03-01T08:00:01Z", true),
+        ("2026-03-01T07:59:58Z", false),
+        ("2026-03-01T08:00:08Z", false),
+        // Set forward by three days, and back.
+        ("2026-03-04T09:00:00Z", true),
+        ("2026-03-01T09:00:00Z", false),
+        ("2026-03-02T08:00:00Z", true),
+    ] {
+        assert_eq!(calendar.due(at(now)), if due { vec![Report::Daily] } else { Vec::new() }, "{now}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -151,12 +180,17 @@ async fn the_last_words_are_sent_at_the_end_and_a_chat_that_hangs_holds_nobody_u
     scene.task.await.expect("it ends");
     assert_eq!(scene.chat.take().len(), 1);
 
-    let chat = Arc::new(Outside { takes: Duration::from_hours(1), ..Arc::into_inner(Outside::new([])).expect("it is ours") });
-    let scene = Scene::new(Role::Leader { epoch: Epoch(1) }, chat);
-    scene.tell(0);
-    let start = Instant::now();
-    scene.stop.send_replace(true);
-    scene.task.await.expect("it ends");
-    assert_eq!(start.elapsed(), LAST_WORDS);
-    assert_eq!(scene.counted.told("dropped"), 1);
+    for asked in [0, 5] {
+        let chat = Arc::new(Outside { takes: Duration::from_hours(1), ..Arc::into_inner(Outside::new([])).expect("it is ours") });
+        let scene = Scene::new(Role::Leader { epoch: Epoch(1) }, chat);
+        scene.tell(0);
+        // After five seconds the message is under way, and another one waits behind it.
+        wait(asked).await;
+        scene.tell(1);
+        let start = Instant::now();
+        scene.stop.send_replace(true);
+        scene.task.await.expect("it ends");
+        assert_eq!(start.elapsed(), LAST_WORDS);
+        assert_eq!(scene.counted.told("dropped"), 2);
+    }
 }

@@ -1,11 +1,12 @@
 use super::super::fakes::{Counted, Outside, Paused, line, unavailable};
 use super::*;
-use crate::control::status::Role;
+use crate::control::status::{Decision, Role};
 use crate::model::ids::Epoch;
 use crate::model::offer::HourlyPrice;
 use std::collections::BTreeSet;
 
 const AT: Timestamp = Timestamp::UNIX_EPOCH;
+const PATIENCE: Duration = Duration::from_mins(6);
 
 fn report(pool: &str, owned: u32, cpu: Option<f64>) -> PoolReport {
     PoolReport {
@@ -26,8 +27,10 @@ fn report(pool: &str, owned: u32, cpu: Option<f64>) -> PoolReport {
 }
 
 fn status(pools: Vec<PoolReport>) -> Status {
-    let plan = Some(Arc::new(Plan { pools, pending: 3, ..Plan::default() }));
-    Status { role: Role::Leader { epoch: Epoch(1) }, plan, ..Status::first("prod", "me", AT) }
+    let plan = Plan { pools, pending: 3, ..Plan::default() };
+    let decision = Decision { at: AT, trigger: "tick", plan: plan.clone(), refused: Vec::new(), operations: Vec::new() };
+    let (plan, decisions, last_turn) = (Some(Arc::new(plan)), [Arc::new(decision)].into(), Some(AT));
+    Status { role: Role::Leader { epoch: Epoch(1) }, plan, decisions, last_turn, ..Status::first("prod", "me", AT) }
 }
 
 fn value(data: &[Datum], name: &str, pool: Option<&str>) -> Option<f64> {
@@ -50,7 +53,7 @@ fn joined() -> Arc<Happening> {
 
 #[test]
 fn the_cluster_is_the_sum_or_the_mean_of_its_pools() {
-    let data = standing(&status(vec![report("a", 2, Some(0.2)), report("b", 6, Some(0.6))]), AT);
+    let data = standing(&status(vec![report("a", 2, Some(0.2)), report("b", 6, Some(0.6))]), AT, PATIENCE);
     for (name, pool, expected) in [
         ("Heartbeat", None, 1.0),
         ("CurrentNodeCount", None, 8.0),
@@ -69,17 +72,30 @@ fn the_cluster_is_the_sum_or_the_mean_of_its_pools() {
 
 #[test]
 fn what_is_not_known_is_not_sent() {
-    let data = standing(&status(vec![report("a", 2, None), report("b", 6, Some(f64::NAN))]), AT);
+    let data = standing(&status(vec![report("a", 2, None), report("b", 6, Some(f64::NAN))]), AT, PATIENCE);
     assert!(data.iter().all(|datum| datum.name != "ClusterCPUUtilization"), "{data:?}");
-    let blind = standing(&status(Vec::new()), AT);
+    let blind = standing(&status(Vec::new()), AT, PATIENCE);
     assert_eq!(blind.iter().map(|datum| datum.name).collect::<Vec<_>>(), ["Heartbeat"]);
     let standby = Status { role: Role::Standby { leader: None }, ..status(vec![report("a", 2, Some(0.1))]) };
-    assert_eq!(standing(&standby, AT), []);
+    assert_eq!(standing(&standby, AT, PATIENCE), []);
+}
+
+#[test]
+fn an_old_plan_says_nothing_and_a_loop_that_hangs_has_no_heartbeat() {
+    let names = |status: &Status, minutes: i64| -> Vec<&str> {
+        standing(status, AT + SignedDuration::from_mins(minutes), PATIENCE).iter().map(|datum| datum.name).collect()
+    };
+    let hangs = status(vec![report("a", 2, Some(0.1))]);
+    assert!(names(&hangs, 6).contains(&"ClusterCPUUtilization"));
+    assert_eq!(names(&hangs, 7), [""; 0]);
+    let plans_nothing = Status { last_turn: Some(AT + SignedDuration::from_mins(6)), ..hangs };
+    assert_eq!(names(&plans_nothing, 7), ["Heartbeat"]);
+    assert_eq!(names(&Status { last_turn: None, ..plans_nothing }, 7), [""; 0]);
 }
 
 #[test]
 fn every_figure_is_in_the_list_with_its_unit() {
-    let mut sent = standing(&status(vec![report("a", 2, Some(0.1))]), AT);
+    let mut sent = standing(&status(vec![report("a", 2, Some(0.1))]), AT, PATIENCE);
     sent.extend(figures(&joined()));
     for datum in &sent {
         let known = match datum.pool {
@@ -112,18 +128,23 @@ struct Scene {
     tell: broadcast::Sender<Arc<Happening>>,
     counted: Counted,
     _status: watch::Sender<Arc<Status>>,
-    _stop: watch::Sender<bool>,
+    stop: watch::Sender<bool>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 fn scene(failures: usize) -> Scene {
-    let store = Outside::new(std::iter::repeat_with(unavailable).take(failures));
+    scene_with(Outside::new(std::iter::repeat_with(unavailable).take(failures)))
+}
+
+fn scene_with(store: Arc<Outside<Vec<Datum>>>) -> Scene {
     let (tell, happenings) = broadcast::channel(64);
     let (status, shown) = watch::channel(Arc::new(status(vec![report("a", 2, Some(0.5))])));
     let (stop, stopped) = watch::channel(false);
     let (line, counted, _) = line("cloudwatch");
     let sources = Sources { happenings, status: shown, stop: stopped };
-    tokio::spawn(keep(Duration::from_mins(1), Arc::clone(&store), Paused::new(), line, sources));
-    Scene { store, tell, counted, _status: status, _stop: stop }
+    // The one turn of this status is to be enough.
+    let task = tokio::spawn(keep(Duration::from_mins(1), Duration::from_hours(3), Arc::clone(&store), Paused::new(), line, sources));
+    Scene { store, tell, counted, _status: status, stop, task }
 }
 
 async fn minutes(minutes: u64) {
@@ -154,4 +175,16 @@ async fn a_longer_outage_drops_the_oldest_and_counts_them() {
     let mut batch: VecDeque<Datum> = std::iter::repeat_n(data[0].clone(), KEPT + 5).collect();
     let dropped = forget(&mut batch, data[0].at);
     assert_eq!((dropped, batch.len()), (5, KEPT));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_holds_nobody_up_at_the_end() {
+    let store = Outside { takes: Duration::from_hours(1), ..Arc::into_inner(Outside::new([])).expect("it is ours") };
+    let scene = scene_with(Arc::new(store));
+    minutes(1).await;
+    let start = Instant::now();
+    scene.stop.send_replace(true);
+    scene.task.await.expect("it ends");
+    assert_eq!(start.elapsed(), super::super::outlets::LAST_WORDS);
+    assert!(scene.counted.told("dropped") > 0, "what was not sent is counted");
 }

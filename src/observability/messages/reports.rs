@@ -1,10 +1,15 @@
 //! Renders the daily cost report and the weekly recommendations.
 
 use super::super::tally::{PoolTally, Tally};
-use super::texts::{amount, clipped, escaped, listed, spoken};
-use super::{Part, assembled};
+use super::texts::{amount, clipped, escaped, listed, moment, spoken};
+use super::{Part, assembled, labelled};
+use crate::model::PoolName;
+use crate::model::spend::{Cost, PeriodCost, ShareCost};
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+use std::collections::BTreeSet;
 
 /// Less than this share of a span seen makes its sums no sums of the span.
 const WHOLE: f64 = 0.99;
@@ -21,56 +26,96 @@ const MANY_INTERRUPTIONS: f64 = 2.0;
 /// A mean time to join that is worth a look at the image.
 const SLOW_JOIN: f64 = 240.0;
 
-/// Renders what a day has cost.
+/// Renders what the last whole day in UTC has cost, or the day so far where none is known, and what has happened since
+/// the last report. `cost` is the ledger's; `None` before it is known.
 #[must_use]
-pub fn daily(cluster: &str, tally: &Tally, now: Timestamp) -> Value {
-    let dollars: f64 = tally.pools.values().map(|pool| pool.dollars).sum();
-    let nodes: f64 = tally.pools.values().map(|pool| pool.node_hours).sum();
-    let mut parts =
-        vec![Part { title: format!(":moneybag: Cost: {} for {nodes:.0} node-hours", amount(dollars)), lines: vec![coverage(tally, now)] }];
-    parts.extend(tally.pools.iter().map(|(name, pool)| Part { title: format!("Pool {}", escaped(name.as_str())), lines: lines(pool) }));
+pub fn daily(cluster: &str, cost: Option<&Cost>, tally: &Tally, now: Timestamp) -> Value {
+    let day = cost.map(|cost| cost.yesterday.as_ref().unwrap_or(&cost.today));
+    let so_far = if cost.is_some_and(|cost| cost.yesterday.is_none()) { " so far" } else { "" };
+    let title = day.map_or_else(unknown, |day| format!(":moneybag: {} (UTC){so_far}: {}", day.begins, sum(day.dollars, day.node_hours)));
+    let mut parts = vec![Part::new(title, [cost.map(month).unwrap_or_default(), coverage(tally, now)])];
+    let paid = day.into_iter().flat_map(|day| &day.by).map(|share| &share.pool);
+    for name in tally.pools.keys().chain(paid).collect::<BTreeSet<_>>() {
+        let cost = labelled("Cost", day.map(|day| paid_for(day, name)).unwrap_or_default());
+        let seen = tally.pools.get(name).map(lines).unwrap_or_default();
+        parts.push(Part::new(pool_title(name), std::iter::once(cost).chain(seen)));
+    }
     report(cluster, "Daily report", &parts, now)
 }
 
-/// Renders what a week suggests.
+/// Renders what a week suggests. `cost` is the ledger's; `None` before it is known.
 #[must_use]
-pub fn weekly(cluster: &str, tally: &Tally, now: Timestamp) -> Value {
-    let dollars: f64 = tally.pools.values().map(|pool| pool.dollars).sum();
-    let mut parts = vec![Part { title: format!(":calendar: The week: {}", amount(dollars)), lines: vec![coverage(tally, now)] }];
+pub fn weekly(cluster: &str, cost: Option<&Cost>, tally: &Tally, now: Timestamp) -> Value {
+    let title = ":calendar: What the week suggests".to_owned();
+    let mut parts = vec![Part::new(title, [cost.map_or_else(unknown, month), coverage(tally, now)])];
     for (name, pool) in &tally.pools {
         let mut lines = recommendations(pool);
         if lines.is_empty() {
             lines.push("Nothing stands out.".to_owned());
         }
-        parts.push(Part { title: format!("Pool {}", escaped(name.as_str())), lines });
+        parts.push(Part::new(pool_title(name), lines));
     }
     if !tally.alerts.is_empty() {
         let alerts = listed(tally.alerts.iter().map(|(name, times)| format!("{} ({times} ×)", escaped(name))));
-        parts.push(Part { title: "Conditions that asked for a look".to_owned(), lines: vec![alerts] });
+        parts.push(Part::new("Conditions that asked for a look".to_owned(), [alerts]));
     }
     report(cluster, "Weekly recommendations", &parts, now)
 }
 
+fn unknown() -> String {
+    "What the fleet costs is not known yet".to_owned()
+}
+
+fn sum(dollars: f64, node_hours: f64) -> String {
+    format!("{} for {node_hours:.1} node-hours", amount(dollars))
+}
+
+/// Says what the month comes to, and what it would with other fleets.
+fn month(cost: &Cost) -> String {
+    let month = &cost.month;
+    let (paid, begins) = (sum(month.dollars, month.node_hours), moment(cost.since.max(midnight(month.begins))));
+    let (list, peak) = (amount(month.on_demand_dollars), amount(month.static_peak_dollars));
+    format!("*This month, from {begins} on:* {paid}; the same instances on demand {list}, a fleet always as large as at its peak {peak}")
+}
+
+fn midnight(day: Date) -> Timestamp {
+    day.to_zoned(TimeZone::UTC).map(|zoned| zoned.timestamp()).unwrap_or_default()
+}
+
+/// Says what a pool has cost in a period, and on which market; empty where nothing of it ran.
+fn paid_for(period: &PeriodCost, pool: &PoolName) -> String {
+    let shares: Vec<&ShareCost> = period.by.iter().filter(|share| share.pool == *pool && share.node_hours > 0.0).collect();
+    let markets = listed(shares.iter().map(|share| format!("{} {}", share.market, amount(share.dollars))));
+    let (dollars, node_hours) = shares.iter().fold((0.0, 0.0), |(paid, ran), share| (paid + share.dollars, ran + share.node_hours));
+    if shares.is_empty() { String::new() } else { format!("{} ({markets})", sum(dollars, node_hours)) }
+}
+
+fn pool_title(name: &PoolName) -> String {
+    if name.as_str().is_empty() { "Without a pool".to_owned() } else { format!("Pool {}", escaped(name.as_str())) }
+}
+
 fn report(cluster: &str, name: &str, parts: &[Part], now: Timestamp) -> Value {
-    let mut message = assembled(cluster, &now.to_string(), parts);
+    let mut message = assembled(cluster, &moment(now), parts);
     let header = clipped(&format!("{name}: {}", escaped(cluster)), super::HEADER);
     message["blocks"][0]["text"]["text"] = header.into();
     message
 }
 
+/// Says of which time all is that is not from the ledger.
 fn coverage(tally: &Tally, now: Timestamp) -> String {
     let span = now.duration_since(tally.since);
     let (seen, all) = (tally.hours(), span.as_secs_f64() / 3600.0);
     let share = if all > 0.0 { (seen / all).min(1.0) } else { 0.0 };
-    let whole = if share < WHOLE { format!("; seen for {seen:.1} of {all:.1} hours, and counted for these") } else { String::new() };
-    format!("Estimated from list prices over {}{whole}.", spoken(SignedDuration::from_secs(span.as_secs())))
+    let whole = if share < WHOLE { format!(", of which this instance saw {seen:.1} of {all:.1} h") } else { String::new() };
+    format!(
+        "Dollars are estimated from list and market prices. All else is of the last {}{whole}.",
+        spoken(SignedDuration::from_secs(span.as_secs()))
+    )
 }
 
 fn lines(pool: &PoolTally) -> Vec<String> {
     let mut lines = Vec::new();
-    let (least, most) = pool.range.unwrap_or_default();
-    let hourly = if pool.hours > 0.0 { pool.dollars / pool.hours } else { 0.0 };
-    lines.push(format!("{} ({}/h), {least} to {most} nodes, {:.0} node-hours", amount(pool.dollars), amount(hourly), pool.node_hours));
+    push(&mut lines, "Nodes", &pool.range.map(|(least, most)| format!("{least} to {most}")).unwrap_or_default());
     let shares = [("CPU", pool.mean_cpu()), ("memory", pool.mean_memory())];
     let used = shares.into_iter().filter_map(|(name, share)| Some(format!("{name} {:.0} %", share? * 100.0))).collect::<Vec<_>>();
     push(&mut lines, "Used", &used.join(", "));
@@ -82,19 +127,14 @@ fn lines(pool: &PoolTally) -> Vec<String> {
     push(&mut lines, "Trouble", &listed(troubles));
     let (number, all, longest) = pool.joined;
     if number > 0 {
-        lines.push(format!(
-            "*Time to join:* {:.0} s on average, {:.0} s at most",
-            all.as_secs_f64() / f64::from(number),
-            longest.as_secs_f64()
-        ));
+        let mean = all.as_secs_f64() / f64::from(number);
+        push(&mut lines, "Time to join", &format!("{mean:.0} s on average, {:.0} s at most", longest.as_secs_f64()));
     }
     lines
 }
 
 fn push(lines: &mut Vec<String>, label: &str, text: &str) {
-    if !text.is_empty() {
-        lines.push(format!("*{label}:* {text}"));
-    }
+    lines.extend(Some(labelled(label, text.to_owned())).filter(|line| !line.is_empty()));
 }
 
 /// Says what an operator might change, each with what speaks for it. Nothing of it happens by itself.

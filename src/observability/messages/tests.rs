@@ -7,7 +7,9 @@ use crate::model::offer::HourlyPrice;
 use crate::model::operation::{LaunchFailure, LaunchedInstance};
 use crate::model::plan::{Alert, LaunchReason, NodeRef, OnDrainTimeout, RetireReason};
 use crate::model::snapshot::Pause;
+use crate::model::spend::{Cost, PeriodCost, ShareCost};
 use crate::model::{LaunchOrder, LaunchRequest, Market, Plan, PodKey, PoolReport, RetireOrder};
+use jiff::civil::date;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -161,7 +163,9 @@ fn a_rollback_says_what_happened() {
 #[test]
 fn an_interruption_names_the_deadline() {
     let reason = RetireReason::SpotInterruption { deadline: after(120) };
-    insta::assert_snapshot!("interruption", rendered([moved(retire(reason, RetireState::Draining { since: AT }), true, None)]));
+    let Operation::Retire(mut retire) = retire(reason, RetireState::Draining { since: AT }) else { panic!("it is one") };
+    retire.order.market = Market::Spot;
+    insta::assert_snapshot!("interruption", rendered([moved(Operation::Retire(retire), true, None)]));
 }
 
 #[test]
@@ -199,6 +203,13 @@ fn steps_and_waiting_pods_are_no_messages() {
         What::Waiting { pods },
     ];
     assert_eq!(message("prod", &quiet.map(|what| Happening { at: AT, what }), 0), None);
+}
+
+#[test]
+fn times_are_told_to_the_second() {
+    let happening = Happening { at: AT + SignedDuration::new(1, 234_567_891), what: What::Resumed { by: None } };
+    let message = message("prod", [&happening], 0).expect("a message");
+    assert_eq!(message["blocks"][1]["elements"][0]["text"], "cluster *prod* · 1970-01-01T00:00:01Z");
 }
 
 #[test]
@@ -280,22 +291,57 @@ fn lived(hours: i64) -> Tally {
     tally.turn_over(after(hours * 3600))
 }
 
+/// What the ledger has: two pools and both markets yesterday, and a month that began before the first look.
+fn cost() -> Cost {
+    let share = |pool: &str, market, node_hours, dollars| ShareCost { pool: pool.into(), market, node_hours, dollars };
+    let period = |begins, dollars| PeriodCost {
+        begins,
+        node_hours: 20.0 * dollars,
+        dollars,
+        on_demand_dollars: 2.0 * dollars,
+        static_peak_dollars: 3.0 * dollars,
+        by: vec![
+            share("", Market::OnDemand, 1.5, 0.06),
+            share("workers", Market::OnDemand, 24.0, 2.4),
+            share("workers", Market::Spot, 72.0, 2.34),
+        ],
+    };
+    Cost {
+        since: after(3600),
+        as_of: after(24 * 3600),
+        today: period(date(1970, 1, 2), 0.0),
+        yesterday: Some(period(date(1970, 1, 1), 4.8)),
+        month: period(date(1970, 1, 1), 4.8),
+        last_month: None,
+        unpriced_node_seconds: 0,
+        totals: Vec::new(),
+    }
+}
+
 #[test]
 fn a_day_is_summed_up() {
-    let tally = lived(24);
-    // 12 h with 2 nodes and 12 h with 6, at five cents each.
-    let dollars = tally.pools["workers"].dollars;
-    assert!((dollars - 4.8).abs() < 0.01, "{dollars}");
-    let message = daily("prod", &tally, after(24 * 3600));
+    let message = daily("prod", Some(&cost()), &lived(24), after(24 * 3600));
     keeps_slacks_limits(&message);
     insta::assert_snapshot!("daily_report", serde_json::to_string_pretty(&message).expect("plain data"));
 }
 
 #[test]
 fn a_week_recommends_what_it_has_seen_reasons_for() {
-    let message = weekly("prod", &lived(168), after(168 * 3600));
+    let message = weekly("prod", Some(&cost()), &lived(168), after(168 * 3600));
     keeps_slacks_limits(&message);
     insta::assert_snapshot!("weekly_recommendations", serde_json::to_string_pretty(&message).expect("plain data"));
+}
+
+#[test]
+fn the_dollars_of_reports_are_the_ledgers_whatever_this_instance_saw() {
+    let fresh = Tally::begin(after(24 * 3600 - 60));
+    for report in [daily, weekly] {
+        let message = report("prod", Some(&cost()), &fresh, after(24 * 3600)).to_string();
+        assert!(message.contains("$4.80 for 96.0 node-hours"), "{message}");
+        assert!(report("prod", None, &fresh, after(24 * 3600)).to_string().contains("not known yet"));
+    }
+    let today = Cost { yesterday: None, ..cost() };
+    assert!(daily("prod", Some(&today), &fresh, after(24 * 3600)).to_string().contains("1970-01-02 (UTC) so far"));
 }
 
 #[test]
@@ -304,5 +350,5 @@ fn a_span_without_a_look_is_not_counted_and_the_report_says_so() {
     tally.look(&status(4, 0.5), AT);
     let tally = tally.turn_over(after(24 * 3600));
     assert!((tally.hours() - 5.0 / 60.0).abs() < 1e-9, "{}", tally.hours());
-    assert!(daily("prod", &tally, after(24 * 3600)).to_string().contains("seen for 0.1 of 24.0 hours"));
+    assert!(daily("prod", None, &tally, after(24 * 3600)).to_string().contains("saw 0.1 of 24.0 h"));
 }

@@ -1,7 +1,7 @@
 //! Texts of others, made harmless and short.
 
 use crate::model::operation::LaunchFailure;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use std::fmt::Write;
 
 /// The longest name or text of somebody else, in characters before they are escaped.
@@ -59,6 +59,11 @@ pub fn listed(texts: impl Iterator<Item = String>) -> String {
 /// Writes dollars: cents, and more digits only below a dollar.
 pub fn amount(dollars: f64) -> String {
     if dollars > 0.0 && dollars < 1.0 { format!("${dollars:.4}") } else { format!("${dollars:.2}") }
+}
+
+/// Writes a time in UTC, to the second.
+pub fn moment(at: Timestamp) -> String {
+    format!("{at:.0}")
 }
 
 /// Writes a span as people say it, to the second.

@@ -2,6 +2,7 @@ use super::super::fakes::{Outside, Paused, line, unavailable};
 use super::*;
 use crate::model::PodKey;
 use crate::model::happening::WaitingPod;
+use crate::ports::OutletError;
 use jiff::Timestamp;
 
 fn waiting(names: impl IntoIterator<Item = String>, why: &str) -> Arc<Happening> {
@@ -27,11 +28,14 @@ fn scene(script: Vec<OutletError>) -> Scene {
 #[tokio::test(start_paused = true)]
 async fn the_same_words_are_written_once_in_a_while_and_others_at_once() {
     let (board, tell, _, _stop) = scene(Vec::new());
-    for why in ["pool workers: at the maximum of 10", "pool workers: at the maximum of 10", "the fleet is paused"] {
+    let cooling = |minute: u32| format!("pool workers: cooling down until 2026-03-17T12:{minute}:00Z");
+    for why in
+        ["pool workers: at the maximum of 10", "pool workers: at the maximum of 9", &cooling(10), &cooling(12), "the fleet is paused"]
+    {
         tell.send(one(why)).expect("it listens");
         tokio::time::sleep(Duration::from_secs(30)).await;
     }
-    assert_eq!(board.take().len(), 2);
+    assert_eq!(board.take().len(), 3);
     tokio::time::sleep(SILENCE).await;
     tell.send(one("the fleet is paused")).expect("it listens");
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -60,6 +64,16 @@ async fn what_fails_in_passing_is_written_later_and_what_is_old_or_refused_is_co
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_is_about_something_gone_or_is_refused_makes_way_at_once_and_is_counted() {
+    for refusal in [OutletError::Gone { outlet: "events" }, OutletError::Unacceptable { outlet: "events", why: "no".into() }] {
+        let (board, tell, counted, _stop) = scene(vec![refusal; 50]);
+        tell.send(waiting((0..51).map(|number| format!("web-{number}")), "x")).expect("it listens");
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!((board.take().len(), counted.told("dropped"), counted.told("sent")), (1, 50, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flood_is_bounded_and_written_at_a_pace() {
     let (board, tell, counted, _stop) = scene(Vec::new());
     for burst in 0..20 {
@@ -76,4 +90,19 @@ async fn a_flood_is_bounded_and_written_at_a_pace() {
 fn a_note_keeps_the_servers_limit_between_two_characters() {
     assert_eq!(shortened(&"ü".repeat(600)).len(), LONGEST);
     assert_eq!(shortened(&format!("x{}", "ü".repeat(600))).len(), LONGEST - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_hangs_holds_nobody_up_at_the_end() {
+    let board = Arc::new(Outside { takes: Duration::from_hours(1), ..Arc::into_inner(Outside::new([])).expect("it is ours") });
+    let (tell, happenings) = broadcast::channel(64);
+    let (stop, stopped) = watch::channel(false);
+    let (line, counted, _) = line("events");
+    let task = tokio::spawn(keep(board, Paused::new(), line, happenings, stopped));
+    tell.send(one("a")).expect("it listens");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let start = Instant::now();
+    stop.send_replace(true);
+    task.await.expect("it ends");
+    assert_eq!((start.elapsed(), counted.told("dropped")), (super::super::outlets::LAST_WORDS, 1));
 }

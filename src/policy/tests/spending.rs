@@ -19,6 +19,13 @@ fn noon() -> Timestamp {
     "2026-03-17T12:00:00Z".parse().expect("a time")
 }
 
+/// A ledger that watches from a moment on, at which nothing ran.
+fn watching(from: Timestamp) -> Spend {
+    let mut spend = Spend::default();
+    account(&mut spend, &[], &Prices::new(), from);
+    spend
+}
+
 fn after(minutes: i64) -> Timestamp {
     noon() + SignedDuration::from_mins(minutes)
 }
@@ -42,7 +49,7 @@ fn comes_to(found: f64, expected: f64) {
 
 #[test]
 fn an_instance_is_billed_by_the_second_from_its_launch_to_its_end() {
-    let mut spend = Spend::default();
+    let mut spend = watching(after(-30));
     let one = launched("n", Market::OnDemand, after(-30));
     account(&mut spend, std::slice::from_ref(&one), &prices(0), noon());
     comes_to(cost(&spend).today.dollars, 0.5);
@@ -56,7 +63,7 @@ fn an_instance_is_billed_by_the_second_from_its_launch_to_its_end() {
 
 #[test]
 fn an_instance_that_lived_for_seconds_is_billed_for_a_minute() {
-    let mut spend = Spend::default();
+    let mut spend = watching(noon());
     let one = launched("n", Market::OnDemand, noon());
     account(&mut spend, &[ended(&one, noon() + SignedDuration::from_secs(7))], &prices(0), after(2));
     assert_eq!(cost(&spend).totals[0].node_seconds, 60);
@@ -64,7 +71,7 @@ fn an_instance_that_lived_for_seconds_is_billed_for_a_minute() {
 
 #[test]
 fn a_gap_of_the_daemon_loses_nothing_of_what_runs_or_ended_lately() {
-    let mut spend = Spend::default();
+    let mut spend = watching(noon());
     let (stays, goes) = (launched("stays", Market::OnDemand, noon()), launched("goes", Market::OnDemand, noon()));
     account(&mut spend, &[stays.clone(), goes.clone()], &prices(0), after(1));
     // Nobody looks for five hours; one was launched and another one ended meanwhile.
@@ -75,7 +82,7 @@ fn a_gap_of_the_daemon_loses_nothing_of_what_runs_or_ended_lately() {
 
 #[test]
 fn an_old_list_and_a_repeated_one_change_nothing() {
-    let mut spend = Spend::default();
+    let mut spend = watching(noon());
     let one = [launched("n", Market::OnDemand, noon())];
     account(&mut spend, &one, &prices(0), after(60));
     let known = spend.clone();
@@ -87,7 +94,7 @@ fn an_old_list_and_a_repeated_one_change_nothing() {
 
 #[test]
 fn a_spot_instance_pays_for_an_hour_what_the_market_asked_at_its_beginning() {
-    let mut spend = Spend::default();
+    let mut spend = watching(noon());
     let one = [launched("n", Market::Spot, noon())];
     for (minutes, price) in [(1, 300_000), (30, 900_000), (60, 400_000), (90, 100_000)] {
         account(&mut spend, &one, &prices(price), after(minutes));
@@ -98,7 +105,7 @@ fn a_spot_instance_pays_for_an_hour_what_the_market_asked_at_its_beginning() {
 
 #[test]
 fn what_ran_before_its_price_was_known_is_charged_once_it_is() {
-    let mut spend = Spend::default();
+    let mut spend = watching(noon());
     let (stays, goes) = (launched("stays", Market::OnDemand, noon()), launched("goes", Market::OnDemand, noon()));
     account(&mut spend, &[stays.clone(), goes.clone()], &Prices::new(), after(60));
     comes_to(cost(&spend).today.dollars, 0.0);
@@ -112,7 +119,7 @@ fn what_ran_before_its_price_was_known_is_charged_once_it_is() {
 
 #[test]
 fn a_stopped_instance_costs_nothing_until_it_comes_back() {
-    let mut spend = Spend::default();
+    let mut spend = watching(noon());
     let one = launched("n", Market::OnDemand, noon());
     account(&mut spend, std::slice::from_ref(&one), &prices(0), after(30));
     let stopped = Instance { state: InstanceState::Stopped, ended: Some(after(45)), ..one.clone() };
@@ -125,8 +132,8 @@ fn a_stopped_instance_costs_nothing_until_it_comes_back() {
 
 #[test]
 fn days_and_months_end_at_midnight_in_utc() {
-    let mut spend = Spend::default();
     let eve: Timestamp = "2026-03-31T22:00:00Z".parse().expect("a time");
+    let mut spend = watching(eve);
     let one = [launched("n", Market::OnDemand, eve)];
     account(&mut spend, &one, &prices(0), eve + SignedDuration::from_mins(30));
     account(&mut spend, &one, &prices(0), eve + SignedDuration::from_hours(5));
@@ -142,7 +149,7 @@ fn days_and_months_end_at_midnight_in_utc() {
 
 #[test]
 fn an_instance_that_is_not_shown_for_a_moment_is_not_billed_twice() {
-    let mut spend = Spend::default();
+    let mut spend = watching(noon());
     let one = launched("n", Market::OnDemand, noon());
     account(&mut spend, std::slice::from_ref(&one), &prices(0), after(30));
     account(&mut spend, &[], &prices(0), after(32));
@@ -180,7 +187,7 @@ fn more_instances_than_meters_are_billed_once() {
 
 #[test]
 fn an_end_of_which_ec2_does_not_tell_the_time_is_when_it_was_first_seen() {
-    let mut spend = Spend::default();
+    let mut spend = watching(noon());
     let one = launched("n", Market::OnDemand, noon());
     account(&mut spend, std::slice::from_ref(&one), &prices(0), after(60));
     let over = Instance { state: InstanceState::Ending, ..one };
@@ -192,7 +199,7 @@ fn an_end_of_which_ec2_does_not_tell_the_time_is_when_it_was_first_seen() {
 
 #[test]
 fn a_static_fleet_is_reckoned_at_the_peak_and_on_demand() {
-    let mut spend = Spend::default();
+    let mut spend = watching(noon());
     let (one, two) = (launched("n", Market::Spot, noon()), launched("m", Market::Spot, after(30)));
     account(&mut spend, std::slice::from_ref(&one), &prices(250_000), after(30));
     account(&mut spend, &[one.clone(), two.clone()], &prices(250_000), after(60));
@@ -202,8 +209,26 @@ fn a_static_fleet_is_reckoned_at_the_peak_and_on_demand() {
 }
 
 #[test]
-fn kinds_beyond_the_bound_are_summed_up() {
+fn what_ran_before_the_first_look_is_in_no_figure() {
     let mut spend = Spend::default();
+    let (old, gone) = (launched("old", Market::Spot, after(-14 * 1440 - 10)), launched("gone", Market::OnDemand, after(-1)));
+    let fleet = [old, ended(&gone, noon() - SignedDuration::from_secs(50))];
+    account(&mut spend, &fleet, &prices(250_000), noon());
+    account(&mut spend, &fleet, &prices(500_000), after(60));
+    let cost = cost(&spend);
+    assert_eq!((cost.since, cost.yesterday.is_none(), cost.last_month.is_none()), (noon(), true, true));
+    for period in [&cost.today, &cost.month] {
+        comes_to(period.node_hours, 1.0);
+        // Its hours begin ten minutes before those of the clock.
+        comes_to(period.dollars, 0.25 * 50.0 / 60.0 + 0.5 * 10.0 / 60.0);
+        comes_to(period.on_demand_dollars, 1.0);
+        comes_to(period.static_peak_dollars, 1.0);
+    }
+}
+
+#[test]
+fn kinds_beyond_the_bound_are_summed_up() {
+    let mut spend = watching(noon());
     let many: Vec<Instance> = (0..500)
         .map(|number| Instance {
             instance_type: format!("t{number}").as_str().into(),
@@ -217,14 +242,14 @@ fn kinds_beyond_the_bound_are_summed_up() {
 
 #[test]
 fn the_record_stays_small_and_is_read_back_as_it_was() {
-    let mut spend = Spend::default();
+    let mut spend = watching(noon());
     let many: Vec<Instance> = (0..1000).map(|number| launched(&format!("{number:017x}"), Market::Spot, after(-number))).collect();
     account(&mut spend, &many, &prices(345_678), after(1));
     let text = serde_json::to_string(&spend).expect("it is plain data");
     // DynamoDB takes 400 KiB.
     assert!(text.len() < 80_000, "{} bytes for a thousand instances", text.len());
     // A thousand nodes that live for some minutes each, in four hundred kinds, and one that ends without saying when.
-    let mut churned = Spend::default();
+    let mut churned = watching(noon());
     for round in 0..20 {
         let alive = |number: i64| Instance {
             instance_type: format!("t{}", number % 400).as_str().into(),

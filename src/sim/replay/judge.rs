@@ -114,23 +114,29 @@ pub struct Ratio {
     pub high: Option<f64>,
 }
 
-/// Compares the costs of two policies on the same days, drawn with replacement.
+/// Compares the costs of two policies on the same days, drawn with replacement; `None` where the other cost nothing.
 #[must_use]
-pub fn compare(one: &[Day], other: &[Day], price: f64, seed: u64) -> Ratio {
+pub fn compare(one: &[Day], other: &[Day], price: f64, seed: u64) -> Option<Ratio> {
     let days = one.len().min(other.len());
     let pairs: Vec<(f64, f64)> = one.iter().zip(other).map(|(one, other)| (one.cost(price), other.cost(price))).collect();
-    let ratio = |(one, other): (f64, f64)| one / other.max(f64::MIN_POSITIVE);
     let add = |sum: (f64, f64), pair: &(f64, f64)| (sum.0 + pair.0, sum.1 + pair.1);
-    let whole = ratio(pairs.iter().fold((0.0, 0.0), add));
-    if days == 0 {
-        return Ratio { ratio: 1.0, low: None, high: None };
-    }
+    let (ours, others) = pairs.iter().fold((0.0, 0.0), add);
+    let whole = ratio(ours, others)?;
     let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let mut draw = || ratio((0..days).map(|_| &pairs[random.random_range(0..days)]).fold((0.0, 0.0), add));
-    let mut drawn: Vec<f64> = (0..DRAWS).map(|_| draw()).collect();
+    let mut draw = || {
+        let (ours, others) = (0..days).map(|_| &pairs[random.random_range(0..days)]).fold((0.0, 0.0), add);
+        ratio(ours, others)
+    };
+    // Days without any cost, drawn alone, say nothing.
+    let mut drawn: Vec<f64> = (0..DRAWS).filter_map(|_| draw()).collect();
     drawn.sort_unstable_by(f64::total_cmp);
-    let of = |at: usize| (days >= FEWEST_DAYS).then(|| drawn[at]);
-    Ratio { ratio: whole, low: of(DRAWS / 40), high: of(DRAWS - 1 - DRAWS / 40) }
+    let of = |at: usize| (days >= FEWEST_DAYS).then(|| drawn.get(at * drawn.len() / DRAWS).copied()).flatten();
+    Some(Ratio { ratio: whole, low: of(DRAWS / 40), high: of(DRAWS - 1 - DRAWS / 40) })
+}
+
+/// Gives one cost over another; `None` where the other is nothing.
+pub(super) fn ratio(one: f64, other: f64) -> Option<f64> {
+    Some(one / other).filter(|ratio| ratio.is_finite())
 }
 
 #[cfg(test)]
@@ -154,11 +160,20 @@ mod tests {
     #[test]
     fn an_interval_holds_the_ratio_and_narrows_where_days_are_alike() {
         let days = |swing: f64| (0..28).map(|day| Day { paid: 100.0 + swing * f64::from(day % 7), unmet: 0.0 }).collect::<Vec<_>>();
-        let (even, uneven) = (compare(&days(0.0), &days(0.0), 20.0, 1), compare(&days(50.0), &days(0.0), 20.0, 1));
+        let compare = |one: &[Day], other: &[Day]| compare(one, other, 20.0, 1).expect("both cost something");
+        let (even, uneven) = (compare(&days(0.0), &days(0.0)), compare(&days(50.0), &days(0.0)));
         let ends = |ratio: Ratio| ratio.low.zip(ratio.high).expect("four weeks are enough");
         assert!((ends(even).1 - ends(even).0).abs() < 1e-9);
         assert!(ends(uneven).0 < uneven.ratio && uneven.ratio < ends(uneven).1);
-        assert_eq!(compare(&days(50.0)[..6], &days(0.0), 20.0, 1).low, None, "six days are too few");
-        assert_eq!(uneven, compare(&days(50.0), &days(0.0), 20.0, 1));
+        assert_eq!(compare(&days(50.0)[..6], &days(0.0)).low, None, "six days are too few");
+        assert_eq!(uneven, compare(&days(50.0), &days(0.0)));
+    }
+
+    #[test]
+    fn there_is_no_ratio_to_nothing() {
+        let (free, rare) =
+            (vec![Day::default(); 10], [Day { paid: 1.0, unmet: 0.0 }].into_iter().chain([Day::default(); 9]).collect::<Vec<_>>());
+        assert_eq!((compare(&rare, &free, 20.0, 1), compare(&[], &[], 20.0, 1)), (None, None));
+        assert_eq!(compare(&rare, &rare, 20.0, 1), Some(Ratio { ratio: 1.0, low: Some(1.0), high: Some(1.0) }));
     }
 }

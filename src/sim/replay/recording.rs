@@ -117,7 +117,7 @@ impl Recording {
         Self { start, values: values.iter().copied().map(Some).collect(), repairs }
     }
 
-    /// Gives the demand in nodes, scaled so that `nodes` suffice in 999 of 1000 minutes.
+    /// Gives the demand in nodes, scaled so that `nodes` suffice in 999 of 1000 minutes. None at all stays none.
     #[must_use]
     pub fn scaled(&self, nodes: f64) -> Self {
         let mut known: Vec<f32> = self.values.iter().flatten().copied().collect();
@@ -129,7 +129,7 @@ impl Recording {
         // A demand that is zero all but a thousandth of the time is scaled by its peak.
         let high = if high > 0.0 { high } else { known.iter().copied().fold(f32::MIN_POSITIVE, f32::max) };
         #[expect(clippy::cast_possible_truncation, reason = "a factor")]
-        let factor = (nodes / f64::from(high)) as f32;
+        let factor = Some((nodes / f64::from(high)) as f32).filter(|factor| factor.is_finite()).unwrap_or(1.0);
         let values = self.values.iter().map(|value| value.map(|value| value * factor)).collect();
         Self { values, ..self.clone() }
     }

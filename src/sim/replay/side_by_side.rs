@@ -4,7 +4,7 @@ use super::clairvoyant::clairvoyant_paths;
 use super::course::{Band, Bins, Course, Headroomed, Trajectory};
 use super::daemon::{Daemon, Operator, Path};
 use super::fleet::{Boot, Fleet, Tick};
-use super::judge::{Elasticity, Ratio, Tally, compare};
+use super::judge::{Elasticity, Ratio, Tally, compare, ratio};
 use super::policies::{AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Persistence, Policy, StaticPeak, Threshold, View};
 use super::recording::Recording;
 use crate::policy::PredictiveMode;
@@ -158,9 +158,9 @@ pub struct Outcome {
     pub elasticity: Option<Elasticity>,
     /// Node-minutes, and those unmet at the price of waiting.
     pub cost: f64,
-    /// That cost over the optimum's.
-    pub to_clairvoyant: f64,
-    /// Cost of node-fleet over this one's; `None` for the optimum.
+    /// That cost over the optimum's; `None` where that is nothing.
+    pub to_clairvoyant: Option<f64>,
+    /// Cost of node-fleet over this one's; `None` for the optimum, and where this one cost nothing.
     pub ours_to_this: Option<Ratio>,
 }
 
@@ -217,10 +217,7 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     let optimum = run.optimum();
     let least = optimum.cost;
     let ours = tallies[0].1.days.clone();
-    let outcome = |name: String, tally: &Tally| {
-        let ratio = compare(&ours, &tally.days, price, conditions.seed);
-        run.outcome(name, tally, least, ratio)
-    };
+    let outcome = |name: String, tally: &Tally| run.outcome(name, tally, least, compare(&ours, &tally.days, price, conditions.seed));
     let mut outcomes: Vec<Outcome> = tallies.iter().map(|(contestant, tally)| outcome(contestant.name(), tally)).collect();
     outcomes.extend(best.map(|(contestant, tally)| outcome(format!("best in hindsight: {}", contestant.name()), &tally)));
     outcomes.push(optimum);
@@ -306,7 +303,7 @@ impl Run<'_> {
         tally
     }
 
-    fn outcome(&self, policy: String, tally: &Tally, least: f64, ours_to_this: Ratio) -> Outcome {
+    fn outcome(&self, policy: String, tally: &Tally, least: f64, ours_to_this: Option<Ratio>) -> Outcome {
         let sum = tally.sum();
         let cost = sum.cost(self.conditions.price_of_waiting);
         Outcome {
@@ -319,8 +316,8 @@ impl Run<'_> {
             launches: tally.launches,
             elasticity: Some(tally.elasticity()),
             cost,
-            to_clairvoyant: cost / least.max(f64::MIN_POSITIVE),
-            ours_to_this: Some(ours_to_this),
+            to_clairvoyant: ratio(cost, least),
+            ours_to_this,
         }
     }
 
@@ -343,7 +340,7 @@ impl Run<'_> {
             launches: found.launches,
             elasticity: None,
             cost: found.cost(price),
-            to_clairvoyant: 1.0,
+            to_clairvoyant: Some(1.0),
             ours_to_this: None,
         }
     }

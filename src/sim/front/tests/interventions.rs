@@ -115,6 +115,24 @@ impl Stage {
 const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(start_paused = true)]
+async fn an_urgent_turn_shows_what_prometheus_said_last() {
+    let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
+    pass(MINUTE * 10).await;
+    world.load(6.0);
+    for _ in 0..600 {
+        pass(Duration::from_secs(1)).await;
+        let handle = world.0.handles[world.leader().expect("somebody leads")].borrow().clone().expect("it lives");
+        let status = handle.status.borrow().clone();
+        if status.decisions.front().is_some_and(|decision| decision.trigger == "pods") {
+            let report = &status.plan.as_ref().expect("a plan").pools[0];
+            assert!(report.cpu.is_some() && report.memory.is_some(), "{report:?}");
+            return;
+        }
+    }
+    panic!("no urgent turn came");
+}
+
+#[tokio::test(start_paused = true)]
 async fn pods_that_find_no_node_get_one_bought_within_a_second() {
     let world = Stage::begin(Scenario::quiet(1, 1000.0, 2));
     pass(MINUTE).await;
