@@ -4,9 +4,10 @@
 mod history;
 mod operator;
 mod report;
+mod tune;
 
 use crate::policy::PredictiveMode;
-use crate::sim::replay::{Boot, Conditions, Outcome, Path, Progress, Recording, Repairs, Shape, SideBySide, side_by_side, work};
+use crate::sim::replay::{Boot, Conditions, Outcome, Parts, Path, Progress, Recording, Repairs, Shape, SideBySide, side_by_side, work};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::SignedDuration;
@@ -61,6 +62,9 @@ pub(super) struct Simulate {
     /// Dollars for a node and an hour. By default what `[prices.on_demand]` has for the pool's first type.
     #[arg(long, value_name = "DOLLARS", value_parser = positive, allow_negative_numbers = true)]
     node_price: Option<f64>,
+    /// Seeks settings that cost less, on the first two thirds of the days, and shows them on the rest beside your own.
+    #[arg(long)]
+    tune: bool,
     /// For what is drawn: the demand made up, boot times, the days of the intervals.
     #[arg(long, value_name = "NUMBER", default_value_t = 7)]
     seed: u64,
@@ -138,6 +142,9 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
         Ok(demand) => demand,
         Err(code) => return Ok(code),
     };
+    if simulate.tune {
+        return tune::execute(simulate, &told, &name, &recording);
+    }
     let conditions = simulate.conditions(&told, &recording)?;
     let style = ProgressStyle::with_template("{bar:40} {percent} %, {eta} left; {msg}").context("the progress bar")?;
     let bar = ProgressBar::new(work(&recording)).with_style(style);
@@ -193,10 +200,13 @@ impl Simulate {
             },
         };
         let per_node = self.configured.config.as_ref().map(|_| told.rule.per_node).filter(|_| self.synthetic.is_none());
+        // What is held out has no say in how large the demand is that is searched on.
+        let minutes = recording.values.len();
+        let first = if self.tune { Parts::of(minutes).with_context(|| format!("--tune: {name}"))?.searched } else { minutes };
         let scaled = match (self.nodes, self.node_size.or(per_node)) {
-            (Some(nodes), _) => recording.scaled(nodes),
+            (Some(nodes), _) => recording.scaled_by(first, nodes),
             (None, Some(size)) => recording.divided(size),
-            (None, None) => recording.scaled(NODES),
+            (None, None) => recording.scaled_by(first, NODES),
         };
         let scaled = bounded(&name, scaled)?;
         Ok(Ok((name, scaled)))
@@ -308,15 +318,20 @@ fn remarks(told: &operator::Told, conditions: &Conditions, recording: &Recording
         "Cost is node-minutes paid, and {} for each that was unmet. {:.1} days before these taught the forecast.",
         conditions.price_of_waiting, found.warm_up_days
     );
-    let coverage = found.coverage.map(|[at_90, at_95]| {
-        let (at_90, at_95) = (100.0 * at_90, 100.0 * at_95);
-        format!("Demand stayed below the forecast's 90 % in {at_90:.1} % of the minutes, and below its 95 % in {at_95:.1} %.")
-    });
-    let Repairs { period_seconds: period, gaps, missing_minutes: missing } = recording.repairs;
+    let lines = [Some(cost), Some(decided(told, conditions)), coverage(found)].into_iter().chain(repaired(recording.repairs));
+    lines.flatten().fold("\n".to_owned(), |text, line| text + &line + "\n")
+}
+
+fn coverage(found: &SideBySide) -> Option<String> {
+    let [at_90, at_95] = found.coverage?.map(|share| 100.0 * share);
+    Some(format!("Demand stayed below the forecast's 90 % in {at_90:.1} % of the minutes, and below its 95 % in {at_95:.1} %."))
+}
+
+fn repaired(repairs: Repairs) -> [Option<String>; 2] {
+    let Repairs { period_seconds: period, gaps, missing_minutes: missing } = repairs;
     let gaps = (gaps > 0).then(|| format!("The recording has gaps, {gaps} of them with {missing} minutes: they are not counted."));
     let period = (period > 60).then(|| format!("It has a value every {period} seconds: each stands until the next."));
-    let lines = [Some(cost), Some(decided(told, conditions)), coverage, gaps, period];
-    lines.into_iter().flatten().fold("\n".to_owned(), |text, line| text + &line + "\n")
+    [gaps, period]
 }
 
 /// Says whose settings decided for node-fleet, and what a replay leaves out.
@@ -350,12 +365,12 @@ mod tests {
         simulate: Simulate,
     }
 
-    fn defaults() -> operator::Told {
+    pub(super) fn defaults() -> operator::Told {
         let Ok(told) = operator::Configured { config: None, rule: None }.read().expect("they are valid") else { panic!("they are valid") };
         told
     }
 
-    fn simulate(words: &[&str]) -> Result<Simulate, String> {
+    pub(super) fn simulate(words: &[&str]) -> Result<Simulate, String> {
         let line = Line::try_parse_from(["simulate"].iter().chain(words)).map_err(|error| error.to_string())?;
         Ok(line.simulate)
     }

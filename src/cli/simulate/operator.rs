@@ -3,7 +3,7 @@
 use crate::config::{Config, parse};
 use crate::model::offer::HourlyPrice;
 use crate::policy::ForecastRule;
-use crate::sim::replay::Operator;
+use crate::sim::replay::{Changes, Operator};
 use anyhow::Context;
 use std::io::Write;
 use std::path::PathBuf;
@@ -46,6 +46,8 @@ pub(super) struct Configured {
 
 /// A configuration that was read, with the rule whose demand is replayed.
 pub(super) struct Told {
+    text: String,
+    env: Vec<(String, String)>,
     /// Its file.
     pub name: String,
     /// What it says.
@@ -68,7 +70,7 @@ impl Configured {
             }
             None => (DEFAULTS.to_owned(), "the shipped defaults".to_owned(), Vec::new()),
         };
-        let config = match parse(&text, &name, env) {
+        let config = match parse(&text, &name, env.iter().cloned()) {
             Ok(config) => config,
             Err(problems) => {
                 writeln!(std::io::stderr().lock(), "{problems}")?;
@@ -76,11 +78,29 @@ impl Configured {
             }
         };
         let rule = rule(&config, &name, self.rule.as_deref())?.clone();
-        Ok(Ok(Told { name, config, rule }))
+        Ok(Ok(Told { text, env, name, config, rule }))
     }
 }
 
 impl Told {
+    /// Reads the same configuration with some keys changed, as the environment changes them; `None` where it would not be
+    /// a valid one.
+    pub(super) fn with(&self, changes: &Changes) -> Option<Self> {
+        let variable = |key: &str| format!("NODE_FLEET__{}", key.to_uppercase().replace('.', "__"));
+        let overrides: Vec<(String, String)> = changes.iter().map(|(key, value)| (variable(key), (*value).to_owned())).collect();
+        let is_changed = |name: &str| overrides.iter().any(|(variable, _)| variable.eq_ignore_ascii_case(name));
+        let env = self.env.iter().filter(|(name, _)| !is_changed(name)).cloned();
+        let config = parse(&self.text, &self.name, env.chain(overrides.iter().cloned())).ok()?;
+        let (text, name, env, rule) = (self.text.clone(), self.name.clone(), self.env.clone(), self.rule.clone());
+        Some(Self { text, env, name, config, rule })
+    }
+
+    /// Reads the same configuration with more in its file.
+    #[cfg(test)]
+    pub(super) fn followed_by(&self, more: &str) -> Result<Config, crate::config::Problems> {
+        parse(&format!("{}{more}", self.text), &self.name, [])
+    }
+
     /// Gives what a replay can show of it.
     ///
     /// # Errors

@@ -120,7 +120,14 @@ impl Recording {
     /// Gives the demand in nodes, scaled so that `nodes` suffice in 999 of 1000 minutes.
     #[must_use]
     pub fn scaled(&self, nodes: f64) -> Self {
-        let mut known: Vec<f32> = self.values.iter().flatten().copied().collect();
+        self.scaled_by(self.values.len(), nodes)
+    }
+
+    /// Gives the demand in nodes, scaled so that `nodes` suffice in 99.9 % of its first minutes, `first` of them; the
+    /// rest is scaled likewise and has no say.
+    #[must_use]
+    pub fn scaled_by(&self, first: usize, nodes: f64) -> Self {
+        let mut known: Vec<f32> = self.values.iter().take(first).flatten().copied().collect();
         if known.is_empty() {
             return self.clone();
         }
@@ -141,6 +148,12 @@ impl Recording {
         let factor = (1.0 / node_size) as f32;
         let values = self.values.iter().map(|value| value.map(|value| value * factor)).collect();
         Self { values, ..self.clone() }
+    }
+
+    /// Gives its first minutes.
+    #[must_use]
+    pub fn first(&self, minutes: usize) -> Self {
+        Self { values: self.values.iter().take(minutes).copied().collect(), ..self.clone() }
     }
 
     /// Gives what policies see: in a gap, the last value.
