@@ -343,6 +343,7 @@ fn decided(told: &operator::Told, conditions: &Conditions) -> String {
     };
     let mode = match policy.predictive.mode {
         PredictiveMode::On => "its forecast takes part there",
+        PredictiveMode::Auto => "its forecast takes part there once it knows a week",
         PredictiveMode::Shadow => "predictive.mode is \"shadow\" there, so that the second row is what runs",
         PredictiveMode::Off => "predictive.mode is \"off\" there, so that the second row is what runs",
     };

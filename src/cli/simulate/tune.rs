@@ -58,6 +58,7 @@ fn mode(mode: PredictiveMode) -> &'static str {
     match mode {
         PredictiveMode::Off => "off",
         PredictiveMode::Shadow => "shadow",
+        PredictiveMode::Auto => "auto",
         PredictiveMode::On => "on",
     }
 }
@@ -65,8 +66,8 @@ fn mode(mode: PredictiveMode) -> &'static str {
 /// Gives the keys with the values that are tried. A forecast that takes part may be switched off, and one that does not, on.
 fn dials(settings: &Settings) -> Vec<Dial> {
     let switched: &[&str] = match settings.predictive.mode {
-        PredictiveMode::On => &["off"],
-        PredictiveMode::Shadow | PredictiveMode::Off => &["on"],
+        PredictiveMode::On | PredictiveMode::Auto => &["off"],
+        PredictiveMode::Shadow | PredictiveMode::Off => &["auto"],
     };
     let dial = |key: &Key| if key.dial.key == "predictive.mode" { Dial { values: switched, ..key.dial.clone() } } else { key.dial.clone() };
     KEYS.iter().map(dial).collect()

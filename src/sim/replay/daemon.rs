@@ -128,7 +128,10 @@ impl Daemon {
         let predictive = &settings.predictive;
         let lead = lead_time(&[], predictive.boot, settings.interval);
         let forecast = ForecastSettings { node: 1.0, boot: lead, price_of_waiting: predictive.price_of_waiting };
-        let acts = predictive.mode == PredictiveMode::On && !settings.forecasts.is_empty();
+        let acts = match predictive.mode {
+            PredictiveMode::On | PredictiveMode::Auto => !settings.forecasts.is_empty(),
+            PredictiveMode::Shadow | PredictiveMode::Off => false,
+        };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a price of some dollars")]
         let price = (dollars_per_hour * 1e6).round() as u64;
         Self {
@@ -138,7 +141,7 @@ impl Daemon {
             start,
             memory: Memory::default(),
             board: (path == Path::Plan).then(Board::default),
-            prospect: Prospect { wanted: None, blind: true, evidence: String::new() },
+            prospect: Prospect { wanted: None, blind: true, on_trial: true, evidence: String::new() },
             served: VecDeque::new(),
             before: (0, 0),
             retired: None,
@@ -207,19 +210,20 @@ impl Daemon {
 
     /// Reads on, and says what the demand leads to.
     fn foresee(&mut self, minute: usize) {
-        if !self.forecasts() {
-            return;
-        }
         let settings = &self.operator.settings;
         let boots = settings.pools.first().and_then(|pool| self.memory.pools.get(&pool.name)).map_or(&[][..], |pool| &pool.boots);
         let boot = lead_time(boots, settings.predictive.boot, settings.interval);
         let (wanted, blind) = match &mut self.source {
-            Source::Nobody => (None, false),
+            Source::Nobody => return,
             Source::Own(forecaster) => {
                 forecaster.set(ForecastSettings { node: 1.0, boot, price_of_waiting: settings.predictive.price_of_waiting });
+                self.prospect.on_trial = forecaster.missing_to_a_week() > 0;
                 forecaster.say(self.start.plus(minute as i64))
             }
-            Source::Before(foresight) => foresight.say(boot, minute),
+            Source::Before(foresight) => {
+                self.prospect.on_trial = false;
+                foresight.say(boot, minute)
+            }
         };
         (self.prospect.wanted, self.prospect.blind) = (wanted, blind);
     }

@@ -11,7 +11,7 @@ type Said = (Option<Wanted>, bool);
 
 /// Forecasts of one demand, made once for each lead.
 ///
-/// In a daemon the lead changes when launches show another boot; here each lead is forecast as if it had always been so.
+/// They act from the first minute, without a trial. In a daemon the lead changes when launches show another boot; here each lead is forecast as if it had always been so.
 /// That is close enough to choose by, and costs a hundredth.
 #[derive(Debug)]
 pub(super) struct Foresight {
