@@ -29,7 +29,8 @@ const LONGEST_PLANNED: f64 = 2e6;
 /// Replays a demand under node-fleet, imitations of what others have, and the optimum.
 #[derive(Debug, clap::Args)]
 pub(super) struct Simulate {
-    /// Demand that was recorded: a CSV file under the header `timestamp,value`, times in ISO 8601, values in any unit.
+    /// Demand that was recorded: a CSV file under the header `timestamp,value`, times in ISO 8601, values in any unit; or
+    /// pods under `start,end,cpu` or `start,end,cpu,memory`, in the order of their starts, with what they request.
     #[arg(long, value_name = "FILE", conflicts_with = "synthetic")]
     #[cfg_attr(not(feature = "live"), arg(required_unless_present = "synthetic"))]
     #[cfg_attr(feature = "live", arg(required_unless_present_any = ["synthetic", "config"]))]
@@ -49,6 +50,9 @@ pub(super) struct Simulate {
     /// Leaves the demand as it is: one node serves so much of it. With a configuration it is the rule's `per_node`.
     #[arg(long, value_name = "DEMAND", value_parser = positive, allow_negative_numbers = true)]
     node_size: Option<f64>,
+    /// The memory of a node, in the unit of the pods' memory in `--trace`; how many cores it has is the size of a node.
+    #[arg(long, value_name = "MEMORY", value_parser = positive, allow_negative_numbers = true, requires = "trace", conflicts_with = "nodes")]
+    node_memory: Option<f64>,
     /// What pods use of the CPU that they request, 0 to 1: so busy the rules on CPU see a full node.
     #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share, allow_negative_numbers = true)]
     cpu_use: f64,
@@ -186,12 +190,15 @@ const NODES: f64 = 20.0;
 impl Simulate {
     /// Finds the demand in nodes, and its name. An exit code instead ends the command.
     fn demand(&self, told: &operator::Told) -> anyhow::Result<Result<(String, Recording), ExitCode>> {
+        let configured = self.configured.config.as_ref().map(|_| told.rule.per_node);
         let (name, recording) = match (&self.trace, self.synthetic) {
             (Some(path), _) => {
                 let name = path.display().to_string();
                 let file = File::open(path).with_context(|| format!("--trace {name}"))?;
-                let recording = Recording::read(&name, BufReader::new(file))?;
-                (name, recording)
+                let cores = self.node_size.or(configured);
+                let memory =
+                    self.node_memory.map(|memory| cores.map(|cores| cores / memory).context("--node-memory: expected --node-size, too"));
+                (name.clone(), Recording::read_sized(&name, BufReader::new(file), memory.transpose()?)?)
             }
             (None, Some(shape)) => (shape.name().to_owned(), shape.days(SYNTHETIC_DAYS, self.seed)),
             (None, None) => match self.past(told)? {
@@ -199,7 +206,7 @@ impl Simulate {
                 Err(code) => return Ok(Err(code)),
             },
         };
-        let per_node = self.configured.config.as_ref().map(|_| told.rule.per_node).filter(|_| self.synthetic.is_none());
+        let per_node = configured.filter(|_| self.synthetic.is_none());
         // What is held out has no say in how large the demand is that is searched on.
         let minutes = recording.values.len();
         let first = if self.tune { Parts::of(minutes).with_context(|| format!("--tune: {name}"))?.searched } else { minutes };
@@ -408,6 +415,22 @@ mod tests {
         std::fs::write(&path, "when,what\n").expect("it is written");
         let wrong = simulate(&["--trace", path.to_str().expect("text")]).expect("it is right").demand(&defaults());
         assert!(wrong.is_err_and(|error| error.to_string().contains("demand.csv, line 1: the header is `when,what`")));
+    }
+
+    #[test]
+    fn pods_become_nodes_by_the_size_that_is_given() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pods.csv");
+        let rows = "2026-01-05T00:00:00Z,2026-01-05T00:02:00Z,2,4\n2026-01-05T00:01:00Z,2026-01-05T00:02:00Z,2,28\n";
+        std::fs::write(&path, format!("start,end,cpu,memory\n{rows}")).expect("it is written");
+        let path = path.to_str().expect("text");
+        let demand = |words: &[&str]| {
+            let simulate = simulate(&[&["--trace", path][..], words].concat()).expect("it is right");
+            simulate.demand(&defaults()).map(|demand| demand.expect("there is one").1.values).map_err(|error| error.to_string())
+        };
+        assert_eq!(demand(&["--node-size", "4", "--node-memory", "16"]), Ok(vec![Some(0.5), Some(2.0)]));
+        assert!(demand(&["--node-size", "4"]).is_err_and(|error| error.contains("pods.csv, line 1") && error.contains("--node-memory")));
+        assert!(demand(&["--node-memory", "16"]).is_err_and(|error| error.contains("expected --node-size")));
     }
 
     #[test]

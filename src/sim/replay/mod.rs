@@ -19,6 +19,7 @@ mod daemon;
 mod fleet;
 mod foresight;
 mod judge;
+mod pods;
 mod policies;
 mod recording;
 mod side_by_side;
