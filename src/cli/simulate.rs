@@ -4,9 +4,10 @@
 mod history;
 mod operator;
 mod report;
+mod tune;
 
 use crate::policy::PredictiveMode;
-use crate::sim::replay::{Boot, Conditions, Outcome, Path, Progress, Recording, Repairs, Shape, SideBySide, side_by_side, work};
+use crate::sim::replay::{Boot, Conditions, Outcome, Parts, Path, Progress, Recording, Repairs, Shape, SideBySide, side_by_side, work};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::SignedDuration;
@@ -28,7 +29,8 @@ const LONGEST_PLANNED: f64 = 2e6;
 /// Replays a demand under node-fleet, imitations of what others have, and the optimum.
 #[derive(Debug, clap::Args)]
 pub(super) struct Simulate {
-    /// Demand that was recorded: a CSV file under the header `timestamp,value`, times in ISO 8601, values in any unit.
+    /// Demand that was recorded: a CSV file under the header `timestamp,value`, times in ISO 8601, values in any unit; or
+    /// pods under `start,end,cpu` or `start,end,cpu,memory`, in the order of their starts, with what they request.
     #[arg(long, value_name = "FILE", conflicts_with = "synthetic")]
     #[cfg_attr(not(feature = "live"), arg(required_unless_present = "synthetic"))]
     #[cfg_attr(feature = "live", arg(required_unless_present_any = ["synthetic", "config"]))]
@@ -48,6 +50,9 @@ pub(super) struct Simulate {
     /// Leaves the demand as it is: one node serves so much of it. With a configuration it is the rule's `per_node`.
     #[arg(long, value_name = "DEMAND", value_parser = positive, allow_negative_numbers = true)]
     node_size: Option<f64>,
+    /// The memory of a node, in the unit of the pods' memory in `--trace`; how many cores it has is the size of a node.
+    #[arg(long, value_name = "MEMORY", value_parser = positive, allow_negative_numbers = true, requires = "trace", conflicts_with = "nodes")]
+    node_memory: Option<f64>,
     /// What pods use of the CPU that they request, 0 to 1: so busy the rules on CPU see a full node.
     #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share, allow_negative_numbers = true)]
     cpu_use: f64,
@@ -61,6 +66,9 @@ pub(super) struct Simulate {
     /// Dollars for a node and an hour. By default what `[prices.on_demand]` has for the pool's first type.
     #[arg(long, value_name = "DOLLARS", value_parser = positive, allow_negative_numbers = true)]
     node_price: Option<f64>,
+    /// Seeks settings that cost less, on the first two thirds of the days, and shows them on the rest beside your own.
+    #[arg(long)]
+    tune: bool,
     /// For what is drawn: the demand made up, boot times, the days of the intervals.
     #[arg(long, value_name = "NUMBER", default_value_t = 7)]
     seed: u64,
@@ -138,6 +146,9 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
         Ok(demand) => demand,
         Err(code) => return Ok(code),
     };
+    if simulate.tune {
+        return tune::execute(simulate, &told, &name, &recording);
+    }
     let conditions = simulate.conditions(&told, &recording)?;
     let style = ProgressStyle::with_template("{bar:40} {percent} %, {eta} left; {msg}").context("the progress bar")?;
     let bar = ProgressBar::new(work(&recording)).with_style(style);
@@ -179,12 +190,15 @@ const NODES: f64 = 20.0;
 impl Simulate {
     /// Finds the demand in nodes, and its name. An exit code instead ends the command.
     fn demand(&self, told: &operator::Told) -> anyhow::Result<Result<(String, Recording), ExitCode>> {
+        let configured = self.configured.config.as_ref().map(|_| told.rule.per_node);
         let (name, recording) = match (&self.trace, self.synthetic) {
             (Some(path), _) => {
                 let name = path.display().to_string();
                 let file = File::open(path).with_context(|| format!("--trace {name}"))?;
-                let recording = Recording::read(&name, BufReader::new(file))?;
-                (name, recording)
+                let cores = self.node_size.or(configured);
+                let memory =
+                    self.node_memory.map(|memory| cores.map(|cores| cores / memory).context("--node-memory: expected --node-size, too"));
+                (name.clone(), Recording::read_sized(&name, BufReader::new(file), memory.transpose()?)?)
             }
             (None, Some(shape)) => (shape.name().to_owned(), shape.days(SYNTHETIC_DAYS, self.seed)),
             (None, None) => match self.past(told)? {
@@ -192,11 +206,14 @@ impl Simulate {
                 Err(code) => return Ok(Err(code)),
             },
         };
-        let per_node = self.configured.config.as_ref().map(|_| told.rule.per_node).filter(|_| self.synthetic.is_none());
+        let per_node = configured.filter(|_| self.synthetic.is_none());
+        // What is held out has no say in how large the demand is that is searched on.
+        let minutes = recording.values.len();
+        let first = if self.tune { Parts::of(minutes).with_context(|| format!("--tune: {name}"))?.searched } else { minutes };
         let scaled = match (self.nodes, self.node_size.or(per_node)) {
-            (Some(nodes), _) => recording.scaled(nodes),
+            (Some(nodes), _) => recording.scaled_by(first, nodes),
             (None, Some(size)) => recording.divided(size),
-            (None, None) => recording.scaled(NODES),
+            (None, None) => recording.scaled_by(first, NODES),
         };
         let scaled = bounded(&name, scaled)?;
         Ok(Ok((name, scaled)))
@@ -312,15 +329,20 @@ fn remarks(told: &operator::Told, conditions: &Conditions, recording: &Recording
         "Cost is node-minutes paid, and {} for each that was unmet. {:.1} days before these taught the forecast.",
         conditions.price_of_waiting, found.warm_up_days
     );
-    let coverage = found.coverage.map(|[at_90, at_95]| {
-        let (at_90, at_95) = (100.0 * at_90, 100.0 * at_95);
-        format!("Demand stayed below the forecast's 90 % in {at_90:.1} % of the minutes, and below its 95 % in {at_95:.1} %.")
-    });
-    let Repairs { period_seconds: period, gaps, missing_minutes: missing } = recording.repairs;
+    let lines = [Some(cost), Some(decided(told, conditions)), coverage(found)].into_iter().chain(repaired(recording.repairs));
+    lines.flatten().fold("\n".to_owned(), |text, line| text + &line + "\n")
+}
+
+fn coverage(found: &SideBySide) -> Option<String> {
+    let [at_90, at_95] = found.coverage?.map(|share| 100.0 * share);
+    Some(format!("Demand stayed below the forecast's 90 % in {at_90:.1} % of the minutes, and below its 95 % in {at_95:.1} %."))
+}
+
+fn repaired(repairs: Repairs) -> [Option<String>; 2] {
+    let Repairs { period_seconds: period, gaps, missing_minutes: missing } = repairs;
     let gaps = (gaps > 0).then(|| format!("The recording has gaps, {gaps} of them with {missing} minutes: they are not counted."));
     let period = (period > 60).then(|| format!("It has a value every {period} seconds: each stands until the next."));
-    let lines = [Some(cost), Some(decided(told, conditions)), coverage, gaps, period];
-    lines.into_iter().flatten().fold("\n".to_owned(), |text, line| text + &line + "\n")
+    [gaps, period]
 }
 
 /// Says whose settings decided for node-fleet, and what a replay leaves out.
@@ -332,6 +354,7 @@ fn decided(told: &operator::Told, conditions: &Conditions) -> String {
     };
     let mode = match policy.predictive.mode {
         PredictiveMode::On => "its forecast takes part there",
+        PredictiveMode::Auto => "its forecast takes part there once it knows a week",
         PredictiveMode::Shadow => "predictive.mode is \"shadow\" there, so that the second row is what runs",
         PredictiveMode::Off => "predictive.mode is \"off\" there, so that the second row is what runs",
     };
@@ -354,12 +377,12 @@ mod tests {
         simulate: Simulate,
     }
 
-    fn defaults() -> operator::Told {
+    pub(super) fn defaults() -> operator::Told {
         let Ok(told) = operator::Configured { config: None, rule: None }.read().expect("they are valid") else { panic!("they are valid") };
         told
     }
 
-    fn simulate(words: &[&str]) -> Result<Simulate, String> {
+    pub(super) fn simulate(words: &[&str]) -> Result<Simulate, String> {
         let line = Line::try_parse_from(["simulate"].iter().chain(words)).map_err(|error| error.to_string())?;
         Ok(line.simulate)
     }
@@ -396,6 +419,22 @@ mod tests {
         std::fs::write(&path, "when,what\n").expect("it is written");
         let wrong = simulate(&["--trace", path.to_str().expect("text")]).expect("it is right").demand(&defaults());
         assert!(wrong.is_err_and(|error| error.to_string().contains("demand.csv, line 1: the header is `when,what`")));
+    }
+
+    #[test]
+    fn pods_become_nodes_by_the_size_that_is_given() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("pods.csv");
+        let rows = "2026-01-05T00:00:00Z,2026-01-05T00:02:00Z,2,4\n2026-01-05T00:01:00Z,2026-01-05T00:02:00Z,2,28\n";
+        std::fs::write(&path, format!("start,end,cpu,memory\n{rows}")).expect("it is written");
+        let path = path.to_str().expect("text");
+        let demand = |words: &[&str]| {
+            let simulate = simulate(&[&["--trace", path][..], words].concat()).expect("it is right");
+            simulate.demand(&defaults()).map(|demand| demand.expect("there is one").1.values).map_err(|error| error.to_string())
+        };
+        assert_eq!(demand(&["--node-size", "4", "--node-memory", "16"]), Ok(vec![Some(0.5), Some(2.0)]));
+        assert!(demand(&["--node-size", "4"]).is_err_and(|error| error.contains("pods.csv, line 1") && error.contains("--node-memory")));
+        assert!(demand(&["--node-memory", "16"]).is_err_and(|error| error.contains("expected --node-size")));
     }
 
     fn found(recording: &Recording) -> SideBySide {

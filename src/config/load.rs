@@ -263,7 +263,7 @@ mod tests {
         let forecast = ForecastRule { name: "cores".into(), pool: "workers".into(), query: "sum(requests)".into(), per_node: 7.25 };
         assert_eq!(config.policy.forecasts, [forecast]);
         let predictive = config.policy.predictive;
-        assert_eq!((predictive.mode, predictive.price_of_waiting), (PredictiveMode::Shadow, 20.0));
+        assert_eq!((predictive.mode, predictive.price_of_waiting), (PredictiveMode::Auto, 20.0));
         let [always, by_day] = &config.policy.pools[0].headroom[..] else { panic!("two of them") };
         assert_eq!((always.pods, always.each.cpu.0, always.each.memory.0, always.schedule.is_none()), (2, 500, 512 << 20, true));
         assert_eq!((by_day.pods, by_day.each.cpu.0, by_day.schedule.is_some()), (4, 1000, true));
@@ -335,7 +335,7 @@ mod tests {
             ("[\"cheaper\", \"consolidated\"]", "[\"cheap\"]", "disruption", "above_maximum, cheaper, consolidated"),
             ("saving_lasts = \"12h\"", "saving_lasts = 12", "replacement.saving_lasts = 12", "unit"),
             ("price_of_a_move = 0.002", "price_of_a_move = -1", "replacement.price_of_a_move = -1", "dollars"),
-            ("mode = \"shadow\"", "mode = \"perhaps\"", "predictive.mode = \"perhaps\"", "\"off\" or \"shadow\" or \"on\""),
+            ("mode = \"auto\"", "mode = \"perhaps\"", "predictive.mode = \"perhaps\"", "\"off\" or \"shadow\" or \"auto\" or \"on\""),
             (
                 "price_of_waiting = \"balanced\"",
                 "price_of_waiting = \"cheap\"",

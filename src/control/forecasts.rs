@@ -7,8 +7,8 @@ use super::settings::Settings;
 use super::status::ForecastStatus;
 use crate::model::prospect::{Prospect, Wanted};
 use crate::model::{Memory, Missing, PoolName, RuleName};
-use crate::policy::ForecastRule;
 use crate::policy::forecast::{Advice, ForecastSettings, Forecaster, KEPT, Minute, lead_time};
+use crate::policy::{ForecastRule, PredictiveMode};
 use crate::ports::{Clock, Metrics, World};
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
@@ -28,6 +28,8 @@ const AT_A_TIME: usize = 64;
 #[derive(Debug, Default)]
 pub struct Forecasts {
     followed: BTreeMap<RuleName, Followed>,
+    /// They act of themselves, each after its trial.
+    act_of_themselves: bool,
 }
 
 #[derive(Debug)]
@@ -47,6 +49,7 @@ impl Forecasts {
     /// Takes the rules as they are now. A rule with another query, or another size of nodes, begins anew.
     pub fn follow(&mut self, settings: &Settings, memory: &Memory) {
         let predictive = &settings.policy.predictive;
+        self.act_of_themselves = predictive.mode == PredictiveMode::Auto;
         let rules: &[ForecastRule] = if predictive.is_off() { &[] } else { &settings.policy.forecasts };
         self.followed.retain(|name, followed| rules.iter().any(|rule| rule.name == *name && followed.is_of(rule)));
         for rule in rules {
@@ -74,14 +77,17 @@ impl Forecasts {
     /// Says what each demand leads to.
     #[must_use]
     pub fn prospects(&self, now: Timestamp) -> BTreeMap<RuleName, Prospect> {
-        self.followed.iter().map(|(rule, followed)| (rule.clone(), followed.prospect(now))).collect()
+        self.followed.iter().map(|(rule, followed)| (rule.clone(), followed.prospect(self.act_of_themselves, now))).collect()
     }
 
     /// Shows each forecast.
     #[must_use]
     pub fn shown(&self, settings: &Settings, now: Timestamp) -> BTreeMap<RuleName, ForecastStatus> {
         let pool_of = |name: &RuleName| settings.policy.forecasts.iter().find(|rule| rule.name == *name).map(|rule| rule.pool.clone());
-        let shown = |(name, followed): (&RuleName, &Followed)| Some((name.clone(), followed.shown(pool_of(name)?, now)));
+        let shown = |(name, followed): (&RuleName, &Followed)| {
+            let says = followed.prospect(self.act_of_themselves, now).evidence;
+            Some((name.clone(), followed.shown(pool_of(name)?, says, now)))
+        };
         self.followed.iter().filter_map(shown).collect()
     }
 }
@@ -176,14 +182,29 @@ impl Followed {
         self.forecaster.advise(Minute::of_second(now.as_second()))
     }
 
-    fn prospect(&self, now: Timestamp) -> Prospect {
+    /// Says what the demand leads to, and, where forecasts act of themselves, when this one will.
+    fn prospect(&self, acts_of_itself: bool, now: Timestamp) -> Prospect {
         let advice = self.advice(now);
+        let missing = self.forecaster.missing_to_a_week();
+        // Before the past is read nobody knows how long it is.
+        let on_trial = self.caught_up && missing > 0;
         let evidence = match (&self.trouble, self.caught_up) {
             (Some(missing), _) => format!("the demand cannot be read: {missing}; {advice}"),
             (None, false) => "the demand's history is being read".to_owned(),
             (None, true) => advice.to_string(),
         };
-        Prospect { wanted: self.wanted(&advice), blind: advice.standing.is_blind() || !self.caught_up, evidence }
+        let evidence = if on_trial && acts_of_itself { format!("{}; {evidence}", self.watches(missing)) } else { evidence };
+        Prospect { wanted: self.wanted(&advice), blind: advice.standing.is_blind() || !self.caught_up, on_trial, evidence }
+    }
+
+    /// Says until when it only watches, with so many minutes missing to a week.
+    fn watches(&self, missing: usize) -> String {
+        let latest = self.forecaster.history().latest().and_then(|latest| Timestamp::from_second(latest.0.saturating_mul(60)).ok());
+        let missing = SignedDuration::from_mins(i64::try_from(missing).unwrap_or(i64::MAX) + 1);
+        match latest.and_then(|latest| latest.checked_add(missing).ok()) {
+            Some(until) => format!("it only watches until {until}, when a week of its demand is known"),
+            None => "it only watches until a week of its demand is known".to_owned(),
+        }
     }
 
     /// Gives what the forecast wants where it may: it knows the whole past, and has earned its place.
@@ -191,12 +212,12 @@ impl Followed {
         advice.want.filter(|_| self.caught_up && advice.standing.may_act())
     }
 
-    fn shown(&self, pool: PoolName, now: Timestamp) -> ForecastStatus {
+    fn shown(&self, pool: PoolName, says: String, now: Timestamp) -> ForecastStatus {
         let advice = self.advice(now);
         let latest = self.forecaster.history().latest();
         ForecastStatus {
             pool,
-            says: self.prospect(now).evidence,
+            says,
             standing: advice.standing,
             wanted: self.wanted(&advice),
             known_minutes: self.forecaster.history().span(),
@@ -211,4 +232,41 @@ impl Followed {
 
 fn whole_minute(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second().div_euclid(60) * 60).unwrap_or(at)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A demand of so many minutes up to `now`, whose past is read.
+    fn followed(minutes: i64, now: Timestamp) -> Followed {
+        let rule = ForecastRule { name: "cores".into(), pool: "workers".into(), query: "q".into(), per_node: 1.0 };
+        let settings = ForecastSettings { node: 1.0, boot: 4, price_of_waiting: 20.0 };
+        let mut followed = Followed { caught_up: true, ..Followed::new(&rule, settings) };
+        let end = Minute::of_second(now.as_second());
+        for minute in -minutes..0 {
+            let demand = 5.0 + f64::from(i32::try_from(minute.rem_euclid(1440)).expect("a day is short")) / 400.0;
+            followed.forecaster.observe(end.plus(minute), demand).expect("it is a demand");
+        }
+        followed
+    }
+
+    #[test]
+    fn a_forecast_that_acts_of_itself_says_when_it_will() {
+        let now: Timestamp = "2026-03-10T12:00:00Z".parse().expect("a time");
+        let says = |followed: &Followed, acts_of_itself| followed.prospect(acts_of_itself, now);
+        let week = 7 * 1440;
+        let young = followed(week - 1440, now);
+        let prospect = says(&young, true);
+        assert!(prospect.on_trial && prospect.wanted.is_some());
+        let until = "it only watches until 2026-03-11T12:00:00Z, when a week of its demand is known; expects";
+        assert!(prospect.evidence.starts_with(until), "{}", prospect.evidence);
+        assert!(!says(&young, false).evidence.contains("it only watches"), "in the other modes the week means nothing");
+        let unread = Followed { caught_up: false, ..young };
+        assert!(!says(&unread, true).on_trial, "nobody knows how long its past is");
+        let prospect = says(&followed(week, now), true);
+        assert!(!prospect.on_trial && prospect.evidence.starts_with("expects"), "{}", prospect.evidence);
+        let prospect = says(&followed(0, now), true);
+        assert!(prospect.on_trial && prospect.blind && prospect.evidence.contains("until a week"), "{}", prospect.evidence);
+    }
 }

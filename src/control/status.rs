@@ -64,7 +64,7 @@ pub struct SourceStatus {
 pub struct ForecastStatus {
     /// The pool that serves the demand.
     pub pool: PoolName,
-    /// All of it in words.
+    /// All of it in words, and from when it acts where it does not yet.
     pub says: String,
     /// Whether it has earned a say.
     #[serde(flatten)]

@@ -18,6 +18,8 @@ pub struct Prospect {
     pub wanted: Option<Wanted>,
     /// It has no say because the demand is not known, and what it would hold may not go.
     pub blind: bool,
+    /// Less than a week of the demand is known: a forecast that acts of itself only watches until then.
+    pub on_trial: bool,
     /// What it sees, in words.
     pub evidence: String,
 }

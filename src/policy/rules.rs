@@ -291,8 +291,14 @@ pub fn forecasts(settings: &Settings, pool: &PoolSettings, snapshot: &Snapshot, 
 
 pub(super) fn foreseen(mode: PredictiveMode, rule: &RuleName, prospect: Option<&Prospect>, total: u32, max: u32) -> Verdict {
     let rule = rule.clone();
+    let acts = match mode {
+        PredictiveMode::On => true,
+        // What is not read yet may be long.
+        PredictiveMode::Auto => prospect.is_none_or(|prospect| !prospect.on_trial),
+        PredictiveMode::Shadow | PredictiveMode::Off => false,
+    };
     // Missing is never zero: what the forecast would hold is not known.
-    let blind = |why: &str| (mode == PredictiveMode::On).then(|| Hold::BadData { why: why.to_owned() });
+    let blind = |why: &str| acts.then(|| Hold::BadData { why: why.to_owned() });
     let Some(prospect) = prospect else {
         let why = "the demand is not read yet";
         return silent(rule, why, blind(why));
@@ -303,21 +309,13 @@ pub(super) fn foreseen(mode: PredictiveMode, rule: &RuleName, prospect: Option<&
     // Above the maximum in force nothing is held.
     let wanted = Wanted { hold: wanted.hold.min(max), ..wanted };
     let evidence = prospect.evidence.clone();
-    match mode {
-        PredictiveMode::On => Verdict {
-            rule,
-            evidence,
-            demand: (wanted.buy > total).then_some(Demand::Nodes(wanted.buy)),
-            hold: None,
-            vetoes_removal: wanted.hold > 0 && total <= wanted.hold,
-            keeps: wanted.hold,
-        },
-        PredictiveMode::Shadow | PredictiveMode::Off => {
-            let acts = wanted.buy > total || (wanted.hold > 0 && total <= wanted.hold);
-            let hold = acts.then_some(Hold::Shadowed { buy: wanted.buy, hold_nodes: wanted.hold });
-            Verdict { rule, evidence, demand: None, hold, vetoes_removal: false, keeps: 0 }
-        }
+    let (buys, holds) = (wanted.buy > total, wanted.hold > 0 && total <= wanted.hold);
+    if !acts {
+        let hold = (buys || holds).then_some(Hold::Shadowed { buy: wanted.buy, hold_nodes: wanted.hold });
+        return Verdict { rule, evidence, demand: None, hold, vetoes_removal: false, keeps: 0 };
     }
+    let demand = buys.then_some(Demand::Nodes(wanted.buy));
+    Verdict { rule, evidence, demand, hold: None, vetoes_removal: holds, keeps: wanted.hold }
 }
 
 /// Rounds a wish up to whole nodes. An absurd one is cut to what a `u32` holds; the maximum cuts it further.

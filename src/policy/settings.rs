@@ -268,6 +268,8 @@ pub enum PredictiveMode {
     Off,
     /// They are made, scored and shown, and nothing follows.
     Shadow,
+    /// As `Shadow` until a week of the demand is known, then as `On`.
+    Auto,
     /// They buy ahead, and forbid removals that they would undo.
     On,
 }

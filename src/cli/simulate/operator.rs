@@ -2,8 +2,8 @@
 
 use crate::config::{Config, parse};
 use crate::model::offer::HourlyPrice;
-use crate::policy::ForecastRule;
-use crate::sim::replay::Operator;
+use crate::policy::{ForecastRule, PredictiveMode};
+use crate::sim::replay::{Changes, Operator};
 use anyhow::Context;
 use std::io::Write;
 use std::path::PathBuf;
@@ -46,6 +46,8 @@ pub(super) struct Configured {
 
 /// A configuration that was read, with the rule whose demand is replayed.
 pub(super) struct Told {
+    text: String,
+    env: Vec<(String, String)>,
     /// Its file.
     pub name: String,
     /// What it says.
@@ -68,7 +70,7 @@ impl Configured {
             }
             None => (DEFAULTS.to_owned(), "the shipped defaults".to_owned(), Vec::new()),
         };
-        let config = match parse(&text, &name, env) {
+        let config = match parse(&text, &name, env.iter().cloned()) {
             Ok(config) => config,
             Err(problems) => {
                 writeln!(std::io::stderr().lock(), "{problems}")?;
@@ -76,12 +78,31 @@ impl Configured {
             }
         };
         let rule = rule(&config, &name, self.rule.as_deref())?.clone();
-        Ok(Ok(Told { name, config, rule }))
+        Ok(Ok(Told { text, env, name, config, rule }))
     }
 }
 
 impl Told {
-    /// Gives what a replay can show of it.
+    /// Reads the same configuration with some keys changed, as the environment changes them; `None` where it would not be
+    /// a valid one.
+    pub(super) fn with(&self, changes: &Changes) -> Option<Self> {
+        let variable = |key: &str| format!("NODE_FLEET__{}", key.to_uppercase().replace('.', "__"));
+        let overrides: Vec<(String, String)> = changes.iter().map(|(key, value)| (variable(key), (*value).to_owned())).collect();
+        let is_changed = |name: &str| overrides.iter().any(|(variable, _)| variable.eq_ignore_ascii_case(name));
+        let env = self.env.iter().filter(|(name, _)| !is_changed(name)).cloned();
+        let config = parse(&self.text, &self.name, env.chain(overrides.iter().cloned())).ok()?;
+        let (text, name, env, rule) = (self.text.clone(), self.name.clone(), self.env.clone(), self.rule.clone());
+        Some(Self { text, env, name, config, rule })
+    }
+
+    /// Reads the same configuration with more in its file.
+    #[cfg(test)]
+    pub(super) fn followed_by(&self, more: &str) -> Result<Config, crate::config::Problems> {
+        parse(&format!("{}{more}", self.text), &self.name, [])
+    }
+
+    /// Gives what a replay can show of it. A forecast that acts of itself after a week does so from the beginning, since what
+    /// counts comes after days that only teach.
     ///
     /// # Errors
     /// When the longest boot exceeds `operations.join_timeout`: every node would be given back before it serves.
@@ -95,6 +116,8 @@ impl Told {
         let operator = Operator::new(&self.config.policy, &self.rule.pool, &self.rule.name);
         let mut operator = operator.with_context(|| format!("{}: forecast.{} names no pool", self.name, self.rule.name))?;
         operator.cpu_use = cpu_use;
+        let mode = &mut operator.settings_mut().predictive.mode;
+        *mode = if *mode == PredictiveMode::Auto { PredictiveMode::On } else { *mode };
         operator.window = usize::try_from(self.config.prometheus.rate_window.as_secs().div_ceil(60)).unwrap_or(1).max(1);
         Ok(operator)
     }

@@ -124,6 +124,14 @@ impl DemandHistory {
         self.values.len()
     }
 
+    /// Counts the minutes that have a value.
+    #[must_use]
+    pub fn measured(&self) -> usize {
+        // A gap whose beginning was trimmed away counts from the first minute that is kept.
+        let missing: i64 = self.gaps.iter().map(|(from, to)| to - from.max(&self.first)).sum();
+        self.values.len().saturating_sub(usize::try_from(missing).unwrap_or(0))
+    }
+
     /// Lists the stretches without values: from, and to before.
     pub fn gaps(&self) -> impl Iterator<Item = (Minute, Minute)> {
         self.gaps.iter().map(|(from, to)| (Minute(*from), Minute(*to)))
@@ -155,7 +163,7 @@ mod tests {
         assert_eq!(seen, [None, Some(4.0), Some(5.0), None, None, Some(7.0), None]);
         assert_eq!(history.carried(Minute(13)), Some(5.0));
         assert_eq!(history.gaps().collect::<Vec<_>>(), [(Minute(12), Minute(14))]);
-        assert_eq!(history.iter().count(), 3);
+        assert_eq!((history.iter().count(), history.measured(), history.span()), (3, 3, 5));
     }
 
     #[test]

@@ -51,6 +51,8 @@ use std::collections::VecDeque;
 
 /// Forecasts of a history shorter than this, in minutes, are not used.
 const LEARNS_FOR: usize = 360;
+/// So many minutes of its demand a forecast that acts of itself must have seen: each day of the week once.
+const TRIAL: usize = 7 * 1440;
 /// Demand for more nodes is of another unit than the node's.
 const MOST_NODES: f64 = 1e6;
 /// Without a value for longer than this, in minutes, nothing is said.
@@ -341,6 +343,12 @@ impl Forecaster {
             Some(_) if self.is_trusted() => Standing::Trusted,
             Some(_) => Standing::Demoted,
         }
+    }
+
+    /// Counts the minutes of demand that are missing to a week, which a forecast that acts of itself must have seen.
+    #[must_use]
+    pub fn missing_to_a_week(&self) -> usize {
+        TRIAL.saturating_sub(self.history.measured())
     }
 
     /// Gives what is expected so many minutes after the latest one, 1 to 30; `None` while it learns.

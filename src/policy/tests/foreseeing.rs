@@ -11,7 +11,10 @@ fn scene(nodes: usize, mode: PredictiveMode, wanted: impl Into<Option<Wanted>>) 
     scene.settings.scale_down.share_at_once = 1.0;
     scene.settings.predictive.mode = mode;
     scene.settings.forecasts = vec![ForecastRule { name: "requests".into(), pool: "workers".into(), query: "q".into(), per_node: 1.0 }];
-    scene.snapshot.prospects.insert("requests".into(), Prospect { wanted: wanted.into(), blind: false, evidence: "a rise".into() });
+    scene
+        .snapshot
+        .prospects
+        .insert("requests".into(), Prospect { wanted: wanted.into(), blind: false, on_trial: false, evidence: "a rise".into() });
     scene
 }
 
@@ -53,6 +56,37 @@ fn what_only_watches_says_what_it_would_have_done() {
 }
 
 #[test]
+fn a_forecast_that_acts_of_itself_watches_on_its_trial_and_then_acts_while_it_is_trusted() {
+    // On trial or not, what is wanted; the nodes that are bought at once, what is held back, and the nodes that go.
+    let shadowed = Some(Hold::Shadowed { buy: 12, hold_nodes: 15 });
+    let rows = [
+        (true, Some(wanted(12, 15)), 0, shadowed, 6),
+        (false, Some(wanted(12, 15)), 4, None, 0),
+        // It is demoted, before and after the trial.
+        (true, None, 0, None, 6),
+        (false, None, 0, None, 6),
+    ];
+    for (on_trial, wanted, bought, hold, gone) in rows {
+        let mut scene = scene(8, PredictiveMode::Auto, wanted);
+        scene.snapshot.prospects.get_mut("requests").expect("it is there").on_trial = on_trial;
+        let plan = scene.turn(after(0));
+        assert_eq!((launched(&plan), held(&plan, "requests")), (bought, hold), "on trial: {on_trial}, {wanted:?}");
+        if bought == 0 {
+            assert_eq!(retirements(&scene.turns(2, 10)).len(), gone, "on trial: {on_trial}, {wanted:?}");
+        }
+    }
+}
+
+#[test]
+fn a_forecast_that_acts_again_after_a_demotion_needs_no_second_trial() {
+    let mut scene = scene(8, PredictiveMode::Auto, wanted(12, 12));
+    for (wants, bought) in [(None, 0), (Some(wanted(12, 12)), 4)] {
+        scene.snapshot.prospects.get_mut("requests").expect("it is there").wanted = wants;
+        assert_eq!(launched(&scene.turn(after(0))), bought);
+    }
+}
+
+#[test]
 fn a_forecast_is_bound_by_the_maximum_and_by_the_cooldown() {
     let mut many = scene(4, PredictiveMode::On, wanted(50, 50));
     many.settings.pools[0].max = 6;
@@ -73,7 +107,8 @@ fn above_a_maximum_that_falls_nothing_is_held() {
 
 #[test]
 fn a_demand_that_is_not_known_keeps_every_node_unless_it_is_only_watched() {
-    for (mode, gone) in [(PredictiveMode::On, 0), (PredictiveMode::Shadow, 6), (PredictiveMode::Off, 6)] {
+    let modes = [(PredictiveMode::On, 0), (PredictiveMode::Auto, 0), (PredictiveMode::Shadow, 6), (PredictiveMode::Off, 6)];
+    for (mode, gone) in modes {
         for read in [false, true] {
             let mut scene = scene(8, mode, None);
             match scene.snapshot.prospects.get_mut("requests").filter(|_| read) {
@@ -85,6 +120,14 @@ fn a_demand_that_is_not_known_keeps_every_node_unless_it_is_only_watched() {
             assert_eq!(matches!(held(&plan, "requests"), Some(Hold::BadData { .. })), gone == 0, "{mode:?}, read: {read}");
         }
     }
+}
+
+#[test]
+fn a_demand_that_is_not_known_keeps_nothing_on_trial() {
+    let mut scene = scene(8, PredictiveMode::Auto, None);
+    let prospect = scene.snapshot.prospects.get_mut("requests").expect("it is there");
+    (prospect.blind, prospect.on_trial) = (true, true);
+    assert_eq!(retirements(&scene.turns(0, 10)).len(), 6);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! This daemon in a replay: its forecast, its rules, its rests and its configuration, turn by turn.
 
 use super::board::Board;
+use super::foresight::Foresight;
 use super::policies::{Policy, View, nodes};
 use crate::model::prospect::{Prospect, Wanted};
 use crate::model::{Bytes, Memory, MilliCpu, PoolName, Resources, RuleName};
@@ -9,6 +10,7 @@ use crate::policy::uniform::{self, Cause, Moves, Sight};
 use crate::policy::{PredictiveMode, Settings};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// So many launches of the pool tell how long a boot takes, as in the daemon.
@@ -84,6 +86,17 @@ pub struct Step {
     pub wanted: Option<Wanted>,
 }
 
+/// Who forecasts.
+#[derive(Debug)]
+enum Source {
+    /// Nobody.
+    Nobody,
+    /// The daemon itself, as it does in production.
+    Own(Box<Forecaster>),
+    /// What was said before, for many replays of one demand.
+    Before(Rc<Foresight>),
+}
+
 /// The daemon: asked every minute, it makes a turn when its evaluation is due, and at once for pods that wait.
 ///
 /// A turn sees the demand of the last full minute as pods that fill a node each, the CPU that they use, and what its own
@@ -94,7 +107,7 @@ pub struct Daemon {
     operator: Operator,
     node: Resources,
     price: u64,
-    forecaster: Option<Box<Forecaster>>,
+    source: Source,
     start: Minute,
     memory: Memory,
     board: Option<Board>,
@@ -115,17 +128,20 @@ impl Daemon {
         let predictive = &settings.predictive;
         let lead = lead_time(&[], predictive.boot, settings.interval);
         let forecast = ForecastSettings { node: 1.0, boot: lead, price_of_waiting: predictive.price_of_waiting };
-        let acts = predictive.mode == PredictiveMode::On && !settings.forecasts.is_empty();
+        let acts = match predictive.mode {
+            PredictiveMode::On | PredictiveMode::Auto => !settings.forecasts.is_empty(),
+            PredictiveMode::Shadow | PredictiveMode::Off => false,
+        };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a price of some dollars")]
         let price = (dollars_per_hour * 1e6).round() as u64;
         Self {
-            forecaster: acts.then(|| Box::new(Forecaster::new(forecast))),
+            source: if acts { Source::Own(Box::new(Forecaster::new(forecast))) } else { Source::Nobody },
             node: Resources { cpu: MilliCpu(1000), memory: Bytes(1 << 30), pods: 110, ..Resources::default() },
             price,
             start,
             memory: Memory::default(),
             board: (path == Path::Plan).then(Board::default),
-            prospect: Prospect { wanted: None, blind: true, evidence: String::new() },
+            prospect: Prospect { wanted: None, blind: true, on_trial: true, evidence: String::new() },
             served: VecDeque::new(),
             before: (0, 0),
             retired: None,
@@ -134,10 +150,29 @@ impl Daemon {
         }
     }
 
-    /// Gives what it has learnt of the demand; `None` where it forecasts nothing.
+    /// Takes what was forecast before in place of its own forecasts, where it makes any.
+    pub(super) fn foreseeing(mut self, foresight: &Rc<Foresight>) -> Self {
+        self.source = match self.source {
+            Source::Nobody => Source::Nobody,
+            Source::Own(_) | Source::Before(_) => Source::Before(Rc::clone(foresight)),
+        };
+        self
+    }
+
+    /// Gives what it has learnt of the demand; `None` where it forecasts nothing itself.
     #[must_use]
     pub fn forecaster(&self) -> Option<&Forecaster> {
-        self.forecaster.as_deref()
+        match &self.source {
+            Source::Own(forecaster) => Some(forecaster),
+            Source::Nobody | Source::Before(_) => None,
+        }
+    }
+
+    fn forecasts(&self) -> bool {
+        match self.source {
+            Source::Own(_) | Source::Before(_) => true,
+            Source::Nobody => false,
+        }
     }
 
     /// Gives what it remembers from turn to turn.
@@ -175,12 +210,21 @@ impl Daemon {
 
     /// Reads on, and says what the demand leads to.
     fn foresee(&mut self, minute: usize) {
-        let Some(forecaster) = &mut self.forecaster else { return };
         let settings = &self.operator.settings;
         let boots = settings.pools.first().and_then(|pool| self.memory.pools.get(&pool.name)).map_or(&[][..], |pool| &pool.boots);
         let boot = lead_time(boots, settings.predictive.boot, settings.interval);
-        forecaster.set(ForecastSettings { node: 1.0, boot, price_of_waiting: settings.predictive.price_of_waiting });
-        let (wanted, blind) = forecaster.say(self.start.plus(minute as i64));
+        let (wanted, blind) = match &mut self.source {
+            Source::Nobody => return,
+            Source::Own(forecaster) => {
+                forecaster.set(ForecastSettings { node: 1.0, boot, price_of_waiting: settings.predictive.price_of_waiting });
+                self.prospect.on_trial = forecaster.missing_to_a_week() > 0;
+                forecaster.say(self.start.plus(minute as i64))
+            }
+            Source::Before(foresight) => {
+                self.prospect.on_trial = false;
+                foresight.say(boot, minute)
+            }
+        };
         (self.prospect.wanted, self.prospect.blind) = (wanted, blind);
     }
 
@@ -203,7 +247,7 @@ impl Daemon {
             booting: view.have() - view.ready() + launched,
             pods: nodes(view.last()),
             cpu: full.then(|| self.cpu(view.ready())),
-            prospect: self.forecaster.as_ref().map(|_| (&self.operator.rule, &self.prospect)),
+            prospect: self.forecasts().then_some((&self.operator.rule, &self.prospect)),
             displaces: self.retired.is_some_and(|retired| minute - retired <= 1),
             node: &self.node,
             price: self.price,
@@ -218,7 +262,7 @@ impl Daemon {
     }
 
     fn note(&mut self, view: &View, moves: &Moves) {
-        let wanted = self.prospect.wanted.filter(|_| self.forecaster.is_some());
+        let wanted = self.prospect.wanted.filter(|_| self.forecasts());
         #[expect(clippy::cast_possible_truncation, reason = "it was single precision before")]
         let (demand, ready) = (view.last() as f32, view.ready());
         let mut step = |cause, nodes| self.steps.push(Step { minute: view.now(), cause, nodes, demand, ready, wanted });
@@ -230,7 +274,9 @@ impl Daemon {
 impl Policy for Daemon {
     fn decide(&mut self, view: &View) -> Wanted {
         let minute = view.now();
-        if let Some(forecaster) = self.forecaster.as_mut().filter(|_| view.measured) {
+        if let Source::Own(forecaster) = &mut self.source
+            && view.measured
+        {
             // Demand that was read is finite and not negative, and minutes come in order: nothing is refused.
             let taken = forecaster.observe(self.start.plus(minute as i64 - 1), view.last());
             debug_assert!(taken.is_ok(), "{taken:?}");

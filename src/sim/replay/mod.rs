@@ -17,11 +17,14 @@ mod clairvoyant;
 mod course;
 mod daemon;
 mod fleet;
+mod foresight;
 mod judge;
+mod pods;
 mod policies;
 mod recording;
 mod side_by_side;
 mod synthetic;
+mod tuning;
 
 pub use clairvoyant::{Optimum, clairvoyant, clairvoyant_paths};
 pub use course::{Bin, Course, Headroomed, Trajectory};
@@ -32,6 +35,7 @@ pub use policies::{AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Pers
 pub use recording::{Recording, RecordingError, Repairs};
 pub use side_by_side::{Conditions, Contestant, HEADROOMS, Outcome, Progress, SideBySide, side_by_side, work};
 pub use synthetic::Shape;
+pub use tuning::{Changes, Dial, Parts, TooShort, Tuned, held_out, held_out_work, tune};
 
 #[cfg(test)]
 mod tests;

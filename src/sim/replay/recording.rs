@@ -1,5 +1,6 @@
 //! A demand that was recorded: read from a file, made whole where that is safe, refused where it is not.
 
+use super::pods;
 use crate::policy::forecast::Minute;
 use jiff::Timestamp;
 use std::io::Read;
@@ -7,7 +8,7 @@ use std::io::Read;
 /// The header that a file must have.
 const HEADER: [&str; 2] = ["timestamp", "value"];
 /// More than ten years of minutes are refused: a time that was misread would fill the memory.
-const LONGEST: i64 = 10 * 366 * 1440;
+pub(super) const LONGEST: i64 = 10 * 366 * 1440;
 /// A value so many times the median is of another unit, not of a burst.
 const ABSURD: f64 = 1e6;
 
@@ -45,6 +46,9 @@ pub struct RecordingError {
     pub problem: String,
 }
 
+/// A line, and what is wrong there and would be right.
+pub(super) type Wrong = (u64, String);
+
 /// A row with the line it stands in.
 struct Row {
     line: u64,
@@ -58,8 +62,23 @@ impl Recording {
     /// # Errors
     /// When the header, a time or a value is not what it should be, time does not run forward, or there are no two rows.
     pub fn read(file: &str, source: impl Read) -> Result<Self, RecordingError> {
-        let rows = rows(source).map_err(|(line, problem)| RecordingError { file: file.to_owned(), line, problem })?;
-        Self::assembled(file, &rows)
+        Self::read_sized(file, source, None)
+    }
+
+    /// Reads rows of time and demand, as [`Self::read`] does, or of pods: under the header `start,end,cpu`, in the order of
+    /// their starts, with times likewise and cores; their sum is the demand. Under `start,end,cpu,memory` it is what a node's
+    /// cores would be that has room for both; `cores_per_memory` is a node's cores over its memory, in the file's unit.
+    ///
+    /// # Errors
+    /// As [`Self::read`]; also when a pod ends before it starts, pods are out of order, none runs for a week, or only one of
+    /// `cores_per_memory` and the column for memory is there.
+    pub fn read_sized(file: &str, source: impl Read, cores_per_memory: Option<f64>) -> Result<Self, RecordingError> {
+        let wrong = |(line, problem): Wrong| RecordingError { file: file.to_owned(), line, problem };
+        let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(source);
+        match layout(&mut reader, cores_per_memory.is_some()).map_err(wrong)? {
+            Layout::Demand => Self::assembled(file, &rows(&mut reader).map_err(wrong)?),
+            Layout::Pods => pods::read(&mut reader, cores_per_memory).map_err(wrong),
+        }
     }
 
     /// Makes one of samples in the order of their time. Errors count them from 1, as if they were lines.
@@ -69,7 +88,7 @@ impl Recording {
     pub fn of_samples(name: &str, samples: &[(Timestamp, f64)]) -> Result<Self, RecordingError> {
         let rows = samples.iter().zip(1..).map(|((at, value), line)| Row { line, second: at.as_second(), value: *value }).collect();
         let rows =
-            in_one_unit(rows, samples.len() as u64).map_err(|(line, problem)| RecordingError { file: name.to_owned(), line, problem })?;
+            of_demand(rows, samples.len() as u64).map_err(|(line, problem)| RecordingError { file: name.to_owned(), line, problem })?;
         Self::assembled(name, &rows)
     }
 
@@ -120,7 +139,14 @@ impl Recording {
     /// Gives the demand in nodes, scaled so that `nodes` suffice in 999 of 1000 minutes. None at all stays none.
     #[must_use]
     pub fn scaled(&self, nodes: f64) -> Self {
-        let mut known: Vec<f32> = self.values.iter().flatten().copied().collect();
+        self.scaled_by(self.values.len(), nodes)
+    }
+
+    /// Gives the demand in nodes, scaled so that `nodes` suffice in 99.9 % of its first minutes, `first` of them; the
+    /// rest is scaled likewise and has no say.
+    #[must_use]
+    pub fn scaled_by(&self, first: usize, nodes: f64) -> Self {
+        let mut known: Vec<f32> = self.values.iter().take(first).flatten().copied().collect();
         if known.is_empty() {
             return self.clone();
         }
@@ -143,6 +169,12 @@ impl Recording {
         Self { values, ..self.clone() }
     }
 
+    /// Gives its first minutes.
+    #[must_use]
+    pub fn first(&self, minutes: usize) -> Self {
+        Self { values: self.values.iter().take(minutes).copied().collect(), ..self.clone() }
+    }
+
     /// Gives what policies see: in a gap, the last value.
     #[must_use]
     pub fn carried(&self) -> Vec<f32> {
@@ -155,14 +187,31 @@ impl Recording {
     }
 }
 
-fn rows(source: impl Read) -> Result<Vec<Row>, (u64, String)> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(source);
+/// What the rows of a file are.
+enum Layout {
+    Demand,
+    Pods,
+}
+
+/// Tells by the header what the rows are; `sized` where memory is to count.
+fn layout<R: Read>(reader: &mut csv::Reader<R>, sized: bool) -> Result<Layout, Wrong> {
     let header = reader.headers().map_err(|error| (1, error.to_string()))?;
-    if header.iter().ne(HEADER) {
-        let found = header.iter().collect::<Vec<_>>().join(",");
-        let found = if found.is_empty() { "the file is empty".to_owned() } else { format!("the header is `{found}`") };
-        return Err((1, format!("{found}; expected `timestamp,value`")));
+    let is = |expected: &[&str]| header.iter().eq(expected.iter().copied());
+    let [cpu, memory] = pods::HEADERS.map(is);
+    let found = header.iter().collect::<Vec<_>>().join(",");
+    match () {
+        () if memory && !sized => Err((1, "the pods have memory; expected a node's memory (--node-memory), or no such column".into())),
+        () if memory || (cpu && !sized) => Ok(Layout::Pods),
+        () if sized => Err((1, format!("the header is `{found}`; expected `start,end,cpu,memory`, since a node's memory is given"))),
+        () if is(&HEADER) => Ok(Layout::Demand),
+        () => {
+            let found = if found.is_empty() { "the file is empty".to_owned() } else { format!("the header is `{found}`") };
+            Err((1, format!("{found}; expected `timestamp,value`, or for pods `start,end,cpu` or `start,end,cpu,memory`")))
+        }
     }
+}
+
+fn rows<R: Read>(reader: &mut csv::Reader<R>) -> Result<Vec<Row>, Wrong> {
     let mut rows: Vec<Row> = Vec::new();
     let mut record = csv::StringRecord::new();
     loop {
@@ -180,38 +229,54 @@ fn rows(source: impl Read) -> Result<Vec<Row>, (u64, String)> {
         }
         rows.push(row);
     }
-    in_one_unit(rows, reader.position().line())
+    of_demand(rows, reader.position().line())
 }
 
 /// Looks whether there are enough rows, and whether all are demand in the same unit.
-fn in_one_unit(rows: Vec<Row>, end: u64) -> Result<Vec<Row>, (u64, String)> {
+fn of_demand(rows: Vec<Row>, end: u64) -> Result<Vec<Row>, Wrong> {
     if rows.len() < 2 {
         return Err((end, format!("{} rows of demand; expected two or more", rows.len())));
     }
     if let Some(row) = rows.iter().find(|row| row.value < 0.0) {
         return Err((row.line, format!("the value {} is negative; expected a demand from 0 up", row.value)));
     }
-    let mut positive: Vec<f64> = rows.iter().map(|row| row.value).filter(|value| *value > 0.0).collect();
-    if !positive.is_empty() {
-        let middle = positive.len() / 2;
-        let median = *positive.select_nth_unstable_by(middle, f64::total_cmp).1;
-        if let Some(row) = rows.iter().find(|row| row.value > ABSURD * median) {
-            let problem = format!("the value {} is a million times the median, {median}; expected all values in one unit", row.value);
-            return Err((row.line, problem));
-        }
-    }
+    in_one_unit(rows.iter().map(|row| (row.line, row.value)), "value")?;
     Ok(rows)
+}
+
+/// Looks whether all values, given with their lines, may be of the same unit.
+pub(super) fn in_one_unit(values: impl Iterator<Item = (u64, f64)> + Clone, what: &str) -> Result<(), Wrong> {
+    let mut positive: Vec<f64> = values.clone().map(|(_, value)| value).filter(|value| *value > 0.0).collect();
+    if positive.is_empty() {
+        return Ok(());
+    }
+    let middle = positive.len() / 2;
+    let median = *positive.select_nth_unstable_by(middle, f64::total_cmp).1;
+    match values.into_iter().find(|(_, value)| *value > ABSURD * median) {
+        Some((line, value)) => {
+            Err((line, format!("the {what} {value} is a million times the median, {median}; expected all values in one unit")))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Reads a time, in seconds since 1970.
+pub(super) fn time(text: &str) -> Result<i64, String> {
+    let time = text.parse::<Timestamp>().map_err(|_| format!("`{text}` is no time; expected one like `2026-01-31T13:45:00Z`"))?;
+    Ok(time.as_second())
+}
+
+/// Reads a number that is finite.
+pub(super) fn number(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
+    number.ok_or_else(|| format!("`{text}` is no number; expected one from 0 up"))
 }
 
 fn parse(record: &csv::StringRecord, line: u64) -> Result<Row, String> {
     if record.len() != 2 {
         return Err(format!("{} fields; expected two, a time and a value", record.len()));
     }
-    let second = record[0].parse::<Timestamp>();
-    let second = second.map_err(|_| format!("`{}` is no time; expected one like `2026-01-31T13:45:00Z`", &record[0]))?.as_second();
-    let value = record[1].parse::<f64>().ok().filter(|value| value.is_finite());
-    let value = value.ok_or_else(|| format!("`{}` is no number; expected a demand from 0 up", &record[1]))?;
-    Ok(Row { line, second, value })
+    Ok(Row { line, second: time(&record[0])?, value: number(&record[1])? })
 }
 
 /// Gives the seconds between rows, as their median has it.

@@ -203,7 +203,8 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     let run = Run { recording, demand: &demand, warm_up, conditions };
     let mut coverage = Coverage::new(conditions.boot.minutes(), Band::new(demand.len() - warm_up));
     let mut course = Course::new(recording.start.0 + warm_up as i64, warm_up, demand.len() - warm_up);
-    let ours = run.ours(&mut coverage, &mut course, progress);
+    let ours = daemon(recording, conditions, PredictiveMode::On);
+    let ours = run.ours(ours, &Contestant::Ours.name(), &mut coverage, &mut course, progress);
     let mut tallies = vec![(Contestant::Ours, ours)];
     for contestant in Contestant::TABLE.into_iter().skip(1) {
         tallies.push((contestant, run.contestant(contestant, Some(&mut course), progress)));
@@ -227,11 +228,14 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     SideBySide { days: days(demand.len() - warm_up), warm_up_days: days(warm_up), outcomes, coverage: shares, course }
 }
 
-struct Run<'a> {
-    recording: &'a Recording,
-    demand: &'a [f32],
-    warm_up: usize,
-    conditions: &'a Conditions,
+/// A demand, and the minutes of it that count.
+pub(super) struct Run<'a> {
+    pub recording: &'a Recording,
+    /// What policies see of it.
+    pub demand: &'a [f32],
+    /// The minutes before the first that counts.
+    pub warm_up: usize,
+    pub conditions: &'a Conditions,
 }
 
 impl Run<'_> {
@@ -247,17 +251,33 @@ impl Run<'_> {
         tally
     }
 
-    fn ours(&self, coverage: &mut Coverage, course: &mut Course, progress: &mut dyn Progress) -> Tally {
-        progress.begins(&Contestant::Ours.name());
-        let mut ours = daemon(self.recording, self.conditions, PredictiveMode::On);
+    /// Lets a daemon follow the demand, and draws it: its forecasts, its nodes and its steps.
+    pub(super) fn ours(
+        &self,
+        mut ours: Daemon,
+        name: &str,
+        coverage: &mut Coverage,
+        course: &mut Course,
+        progress: &mut dyn Progress,
+    ) -> Tally {
+        progress.begins(name);
         let mut bins = self.bins();
         let look = |minute: usize, ours: &Daemon, tick| {
             self.bin(&mut bins, minute, tick);
             coverage.minute(ours, self.recording.values[minute], minute.checked_sub(self.warm_up));
         };
         let tally = self.replay(&mut ours, look, progress);
-        course.trajectories.push(Trajectory { policy: Contestant::Ours.name(), bins: bins.finished() });
+        course.trajectories.push(Trajectory { policy: name.to_owned(), bins: bins.finished() });
         course.steps = ours.steps;
+        tally
+    }
+
+    /// Lets a daemon follow the demand, and draws its nodes alone.
+    pub(super) fn beside(&self, mut daemon: Daemon, name: &str, course: &mut Course, progress: &mut dyn Progress) -> Tally {
+        progress.begins(name);
+        let mut bins = self.bins();
+        let tally = self.replay(&mut daemon, |minute, _, tick| self.bin(&mut bins, minute, tick), progress);
+        course.trajectories.push(Trajectory { policy: name.to_owned(), bins: bins.finished() });
         tally
     }
 
@@ -271,7 +291,12 @@ impl Run<'_> {
         }
     }
 
-    fn replay<P: Policy + ?Sized>(&self, policy: &mut P, mut look: impl FnMut(usize, &P, Tick), progress: &mut dyn Progress) -> Tally {
+    pub(super) fn replay<P: Policy + ?Sized>(
+        &self,
+        policy: &mut P,
+        mut look: impl FnMut(usize, &P, Tick),
+        progress: &mut dyn Progress,
+    ) -> Tally {
         const STEP: usize = 1440;
         let (demand, values) = (self.demand, &self.recording.values);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
@@ -303,7 +328,7 @@ impl Run<'_> {
         tally
     }
 
-    fn outcome(&self, policy: String, tally: &Tally, least: f64, ours_to_this: Option<Ratio>) -> Outcome {
+    pub(super) fn outcome(&self, policy: String, tally: &Tally, least: f64, ours_to_this: Option<Ratio>) -> Outcome {
         let sum = tally.sum();
         let cost = sum.cost(self.conditions.price_of_waiting);
         Outcome {
@@ -322,7 +347,7 @@ impl Run<'_> {
     }
 
     /// Finds the optimum of the minutes that count; gaps are left out, as if the minutes around them met.
-    fn optimum(&self) -> Outcome {
+    pub(super) fn optimum(&self) -> Outcome {
         let counted = self.demand.iter().zip(&self.recording.values).skip(self.warm_up).filter(|(_, value)| value.is_some());
         let demand: Vec<f32> = counted.map(|(demand, _)| *demand).collect();
         let mut capacity = vec![0_u16; demand.len()];
@@ -347,17 +372,17 @@ impl Run<'_> {
 }
 
 /// Counts how often demand stayed below what the forecast promised.
-struct Coverage {
+pub(super) struct Coverage {
     boot: usize,
     /// What was said of the minutes to come, the next one first: the centre and two quantiles.
     said: VecDeque<Option<[f64; 3]>>,
     covered: [u64; 2],
     minutes: u64,
-    band: Band,
+    pub band: Band,
 }
 
 impl Coverage {
-    fn new(boot: usize, band: Band) -> Self {
+    pub(super) fn new(boot: usize, band: Band) -> Self {
         Self { boot, said: VecDeque::new(), covered: [0; 2], minutes: 0, band }
     }
 
@@ -375,7 +400,7 @@ impl Coverage {
         }
     }
 
-    fn shares(&self) -> Option<[f64; 2]> {
+    pub(super) fn shares(&self) -> Option<[f64; 2]> {
         (self.minutes > 0).then(|| self.covered.map(|covered| covered as f64 / self.minutes as f64))
     }
 }

@@ -71,3 +71,14 @@ async fn pods_wait_every_morning_for_a_fleet_that_only_watches() {
     assert_eq!(bought_ahead(&world), 0);
     assert_eq!(world.violations(), [""; 0], "{}", world.log());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_forecast_that_acts_of_itself_watches_for_a_week_and_then_buys_ahead() {
+    let world = Stage::begin(office(PredictiveMode::Auto));
+    // The journal forgets within the day: it is looked at in the mornings, just after the rise.
+    tokio::time::sleep(6 * DAY + Duration::from_mins(14 * 60 + 5)).await;
+    assert_eq!(bought_ahead(&world), 0, "{}", world.log());
+    tokio::time::sleep(2 * DAY).await;
+    assert!(bought_ahead(&world) > 0, "{}", world.log());
+    assert_eq!(world.violations(), [""; 0], "{}", world.log());
+}

@@ -70,7 +70,7 @@ prop_compose! {
         most in 1_u32..5,
         budget in prop::option::of(0_u32..3),
         ceiling in prop::option::of(5_u64..14),
-        mode in prop::sample::select(vec![PredictiveMode::On, PredictiveMode::Shadow, PredictiveMode::Off]),
+        mode in prop::sample::select(vec![PredictiveMode::On, PredictiveMode::Auto, PredictiveMode::Shadow, PredictiveMode::Off]),
         consolidates in any::<bool>(),
     ) -> Settings {
         let minutes = Duration::from_mins;

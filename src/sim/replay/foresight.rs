@@ -1,0 +1,51 @@
+//! What would be forecast of one demand in each of its minutes, for many replays of it.
+
+use super::recording::Recording;
+use crate::model::prospect::Wanted;
+use crate::policy::forecast::{ForecastSettings, Forecaster};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+/// What is wanted in a minute, and whether nothing is because the demand is not known.
+type Said = (Option<Wanted>, bool);
+
+/// Forecasts of one demand, made once for each lead.
+///
+/// They act from the first minute, without a trial. In a daemon the lead changes when launches show another boot; here each lead is forecast as if it had always been so.
+/// That is close enough to choose by, and costs a hundredth.
+#[derive(Debug)]
+pub(super) struct Foresight {
+    recording: Recording,
+    price_of_waiting: f64,
+    /// By lead, in minutes; then by the minute of the recording.
+    said: RefCell<BTreeMap<usize, Vec<Said>>>,
+}
+
+impl Foresight {
+    /// Makes one for a demand in nodes.
+    pub(super) fn new(recording: Recording, price_of_waiting: f64) -> Self {
+        Self { recording, price_of_waiting, said: RefCell::default() }
+    }
+
+    /// Gives what is said in a minute, counted from the recording's first, with nodes that are `lead` minutes away.
+    pub(super) fn say(&self, lead: usize, minute: usize) -> Said {
+        let mut said = self.said.borrow_mut();
+        said.entry(lead).or_insert_with(|| self.forecast(lead)).get(minute).copied().unwrap_or((None, true))
+    }
+
+    /// Says of each minute what was known before it.
+    fn forecast(&self, lead: usize) -> Vec<Said> {
+        let Recording { start, values, .. } = &self.recording;
+        let mut forecaster = Forecaster::new(ForecastSettings { node: 1.0, boot: lead, price_of_waiting: self.price_of_waiting });
+        let say = |(minute, value): (i64, &Option<f32>)| {
+            let said = forecaster.say(start.plus(minute));
+            if let Some(value) = value {
+                // Demand that was read is finite and not negative, and minutes come in order: nothing is refused.
+                let taken = forecaster.observe(start.plus(minute), f64::from(*value));
+                debug_assert!(taken.is_ok(), "{taken:?}");
+            }
+            said
+        };
+        (0..).zip(values).map(say).collect()
+    }
+}
