@@ -211,21 +211,27 @@ impl<'a> Buyer<'a> {
         (self.price, self.purchases.len())
     }
 
-    /// Gives the offer's room for pods on an empty node.
+    /// Gives the offer of a node that boots, and its room for pods on an empty node.
     #[must_use]
     pub fn room_of(&self, key: &OfferKey, pool: &PoolName) -> Option<(&'a Offer, &Resources)> {
         let index = self.index_of(key, pool)?;
         Some((&self.offers[index], self.room(index)))
     }
 
-    /// Gives what a node of the offer has for pods and daemon sets.
+    /// Gives what a node of the offer that boots will have for pods and daemon sets.
     #[must_use]
     pub fn allocatable_of(&self, key: &OfferKey, pool: &PoolName) -> Option<&Resources> {
         self.index_of(key, pool).map(|index| self.allocatable(index))
     }
 
+    /// Finds the offer of a node that boots. One that can no longer be had is as the largest of its pool, or else its pods
+    /// would buy a second one.
     fn index_of(&self, key: &OfferKey, pool: &PoolName) -> Option<usize> {
-        self.offers.iter().position(|offer| offer.key == *key && offer.pool == *pool)
+        let exact = self.offers.iter().position(|offer| offer.key == *key && offer.pool == *pool);
+        exact.or_else(|| {
+            let near = |offer: &Offer| (offer.key.zone == key.zone, offer.key.market == key.market, offer.allocatable.cpu);
+            self.by_pool.get(pool)?.iter().copied().max_by_key(|index| near(&self.offers[*index]))
+        })
     }
 
     /// What nodes of the type really have is known better than what they should have.

@@ -113,6 +113,17 @@ fn what_boots_already_is_not_bought_again() {
 }
 
 #[test]
+fn what_boots_is_not_bought_again_when_its_type_is_no_longer_to_be_had() {
+    let mut scene = Scene::with_nodes(2).pods([running("a", 1800, "n0"), running("b", 1800, "n1"), pending("c", 1000)]);
+    let plan = scene.turn(start());
+    scene.snapshot.operations.insert("op".into(), begun("op", launches(&plan)[0].clone()));
+    let bought = launches(&plan)[0].instance_types.clone();
+    scene.offers.retain(|offer| !bought.contains(&offer.key.instance_type));
+    assert!(!scene.offers.is_empty());
+    assert_eq!(launched(&scene.turn(after(1))), 0);
+}
+
+#[test]
 fn fills_up_to_the_minimum_at_once() {
     let mut scene = Scene::with_nodes(0);
     scene.memory.pools.entry("workers".into()).or_default().last_rule_up = Some(start());

@@ -1,8 +1,8 @@
 //! What the daemon makes of the past of a demand, read from a real Prometheus.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 
 use super::fleet::{fleet, launched_since, settled};
@@ -42,5 +42,22 @@ pub async fn a_rise_is_bought_for(bed: &mut Bed) -> Result<()> {
     let trusted = daemon.metric("node_fleet_forecast_trusted", &["rule=\"orders\""]).await?;
     ensure!(trusted == Some(1.0), "node_fleet_forecast_trusted is {trusted:?}");
     println!("  {} minutes of the past; 4 nodes were Ready {early} s before the rise: {}", orders["known_minutes"], orders["says"]);
+    drop(daemon);
+    replayed(bed, &configuration).await
+}
+
+/// The same past is replayed by the operator's configuration, with a page of plots.
+async fn replayed(bed: &Bed, configuration: &Configuration) -> Result<()> {
+    let page = bed.folder().join("report.html");
+    let arguments = ["simulate", "--config", "{config}", "--html", &page.to_string_lossy()];
+    let begun = Instant::now();
+    let outcome = bed.run_command(&configuration.toml(bed), &arguments).await?;
+    ensure!(outcome.code == 0, "node-fleet simulate: {}{}", outcome.stdout, outcome.stderr);
+    for row in ["node-fleet", "cluster-autoscaler-like", "Karpenter-like", "optimum"] {
+        ensure!(outcome.stdout.contains(row), "no row for {row} in\n{}", outcome.stdout);
+    }
+    let written = std::fs::read_to_string(&page).context("the page of the replay")?;
+    ensure!(written.contains("</html>") && !written.contains("NaN"), "no page, or one with gaps: {} bytes", written.len());
+    println!("  replayed in {:.1} s: {}", begun.elapsed().as_secs_f64(), outcome.stdout.lines().next().unwrap_or_default());
     Ok(())
 }
