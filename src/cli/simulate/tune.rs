@@ -175,7 +175,7 @@ pub(super) fn execute(simulate: &Simulate, told: &Told, name: &str, recording: &
         writeln!(out)?;
     } else {
         write!(out, "{summary}\n\n{}", table(&found))?;
-        if !changes.is_empty() {
+        if carries_over(&found) {
             let file = if simulate.configured.config.is_some() { &told.name } else { "a configuration file" };
             write!(out, "\nIn {file}:\n\n{}", as_file(&changes))?;
         }
@@ -238,6 +238,12 @@ impl Days<'_> {
     }
 }
 
+/// Tells whether tuned settings are there and were cheaper on what was held out, too.
+fn carries_over(found: &SideBySide) -> bool {
+    // Without tuned settings the row after the operator's own is the optimum's, and the last.
+    matches!(&found.outcomes[..], [tuned, own, _] if tuned.cost < own.cost)
+}
+
 /// Says which days were used for what, and what came out on those that were held out.
 fn summary(days: &Days<'_>, tuned: &Tuned, found: &SideBySide) -> String {
     let parts = days.parts;
@@ -263,7 +269,7 @@ fn summary(days: &Days<'_>, tuned: &Tuned, found: &SideBySide) -> String {
         own.dollars,
         own.unmet_node_minutes
     );
-    if held > 0.0 {
+    if carries_over(found) {
         format!("T{}.\n{sought}", &came[1..])
     } else {
         format!("{nothing}: {came}: what was found does not carry over.\n{sought}")
@@ -271,7 +277,10 @@ fn summary(days: &Days<'_>, tuned: &Tuned, found: &SideBySide) -> String {
 }
 
 fn remarks(told: &Told, conditions: &Conditions, recording: &Recording, found: &SideBySide) -> String {
-    let cost = format!("Cost is node-minutes paid, and {} for each that was unmet, which was not searched.", conditions.price_of_waiting);
+    let cost = format!(
+        "Cost is node-minutes paid, and {} for each that was unmet: that price is yours, and was not searched.",
+        conditions.price_of_waiting
+    );
     let whose = format!(
         "Configured is {}, with predictive.mode = \"{}\"; pods use {:.0} % of what they request.\nLeft out: other pods' sizes, zones, spot, headroom, [[metric]] rules, how long a drain takes and what it costs to move pods.",
         told.name,
