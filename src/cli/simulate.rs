@@ -282,6 +282,7 @@ fn summary(found: &SideBySide) -> String {
     );
     let compared = |other: &Outcome, name: &str| {
         let than = match (ours.dollars, other.dollars) {
+            (ours, other) if other > 0.0 && (ours / other - 1.0).abs() < 0.005 => "as much as".to_owned(),
             (ours, other) if other > 0.0 && ours <= other => format!("{:.0} % less than", 100.0 * (1.0 - ours / other)),
             (ours, other) if other > 0.0 => format!("{:.0} % more than", 100.0 * (ours / other - 1.0)),
             (ours, _) if ours > 0.0 => "more than the $0.00 of".to_owned(),
