@@ -1,7 +1,7 @@
 //! The cluster as a plan imagines it, node by node.
 
 use super::*;
-use crate::model::scheduling::{Constraints, NodeSelectorTerm, Operator, Requirement, Selector, Taint, TaintEffect};
+use crate::model::scheduling::{Constraints, NodeSelectorTerm, Operator, Requirement, Selector, SpreadConstraint, Taint, TaintEffect};
 use crate::policy::fit::{Board, Misfit, node_accepts};
 use crate::policy::survey;
 
@@ -78,6 +78,31 @@ fn many_pods_of_a_kind_take_as_much_as_one_after_the_other() {
     assert_eq!((board.bin(0).free.cpu, board.bin(0).shapes()), (MilliCpu(700), &[(shape, 4)][..]));
     board.take_last(1);
     assert_eq!((board.bin(1).free.cpu, board.bin(1).shapes()), (MilliCpu(1300), &[(shape, 2)][..]));
+}
+
+#[test]
+fn a_zone_of_a_node_that_was_only_looked_at_is_forgotten() {
+    let zone = SpreadConstraint {
+        topology_key: ZONE_LABEL.into(),
+        selector: Selector(vec![Requirement { key: "app".into(), operator: Operator::Exists }]),
+        max_skew: 1,
+        min_domains: None,
+        ignores_node_affinity: false,
+        honors_taints: false,
+    };
+    let constraints = Arc::new(Constraints { spread: vec![zone], ..Constraints::default() });
+    let even = Pod { constraints, labels: Arc::new(Labels::from([("app".into(), "web".into())])), ..pod("even", 100) };
+    let (nodes, elsewhere) = ([node("n0", "a"), node("n1", "b")], node("n2", "c"));
+    let mut board = board(&nodes);
+    let shape = board.shape(&even);
+    for index in 0..2 {
+        board.place(&even, index);
+    }
+    assert_eq!(board.fits(shape, 0), Ok(()));
+    board.add(None, &elsewhere.labels, &elsewhere.taints, &elsewhere.allocatable, true);
+    assert!(board.fits(shape, 0).is_err(), "there is a zone that has none");
+    board.truncate(2);
+    assert_eq!(board.fits(shape, 0), Ok(()));
 }
 
 #[test]
