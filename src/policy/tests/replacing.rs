@@ -189,6 +189,16 @@ fn a_node_whose_successor_never_came_is_left_alone_for_a_while() {
 }
 
 #[test]
+fn a_successor_that_still_boots_is_waited_for() {
+    let mut scene = dear();
+    let plan = scene.turn(start());
+    let mut scene = scene.under_way(bought(&plan, false));
+    let next = scene.turn(after(5 * 60));
+    assert!(matches!(held(&next, "replacement"), Some(Hold::Underway { .. })), "{next:?}");
+    assert!(!scene.memory.successions["n0"].failed);
+}
+
+#[test]
 fn what_cannot_go_in_time_stays_for_a_day() {
     let mut scene = dear();
     let plan = scene.turn(start());
