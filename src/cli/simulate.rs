@@ -150,22 +150,11 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
         return tune::execute(simulate, &told, &name, &recording);
     }
     let conditions = simulate.conditions(&told, &recording)?;
-    let style = ProgressStyle::with_template("{bar:40} {percent} %, {eta} left; {msg}").context("the progress bar")?;
-    let bar = ProgressBar::new(work(&recording)).with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(250));
+    let bar = progress_bar(work(&recording))?;
     let found = side_by_side(&recording, &conditions, &mut Bar(&bar));
     bar.finish_and_clear();
     let summary = summary(&found);
-    if let Some(path) = &simulate.html {
-        let page = report::Page {
-            summary: &summary,
-            demand: &name,
-            price_of_waiting: conditions.price_of_waiting,
-            dollars_per_node_hour: conditions.dollars_per_hour,
-            found: &found,
-        };
-        std::fs::write(path, report::page(&page)?).with_context(|| format!("--html {}", path.display()))?;
-    }
+    simulate.write_page(&summary, &name, &conditions, &found)?;
     let mut out = std::io::stdout().lock();
     if simulate.json {
         let report = Report {
@@ -187,7 +176,22 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
 /// Nodes of a demand whose unit nobody knows.
 const NODES: f64 = 20.0;
 
+fn progress_bar(work: u64) -> anyhow::Result<ProgressBar> {
+    let style = ProgressStyle::with_template("{bar:40} {percent} %, {eta} left; {msg}").context("the progress bar")?;
+    let bar = ProgressBar::new(work).with_style(style);
+    bar.enable_steady_tick(Duration::from_millis(250));
+    Ok(bar)
+}
+
 impl Simulate {
+    /// Writes the page with plots, where one is asked for.
+    fn write_page(&self, summary: &str, demand: &str, conditions: &Conditions, found: &SideBySide) -> anyhow::Result<()> {
+        let Some(path) = &self.html else { return Ok(()) };
+        let (price_of_waiting, dollars_per_node_hour) = (conditions.price_of_waiting, conditions.dollars_per_hour);
+        let page = report::page(&report::Page { summary, demand, price_of_waiting, dollars_per_node_hour, found })?;
+        std::fs::write(path, page).with_context(|| format!("--html {}", path.display()))
+    }
+
     /// Finds the demand in nodes, and its name. An exit code instead ends the command.
     fn demand(&self, told: &operator::Told) -> anyhow::Result<Result<(String, Recording), ExitCode>> {
         let configured = self.configured.config.as_ref().map(|_| told.rule.per_node);

@@ -2,7 +2,7 @@
 //! the rest.
 
 use super::operator::Told;
-use super::{Bar, Simulate, coverage, repaired, report, table};
+use super::{Bar, Simulate, coverage, progress_bar, repaired, table};
 use crate::policy::{Consolidation, PredictiveMode, Settings};
 use crate::sim::replay::{
     Changes, Conditions, Dial, Operator, Parts, Recording, Repairs, SideBySide, Tuned, held_out, held_out_work, tune,
@@ -142,23 +142,13 @@ pub(super) fn execute(simulate: &Simulate, told: &Told, name: &str, recording: &
     let parts = Parts::of(recording.values.len()).with_context(|| format!("--tune: {name}"))?;
     let conditions = simulate.conditions(told, recording)?;
     let tuned = search(simulate, told, recording, &parts, &conditions)?;
-    let style = ProgressStyle::with_template("{bar:40} {percent} %, {eta} left; {msg}").context("the progress bar")?;
-    let bar = ProgressBar::new(held_out_work(recording)).with_style(style);
+    let bar = progress_bar(held_out_work(recording))?;
     let found = held_out(recording, &parts, &conditions, &tuned, &mut Bar(&bar));
     bar.finish_and_clear();
     let changes = changes(&tuned.changes, &told.config.policy);
     let days = Days { recording, parts: &parts };
     let summary = summary(&days, &tuned, &found);
-    if let Some(path) = &simulate.html {
-        let page = report::Page {
-            summary: &summary,
-            demand: name,
-            price_of_waiting: conditions.price_of_waiting,
-            dollars_per_node_hour: conditions.dollars_per_hour,
-            found: &found,
-        };
-        std::fs::write(path, report::page(&page)?).with_context(|| format!("--html {}", path.display()))?;
-    }
+    simulate.write_page(&summary, name, &conditions, &found)?;
     let mut out = std::io::stdout().lock();
     if simulate.json {
         let report = Report {
