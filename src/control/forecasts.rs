@@ -186,8 +186,8 @@ impl Followed {
     fn prospect(&self, acts_of_itself: bool, now: Timestamp) -> Prospect {
         let advice = self.advice(now);
         let missing = self.forecaster.missing_to_a_week();
-        // Before the past is read nobody knows how long it is.
-        let on_trial = self.caught_up && missing > 0;
+        // Before the past is read nobody knows how long it is; where it has never been read, there may be none.
+        let on_trial = if self.caught_up { missing > 0 } else { self.trouble.is_some() && self.forecaster.history().span() == 0 };
         let evidence = match (&self.trouble, self.caught_up) {
             (Some(missing), _) => format!("the demand cannot be read: {missing}; {advice}"),
             (None, false) => "the demand's history is being read".to_owned(),
@@ -264,6 +264,8 @@ mod tests {
         assert!(!says(&young, false).evidence.contains("it only watches"), "in the other modes the week means nothing");
         let unread = Followed { caught_up: false, ..young };
         assert!(!says(&unread, true).on_trial, "nobody knows how long its past is");
+        let refused = Followed { caught_up: false, trouble: Some(Missing::Empty), ..followed(0, now) };
+        assert!(says(&refused, true).on_trial, "what was never read forbids nothing for ever");
         let prospect = says(&followed(week, now), true);
         assert!(!prospect.on_trial && prospect.evidence.starts_with("expects"), "{}", prospect.evidence);
         let prospect = says(&followed(0, now), true);

@@ -42,7 +42,8 @@ pub fn account(spend: &mut Spend, instances: &[Instance], prices: &Prices, at: T
     roll(spend, date(at.as_second()));
     let since = *spend.since.get_or_insert(at);
     spend.at = Some(at);
-    let looks = Looks { first: since.as_second(), before: last.unwrap_or(since).as_second(), now: at.as_second() };
+    let is_full = spend.meters.len() >= METERS_KEPT;
+    let looks = Looks { is_full, first: since.as_second(), before: last.unwrap_or(since).as_second(), now: at.as_second() };
     let mut peak = 0_u64;
     for instance in instances {
         if !is_settled(spend, instance, last.unwrap_or(since)) {
@@ -96,6 +97,8 @@ struct Looks {
     first: i64,
     before: i64,
     now: i64,
+    /// There were more instances than meters: one without may have been billed before, however young it is.
+    is_full: bool,
 }
 
 /// Bills one instance up to now, or to its end. Nothing is billed of the time before the first look.
@@ -105,7 +108,8 @@ fn bill(spend: &mut Spend, instance: &Instance, prices: &Prices, looks: &Looks) 
     let asked = prices.get(&key(instance, instance.market)).copied();
     let mut meter = spend.meters.get(&instance.id).copied().unwrap_or_else(|| {
         // One without a meter that is no newcomer was billed up to the look before.
-        let is_new = launched + SHOWN_LATE >= looks.before;
+        let late = if looks.is_full { 0 } else { SHOWN_LATE };
+        let is_new = launched + late >= looks.before;
         let to = if is_new { launched.max(looks.first) } else { looks.before };
         Meter { to, hour: to - (to - launched) % HOUR, rate: asked, owed: 0, over: false }
     });

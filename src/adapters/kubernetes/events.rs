@@ -43,17 +43,22 @@ impl Kubernetes {
 }
 
 impl Events {
-    /// Points to the subject; `None` where it is not there any more.
-    fn regarding(&self, subject: &Subject) -> Option<ObjectReference> {
+    /// Points to the subject.
+    ///
+    /// # Errors
+    /// Where it is not there any more, or nobody knows yet whether it is.
+    fn regarding(&self, subject: &Subject) -> Result<ObjectReference, OutletError> {
         let (kind, name, namespace, uid) = match subject {
             Subject::Pod(key) => {
-                let view = self.hub.view().ok()?;
-                let pod = view.pods.iter().find(|pod| pod.key == *key)?;
+                let unlisted = || OutletError::Unavailable { outlet: OUTLET, why: "the pods are not listed yet".to_owned() };
+                // As it was known last, while the watches fail.
+                let view = self.hub.cached_view().ok_or_else(unlisted)?;
+                let pod = view.pods.iter().find(|pod| pod.key == *key).ok_or(OutletError::Gone { outlet: OUTLET })?;
                 ("Pod", key.name.clone(), Some(key.namespace.clone()), pod.uid.clone())
             }
             Subject::Node(node) => ("Node", node.name.to_string(), None, node.uid.clone()),
         };
-        Some(ObjectReference {
+        Ok(ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some(kind.to_owned()),
             name: Some(name),
@@ -66,7 +71,7 @@ impl Events {
 
 impl EventBoard for Events {
     async fn write(&self, note: &Note) -> Result<(), OutletError> {
-        let Some(regarding) = self.regarding(&note.about) else { return Err(OutletError::Gone { outlet: OUTLET }) };
+        let regarding = self.regarding(&note.about)?;
         let namespace = regarding.namespace.clone().unwrap_or_else(|| DEFAULT.to_owned());
         let api: Api<Event> = Api::namespaced(self.requests.client.clone(), &namespace);
         let event = event(note, regarding, &namespace, &self.owner);
@@ -121,6 +126,7 @@ fn event(note: &Note, regarding: ObjectReference, namespace: &str, owner: &str) 
 #[cfg(test)]
 mod tests {
     use super::super::mutate::fake::ApiServer;
+    use super::super::store::tests::listed;
     use super::*;
     use crate::model::PodKey;
     use crate::model::plan::NodeRef;
@@ -156,8 +162,11 @@ mod tests {
     #[tokio::test]
     async fn a_pod_that_is_gone_is_not_written_about() {
         let server = ApiServer::new(|_| (500, json!({})));
-        let gone = events(&server).write(&note(Subject::Pod(PodKey::default()))).await;
-        assert_eq!(gone, Err(OutletError::Gone { outlet: OUTLET }));
+        let about = || note(Subject::Pod(PodKey::default()));
+        let unknown = events(&server).write(&about()).await.expect_err("nothing is listed");
+        assert_eq!(unknown.class(), "unavailable", "it is tried again");
+        let listed = Events { hub: Arc::new(listed(Vec::new())), ..events(&server) };
+        assert_eq!(listed.write(&about()).await, Err(OutletError::Gone { outlet: OUTLET }));
         assert!(server.asked().is_empty());
     }
 

@@ -376,4 +376,4 @@ impl Hub {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -5,7 +5,7 @@ use super::operator::Told;
 use super::{Bar, Simulate, coverage, progress_bar, repaired, table};
 use crate::policy::{Consolidation, PredictiveMode, Settings};
 use crate::sim::replay::{
-    Changes, Conditions, Dial, Operator, Parts, Recording, Repairs, SideBySide, Tuned, held_out, held_out_work, tune,
+    Changes, Conditions, Dial, LEAST_SAVING, Operator, Parts, Recording, Repairs, SideBySide, Tuned, held_out, held_out_work, tune,
 };
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -158,7 +158,7 @@ pub(super) fn execute(simulate: &Simulate, told: &Told, name: &str, recording: &
             price_of_waiting: conditions.price_of_waiting,
             dollars_per_node_hour: conditions.dollars_per_hour,
             searched: days.searched(&tuned),
-            changes: &changes,
+            changes: if carries_over(&found) { &changes } else { &[] },
             held_out: &found,
         };
         serde_json::to_writer_pretty(&mut out, &report)?;
@@ -228,10 +228,10 @@ impl Days<'_> {
     }
 }
 
-/// Tells whether tuned settings are there and were cheaper on what was held out, too.
+/// Tells whether tuned settings are there and were worth it on what was held out, too.
 fn carries_over(found: &SideBySide) -> bool {
     // Without tuned settings the row after the operator's own is the optimum's, and the last.
-    matches!(&found.outcomes[..], [tuned, own, _] if tuned.cost < own.cost)
+    matches!(&found.outcomes[..], [tuned, own, _] if tuned.cost <= (1.0 - LEAST_SAVING) * own.cost)
 }
 
 /// Says which days were used for what, and what came out on those that were held out.

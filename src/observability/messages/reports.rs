@@ -30,8 +30,11 @@ const SLOW_JOIN: f64 = 240.0;
 /// the last report. `cost` is the ledger's; `None` before it is known.
 #[must_use]
 pub fn daily(cluster: &str, cost: Option<&Cost>, tally: &Tally, now: Timestamp) -> Value {
-    let day = cost.map(|cost| cost.yesterday.as_ref().unwrap_or(&cost.today));
-    let so_far = if cost.is_some_and(|cost| cost.yesterday.is_none()) { " so far" } else { "" };
+    // The ledger's own day may be the one that has just ended.
+    let last = now.to_zoned(TimeZone::UTC).date().yesterday().ok();
+    let whole = cost.and_then(|cost| [Some(&cost.today), cost.yesterday.as_ref()].into_iter().flatten().find(|it| Some(it.begins) == last));
+    let day = whole.or_else(|| cost.map(|cost| &cost.today));
+    let so_far = if whole.is_none() { " so far" } else { "" };
     let title = day.map_or_else(unknown, |day| format!(":moneybag: {} (UTC){so_far}: {}", day.begins, sum(day.dollars, day.node_hours)));
     let mut parts = vec![Part::new(title, [cost.map(month).unwrap_or_default(), coverage(tally, now)])];
     let paid = day.into_iter().flat_map(|day| &day.by).map(|share| &share.pool);

@@ -345,6 +345,14 @@ fn the_dollars_of_reports_are_the_ledgers_whatever_this_instance_saw() {
 }
 
 #[test]
+fn the_day_that_has_just_ended_is_told_although_the_ledger_has_not_looked_since() {
+    let day = |begins| PeriodCost { begins, ..cost().today };
+    let late = Cost { today: day(date(1970, 1, 1)), yesterday: Some(day(date(1969, 12, 31))), ..cost() };
+    let message = daily("prod", Some(&late), &lived(24), after(24 * 3600 + 5)).to_string();
+    assert!(message.contains("1970-01-01 (UTC): "), "{message}");
+}
+
+#[test]
 fn a_span_without_a_look_is_not_counted_and_the_report_says_so() {
     let mut tally = Tally::begin(AT);
     tally.look(&status(4, 0.5), AT);

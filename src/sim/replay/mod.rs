@@ -35,7 +35,7 @@ pub use policies::{AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Pers
 pub use recording::{Recording, RecordingError, Repairs};
 pub use side_by_side::{Conditions, Contestant, HEADROOMS, Outcome, Progress, SideBySide, side_by_side, work};
 pub use synthetic::Shape;
-pub use tuning::{Changes, Dial, Parts, TooShort, Tuned, held_out, held_out_work, tune};
+pub use tuning::{Changes, Dial, LEAST_SAVING, Parts, TooShort, Tuned, held_out, held_out_work, tune};
 
 #[cfg(test)]
 mod tests;

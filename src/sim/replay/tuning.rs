@@ -21,7 +21,7 @@ const ROUNDS: usize = 5;
 /// A change that saves less than this share is not made: it would be chance.
 const LEAST_STEP: f64 = 0.002;
 /// Changes that save less than this share together are not worth an operator's time.
-const LEAST_SAVING: f64 = 0.01;
+pub const LEAST_SAVING: f64 = 0.01;
 
 /// The names of the rows.
 const TUNED: &str = "node-fleet, tuned";

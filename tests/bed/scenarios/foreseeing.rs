@@ -53,11 +53,12 @@ async fn replayed(bed: &Bed, configuration: &Configuration) -> Result<()> {
     let begun = Instant::now();
     let outcome = bed.run_command(&configuration.toml(bed), &arguments).await?;
     ensure!(outcome.code == 0, "node-fleet simulate: {}{}", outcome.stdout, outcome.stderr);
+    ensure!(outcome.stdout.starts_with("On these 14 days"), "28 days are to be read, of which half count: {}", outcome.stdout);
     for row in ["node-fleet", "cluster-autoscaler-like", "Karpenter-like", "optimum"] {
         ensure!(outcome.stdout.contains(row), "no row for {row} in\n{}", outcome.stdout);
     }
     let written = std::fs::read_to_string(&page).context("the page of the replay")?;
-    ensure!(written.contains("</html>") && !written.contains("NaN"), "no page, or one with gaps: {} bytes", written.len());
+    ensure!(written.contains("</html>"), "no page: {} bytes", written.len());
     println!("  replayed in {:.1} s: {}", begun.elapsed().as_secs_f64(), outcome.stdout.lines().next().unwrap_or_default());
     Ok(())
 }

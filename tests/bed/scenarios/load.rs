@@ -11,7 +11,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::time::{interval, sleep};
 
-use super::fleet::{LATER, SOON, fleet, quiet, settled};
+use super::fleet::{LATER, SOON, fleet, launched_since, quiet, settled};
 use crate::bed::Bed;
 use crate::configuration::Configuration;
 use crate::exporter::{Exporter, Load};
@@ -75,7 +75,7 @@ async fn serve(State(shop): State<Shop>) -> &'static str {
     "sold"
 }
 
-/// A hundred users come, stay and leave: the fleet goes from two nodes to four, and back.
+/// A hundred users come, stay and leave: the fleet goes from two nodes to four, and back to two.
 pub async fn users_come_and_go(bed: &mut Bed) -> Result<()> {
     let shop = Shop::default();
     let target = shop.open().await?;
@@ -88,6 +88,7 @@ pub async fn users_come_and_go(bed: &mut Bed) -> Result<()> {
 
 async fn follow(bed: &mut Bed, configuration: &Configuration, target: &str) -> Result<()> {
     let daemon = fleet(bed, configuration).await?;
+    let mark = bed.proxy.mark();
     let script = in_repository("tests/load/load-test.js").canonicalize().context("the load test")?;
     let variables = [("TARGET", target.to_owned()), ("USERS", USERS.to_string()), ("SPEED", SPEED.to_string())];
     let arguments: Vec<String> = ["run", "--quiet", "--no-color", "--no-usage-report", "--address", ""].map(str::to_owned).to_vec();
@@ -106,6 +107,9 @@ async fn follow(bed: &mut Bed, configuration: &Configuration, target: &str) -> R
     bed.cluster.wait_for_ready_workers(2, LATER).await?;
     quiet(&daemon).await?;
     let ledger = settled(bed, &daemon).await?;
-    ensure!(ledger.of("retire", "done").len() >= 2, "{:?}", ledger.operations);
+    let (launched, retired) = (launched_since(bed, mark), ledger.of("retire", "done").len());
+    // While new nodes warm up the old ones are as busy as before: one more may come, and goes again.
+    ensure!((2..=3).contains(&launched) && retired == launched, "{launched} launched, {retired} retired: {:?}", ledger.operations);
+    println!("  {launched} nodes came and went");
     Ok(())
 }

@@ -19,7 +19,7 @@ fn list<K: Watched>(hub: &Hub, objects: Vec<Value>) {
 }
 
 /// A hub whose watches have all listed, with these pods.
-fn listed(pods: Vec<Value>) -> Hub {
+pub(in crate::adapters::kubernetes) fn listed(pods: Vec<Value>) -> Hub {
     let hub = Hub::default();
     list::<wire::Pod>(&hub, pods);
     list::<wire::Node>(&hub, vec![]);
