@@ -49,8 +49,9 @@ pub async fn a_rise_is_bought_for(bed: &mut Bed) -> Result<()> {
 /// The same past is replayed by the operator's configuration, with a page of plots.
 async fn replayed(bed: &Bed, configuration: &Configuration) -> Result<()> {
     let page = bed.folder().join("report.html");
-    // Nodes of the bed are given back after 20 s.
-    let arguments = ["simulate", "--config", "{config}", "--boot", "15s", "--html", &page.to_string_lossy()];
+    // The replay lives in minutes, and so does what it boots.
+    let configuration = Configuration { join_timeout: "5m".to_owned(), ..configuration.clone() };
+    let arguments = ["simulate", "--config", "{config}", "--html", &page.to_string_lossy()];
     let begun = Instant::now();
     let outcome = bed.run_command(&configuration.toml(bed), &arguments).await?;
     ensure!(outcome.code == 0, "node-fleet simulate: {}{}", outcome.stdout, outcome.stderr);
