@@ -79,7 +79,7 @@ async fn serve(State(shop): State<Shop>) -> &'static str {
 pub async fn users_come_and_go(bed: &mut Bed) -> Result<()> {
     let shop = Shop::default();
     let target = shop.open().await?;
-    let configuration = Configuration { max: 5, ..Configuration::default().hasty() };
+    let configuration = Configuration { max: 4, ..Configuration::default().hasty() };
     let burden = tokio::spawn(shop.burden(bed.cluster.clone(), bed.exporter.clone()));
     let outcome = follow(bed, &configuration, &target).await;
     burden.abort();
