@@ -313,8 +313,7 @@ pub(super) fn predictive(root: &Section<'_>) -> Predictive {
     const BOOT: RangeInclusive<Duration> = Duration::from_secs(10)..=Duration::from_mins(25);
     const WAITING: [(&str, f64); 3] = [("thrifty", 8.0), ("balanced", 20.0), ("careful", 60.0)];
     let section = root.table("predictive");
-    let modes =
-        [("off", PredictiveMode::Off), ("shadow", PredictiveMode::Shadow), ("auto", PredictiveMode::Auto), ("on", PredictiveMode::On)];
+    let modes = PredictiveMode::ALL.map(|mode| (mode.name(), mode));
     let predictive = Predictive {
         mode: section.choice("mode", &modes),
         price_of_waiting: section.number_or_choice("price_of_waiting", 1.0..=1000.0, &WAITING),

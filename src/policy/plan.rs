@@ -511,16 +511,19 @@ fn learn_allocatable(settings: &Settings, cluster: &ClusterView, fleet: &Fleet<'
             }
         }
     }
-    let pods = scale_down::pods_by_node(cluster);
+    let mut daemons: BTreeMap<&NodeName, Resources> = newest.values().map(|node| (&node.name, Resources::default())).collect();
+    for pod in cluster.pods.iter().filter(|pod| pod.stays_with_node() && pod.holds_resources()) {
+        if let Some(sum) = pod.node.as_ref().and_then(|node| daemons.get_mut(node)) {
+            sum.add(&pod.requests);
+        }
+    }
     for (key, node) in newest {
         let mut extended = node.allocatable.attachments();
         if extended.is_empty() {
             extended = memory.allocatable.remove(&key).map(|known| known.has.extended).unwrap_or_default();
         }
         let has = Resources { extended, ..node.allocatable.clone() };
-        let mut daemons = Resources::default();
-        let stay = pods.get(&node.name).into_iter().flatten().filter(|pod| pod.stays_with_node() && pod.holds_resources());
-        stay.for_each(|pod| daemons.add(&pod.requests));
+        let daemons = daemons.remove(&node.name).unwrap_or_default();
         memory.allocatable.insert(key, Allocatable { has, daemons, seen: now });
     }
 }

@@ -273,3 +273,19 @@ pub enum PredictiveMode {
     /// They buy ahead, and forbid removals that they would undo.
     On,
 }
+
+impl PredictiveMode {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Shadow, Self::Auto, Self::On];
+
+    /// Gives its name, as the configuration has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Shadow => "shadow",
+            Self::Auto => "auto",
+            Self::On => "on",
+        }
+    }
+}

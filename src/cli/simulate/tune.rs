@@ -27,7 +27,7 @@ struct Key {
 }
 
 const KEYS: [Key; 13] = [
-    key("predictive.mode", &[], |it| Some(mode(it.predictive.mode).to_owned())),
+    key("predictive.mode", &[], |it| Some(it.predictive.mode.name().to_owned())),
     key("evaluation.interval", &["1m", "2m"], |it| time(it.interval)),
     key("scale_up.cpu_target", &["0.45", "0.55", "0.65", "0.75"], |it| Some(it.scale_up.cpu_target.to_string())),
     key("scale_up.cpu_above", &["0.5", "0.6", "0.7", "0.8", "0.9"], |it| Some(it.scale_up.cpu_above.to_string())),
@@ -52,15 +52,6 @@ fn roomy(settings: &Settings) -> Option<&Consolidation> {
 
 fn time(time: Duration) -> Option<String> {
     SignedDuration::try_from(time).ok().map(|time| format!("{time:#}").replace(' ', ""))
-}
-
-fn mode(mode: PredictiveMode) -> &'static str {
-    match mode {
-        PredictiveMode::Off => "off",
-        PredictiveMode::Shadow => "shadow",
-        PredictiveMode::Auto => "auto",
-        PredictiveMode::On => "on",
-    }
 }
 
 /// Gives the keys with the values that are tried. A forecast that takes part may be switched off, and one that does not, on.
@@ -274,7 +265,7 @@ fn remarks(told: &Told, conditions: &Conditions, recording: &Recording, found: &
     let whose = format!(
         "Configured is {}, with predictive.mode = \"{}\"; pods use {:.0} % of what they request.\nLeft out: other pods' sizes, zones, spot, headroom, [[metric]] rules, how long a drain takes and what it costs to move pods.",
         told.name,
-        mode(told.config.policy.predictive.mode),
+        told.config.policy.predictive.mode.name(),
         100.0 * conditions.operator.cpu_use
     );
     let lines = [Some(cost), Some(whose), coverage(found)].into_iter().chain(repaired(recording.repairs));
