@@ -7,7 +7,7 @@
 
 use super::leads;
 use super::messages::{self, message};
-use super::outlets::{Line, Next, bounded, stopped};
+use super::outlets::{Line, Next, bounded, stopped, unheard};
 use super::tally::Tally;
 use crate::config::{Recurrence, SlackConfig};
 use crate::control::status::Status;
@@ -170,7 +170,11 @@ impl Desk {
 
     /// Takes what has been told already.
     fn hear_rest<T: Telemetry>(&mut self, happenings: &mut broadcast::Receiver<Arc<Happening>>, line: &Line<T>) {
-        while let Ok(happening) = happenings.try_recv() {
+        let (rest, lost) = unheard(happenings);
+        if lost > 0 {
+            self.lose(lost, line);
+        }
+        for happening in rest {
             self.hear(Ok(happening), line);
         }
     }
@@ -217,12 +221,25 @@ impl Desk {
         Some((message(&self.cluster, happenings, self.lost)?, self.queue.len().min(TOGETHER)))
     }
 
+    /// Goes on after a message that has arrived.
     fn done(&mut self, happenings: usize) {
+        if happenings > 0 {
+            self.lost = 0;
+        }
+        self.skip(happenings);
+    }
+
+    /// Goes on after a message that was refused for what it is: the next one says how much was lost with it.
+    fn refused(&mut self, happenings: usize) {
+        self.lost += u64::try_from(happenings).unwrap_or(u64::MAX);
+        self.skip(happenings);
+    }
+
+    fn skip(&mut self, happenings: usize) {
         if happenings == 0 {
             self.reports.pop_front();
         } else {
             self.queue.drain(..happenings);
-            self.lost = 0;
         }
     }
 }
@@ -246,7 +263,7 @@ impl<K: Entropy, T: Telemetry> Sender<K, T> {
             }
             Err(error) => match self.line.failed(&error, 1, self.world.fraction()) {
                 Next::Wait(pause) => self.not_before = Some(Instant::now() + pause),
-                Next::Drop => desk.done(happenings),
+                Next::Drop => desk.refused(happenings),
             },
         }
     }

@@ -7,7 +7,7 @@
 //! sent, and neither is a zero of what is counted: each name costs by the hour in which it is used.
 
 use super::leads;
-use super::outlets::{Line, Next, bounded, stopped};
+use super::outlets::{Line, Next, bounded, stopped, unheard};
 use crate::control::status::Status;
 use crate::model::happening::Milestone;
 use crate::model::{Happening, Plan, PoolReport, What};
@@ -156,7 +156,8 @@ pub struct Sources {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Sends every `interval` until it is stopped. A turn is made every `evaluation`. What waits at the end is lost, and counted.
+/// Sends every `interval` until it is stopped. A turn is made every `evaluation`. What waits at the end is sent while that
+/// works; the rest is lost, and counted.
 pub async fn keep<S: MetricStore, K: Clock + Entropy, T: Telemetry>(
     interval: Duration,
     evaluation: Duration,
@@ -189,9 +190,25 @@ pub async fn keep<S: MetricStore, K: Clock + Entropy, T: Telemetry>(
             }
             line.dropped(forget(&mut waiting, world.now()));
         }
+        hear_rest(&mut sources.happenings, &mut waiting, &line);
+        while !waiting.is_empty() {
+            send(&mut waiting, &store, &world, &mut line).await;
+            if !line.works() {
+                break;
+            }
+        }
     };
     bounded(stop, work).await;
+    // What came while the last call hung is counted, too.
+    hear_rest(&mut sources.happenings, &mut waiting, &line);
     line.dropped(waiting.len());
+}
+
+/// Takes what has been told already.
+fn hear_rest<T: Telemetry>(happenings: &mut broadcast::Receiver<Arc<Happening>>, waiting: &mut VecDeque<Datum>, line: &Line<T>) {
+    let (rest, lost) = unheard(happenings);
+    line.dropped(usize::try_from(lost).unwrap_or(usize::MAX));
+    waiting.extend(rest.iter().flat_map(|happening| figures(happening)));
 }
 
 /// Forgets what is too old or too much, oldest first, and gives how much that was.

@@ -4,7 +4,7 @@
 //! `SpotInterruption` on nodes. The same about the same thing is written once in [`SILENCE`]. What cannot be
 //! written waits, bounded by [`WAITING`] and a longest pause; nothing waits for it.
 
-use super::outlets::{Line, Next, bounded, stopped};
+use super::outlets::{Line, Next, bounded, stopped, unheard};
 use crate::model::happening::Milestone;
 use crate::model::plan::NodeRef;
 use crate::model::{Happening, Launch, Operation, Retire, What};
@@ -132,7 +132,7 @@ fn shortened(text: &str) -> String {
     text[..end].to_owned()
 }
 
-/// Writes until it is stopped.
+/// Writes until it is stopped; what waits then is written while that works, and counted as lost otherwise.
 pub async fn keep<B: EventBoard, K: Clock + Entropy, T: Telemetry>(
     board: B,
     world: K,
@@ -158,8 +158,17 @@ pub async fn keep<B: EventBoard, K: Clock + Entropy, T: Telemetry>(
                 }
             }
         }
+        desk.hear_rest(&mut happenings, &line);
+        while !desk.waiting.is_empty() {
+            write(&mut desk, &board, &world, &mut line).await;
+            if !line.works() {
+                break;
+            }
+        }
     };
     bounded(ending, work).await;
+    // What came while the last Event hung is counted, too.
+    desk.hear_rest(&mut happenings, &line);
     line.dropped(desk.waiting.len());
 }
 
@@ -197,6 +206,13 @@ struct Desk {
 }
 
 impl Desk {
+    /// Takes what has been told already.
+    fn hear_rest<T: Telemetry>(&mut self, happenings: &mut broadcast::Receiver<Arc<Happening>>, line: &Line<T>) {
+        let (rest, lost) = unheard(happenings);
+        line.dropped(usize::try_from(lost).unwrap_or(usize::MAX));
+        line.dropped(rest.iter().flat_map(|happening| notes(happening)).map(|note| self.take(note)).sum());
+    }
+
     /// Takes an Event unless it has been said lately; gives how many had to go for it.
     fn take(&mut self, note: Note) -> usize {
         let now = Instant::now();

@@ -4,7 +4,8 @@ use crate::control::status::Outlets;
 use crate::ports::{Measurement, OutletError, Telemetry};
 use std::future::Future;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::broadcast::error::TryRecvError;
+use tokio::sync::{broadcast, watch};
 use tracing::{info, warn};
 
 /// The first pause after a failure; it doubles up to [`LONGEST_PAUSE`].
@@ -87,6 +88,11 @@ impl<T: Telemetry> Line<T> {
         Next::Wait(longest.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0))
     }
 
+    /// Tells whether the latest thing sent has arrived, or none has been sent.
+    pub(super) fn works(&self) -> bool {
+        self.failures == 0
+    }
+
     fn count(&self, outcome: &'static str, number: usize) {
         let number = u64::try_from(number).unwrap_or(u64::MAX);
         self.telemetry.record(Measurement::Told { outlet: self.name, outcome, number });
@@ -111,6 +117,18 @@ pub(super) async fn bounded(mut stop: watch::Receiver<bool>, work: impl Future<O
         biased;
         () = work => {}
         () = overdue => {}
+    }
+}
+
+/// Gives what has been told already and not been heard yet, and how much of it is lost.
+pub(super) fn unheard<T: Clone>(told: &mut broadcast::Receiver<T>) -> (Vec<T>, u64) {
+    let (mut rest, mut lost) = (Vec::new(), 0);
+    loop {
+        match told.try_recv() {
+            Ok(one) => rest.push(one),
+            Err(TryRecvError::Lagged(number)) => lost += number,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return (rest, lost),
+        }
     }
 }
 

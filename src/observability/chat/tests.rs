@@ -194,3 +194,18 @@ async fn the_last_words_are_sent_at_the_end_and_a_chat_that_hangs_holds_nobody_u
         assert_eq!(scene.counted.told("dropped"), 2);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_next_message_tells_what_was_lost_with_a_refused_one_and_what_came_too_fast() {
+    let scene = Scene::leading([OutletError::Unacceptable { outlet: "slack", why: "no".into() }]);
+    (0..3).for_each(|number| scene.tell(number));
+    wait(10).await;
+    assert_eq!(scene.chat.take(), []);
+    // It hears of the end before any of these: four more than the channel holds.
+    (0..1028).for_each(|number| scene.tell(number));
+    scene.stop.send_replace(true);
+    scene.task.await.expect("it ends");
+    let messages = scene.chat.take();
+    let lost = 3 + 4 + 1024 - u64::try_from(WAITING).expect("few");
+    assert!(messages[0].1.to_string().contains(&lost.to_string()), "{lost}: {}", messages[0].1);
+}

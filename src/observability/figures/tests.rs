@@ -188,3 +188,16 @@ async fn a_store_that_hangs_holds_nobody_up_at_the_end() {
     assert_eq!(start.elapsed(), super::super::outlets::LAST_WORDS);
     assert!(scene.counted.told("dropped") > 0, "what was not sent is counted");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_at_the_end_is_sent_while_that_works_and_counted_otherwise() {
+    for (failures, sent) in [(0, 1), (1, 0)] {
+        let scene = scene(failures);
+        scene.tell.send(joined()).expect("it listens");
+        // It hears of both at once.
+        scene.stop.send_replace(true);
+        scene.task.await.expect("it ends");
+        let data: Vec<Datum> = scene.store.take().into_iter().flat_map(|(_, data)| data).collect();
+        assert_eq!((data.len(), scene.counted.told("dropped")), (sent, 1 - u64::try_from(sent).expect("few")));
+    }
+}

@@ -106,3 +106,15 @@ async fn a_server_that_hangs_holds_nobody_up_at_the_end() {
     task.await.expect("it ends");
     assert_eq!((start.elapsed(), counted.told("dropped")), (super::super::outlets::LAST_WORDS, 1));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_at_the_end_is_written_while_that_works_and_counted_otherwise() {
+    for (script, written) in [(Vec::new(), 3), (vec![unavailable()], 0)] {
+        let (board, tell, counted, stop) = scene(script);
+        tell.send(waiting((0..3).map(|number| format!("web-{number}")), "x")).expect("it listens");
+        // It hears of both at once.
+        stop.send_replace(true);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert_eq!((board.take().len(), counted.told("dropped")), (written, 3 - u64::try_from(written).expect("few")));
+    }
+}
