@@ -18,6 +18,8 @@ const UNPLACEABLE_NAMED: usize = 50;
 /// A pod that is unschedulable for longer, although a node seems to have room, buys none:
 /// the scheduler knows something that the model does not.
 const DISAGREEMENT: SignedDuration = SignedDuration::from_secs(60);
+/// For longer than this it keeps no node from going either: one pod that never runs would hold a whole fleet.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
 /// What is the same for every way of placing.
 #[derive(Clone, Copy)]
@@ -311,14 +313,16 @@ impl Packing<'_> {
         if self.asked == Some(&pod.key) {
             outcome.fate = Some(Fate::Placed(index));
         }
-        outcome.settling += u32::from(entry.leaves.is_none() && buys(self.settings, pod));
+        // One that waits for a node which is on its way, or is bought now, waits for that.
+        let refused_for = pod.unschedulable_since.filter(|_| index < self.existing).map(|since| self.now.duration_since(since));
+        let is_hopeless = refused_for.is_some_and(|span| span > PATIENCE);
+        outcome.settling += u32::from(entry.leaves.is_none() && !is_hopeless && buys(self.settings, pod));
         if index >= self.bought_from {
             outcome.served += 1;
             return;
         }
         outcome.covered += 1;
-        let waits_long = pod.unschedulable_since.is_some_and(|since| self.now.duration_since(since) > DISAGREEMENT);
-        if index < self.existing && waits_long {
+        if refused_for.is_some_and(|span| span > DISAGREEMENT) {
             outcome.disagreements += 1;
             if outcome.disagreements == 1 {
                 let node = board.bin(index).name.map(ToString::to_string).unwrap_or_default();

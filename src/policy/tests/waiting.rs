@@ -128,6 +128,19 @@ fn a_promised_node_is_for_its_pods() {
 }
 
 #[test]
+fn a_pod_that_the_scheduler_refuses_keeps_no_node_for_longer_than_its_patience() {
+    let turns = |pod: Pod, minutes: i64| Scene::with_nodes(4).busy(0.1, 0.1).pods([pod]).turns(0, minutes);
+    let hold = |plan: &Plan| held(plan, "scale_down");
+    let waiting = Some(Hold::PodsWaiting { pods: 1 });
+    assert_eq!(hold(&turns(pending("p", 100), 10)), waiting);
+    let late = turns(pending("p", 100), 12);
+    assert_eq!((hold(&late), retirements(&late).len()), (None, 1));
+    assert!(alert(&late, "scheduler_disagrees").is_some());
+    let mut booting = Scene::with_nodes(4).busy(0.1, 0.1).pods([pending("p", 3_800)]).under_way(begun("op", order(1)));
+    assert_eq!(hold(&booting.turns(0, 12)), waiting, "its node is on its way");
+}
+
+#[test]
 fn only_pods_that_may_buy_and_need_not_move_keep_every_node() {
     let idle = || Scene::with_nodes(4).busy(0.1, 0.1);
     let waiting = || Some(Hold::PodsWaiting { pods: 1 });
