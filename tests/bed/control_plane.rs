@@ -13,7 +13,8 @@ use crate::tools::{Tools, in_repository};
 use crate::wait::{Seen, until};
 
 const ADMIN_TOKEN: &str = "the-bed-itself";
-const DAEMON_TOKEN: &str = "the-daemon";
+/// The bearer token of the daemon.
+pub const DAEMON_TOKEN: &str = "canary-of-kubernetes";
 const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// The running control plane.

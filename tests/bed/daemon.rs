@@ -212,6 +212,9 @@ pub async fn command(name: &str, configuration: &str, arguments: &[&str], around
     Ok(Outcome { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) })
 }
 
+/// The secret key of every daemon; nothing on the bed checks it.
+pub const SECRET_KEY: &str = "canary-of-aws";
+
 /// The access key of a daemon: its name in letters and digits, as DynamoDB Local wants it.
 pub fn access_key(name: &str) -> String {
     name.chars().filter(char::is_ascii_alphanumeric).collect()
@@ -230,7 +233,7 @@ fn base_environment(name: &str, around: &Surroundings) -> Vec<(&'static str, Str
         ("AWS_ENDPOINT_URL_DYNAMODB", around.aws.clone()),
         ("AWS_REGION", REGION.to_owned()),
         ("AWS_ACCESS_KEY_ID", access_key(name)),
-        ("AWS_SECRET_ACCESS_KEY", "not-a-secret".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
         ("AWS_EC2_METADATA_DISABLED", "true".to_owned()),
         ("KUBECONFIG", around.kubeconfig.to_string_lossy().into_owned()),
         ("NO_COLOR", "1".to_owned()),

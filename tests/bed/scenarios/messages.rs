@@ -7,6 +7,8 @@ use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::post;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
@@ -17,6 +19,8 @@ use super::fleet::{LATER, SOON, fleet};
 use crate::bed::Bed;
 use crate::cluster::NAMESPACE;
 use crate::configuration::Configuration;
+use crate::control_plane::DAEMON_TOKEN;
+use crate::daemon::SECRET_KEY;
 use crate::ledger::TABLE;
 use crate::proxy::call::Call;
 use crate::wait::{Seen, until};
@@ -24,9 +28,15 @@ use crate::workload::Workload;
 
 /// The end of the webhook's address. It is a secret.
 const CANARY: &str = "T0000/B0000/canary-of-the-webhook";
-/// The secrets of Prometheus and of the API.
+/// The secrets of Prometheus and of the API; those of Kubernetes and AWS stand with their parts.
 const PASSWORD: &str = "canary-of-prometheus";
 const TOKEN: &str = "canary-of-the-api-0123456789";
+
+/// Every secret of the daemon on the bed, also in the form in which HTTP carries a password.
+fn secrets() -> [String; 6] {
+    let basic = format!("bed:{PASSWORD}");
+    [CANARY, PASSWORD, &basic, TOKEN, SECRET_KEY, DAEMON_TOKEN].map(ToOwned::to_owned)
+}
 
 /// A chat that is out of order at first, then asks for patience, and then takes messages.
 #[derive(Clone, Default)]
@@ -124,9 +134,11 @@ pub async fn slack_cloudwatch_and_pods_hear_of_it(bed: &mut Bed) -> Result<()> {
     surfaces.push(("a message", serde_json::to_string(&chat.taken())?));
     let (_, refused) = daemon.get("/api/v1/no-such-thing").await?;
     surfaces.push(("an error of the API", refused));
+    let encoded = secrets().map(|secret| STANDARD_NO_PAD.encode(secret));
     for (surface, text) in surfaces {
         ensure!(text.len() > 1, "{surface} is empty");
         ensure!(!text.contains("canary-of"), "a secret stands in {surface}");
+        ensure!(!encoded.iter().any(|secret| text.contains(secret)), "an encoded secret stands in {surface}");
     }
     Ok(())
 }
