@@ -5,10 +5,11 @@ use super::ids::{InstanceId, InstanceType, NodeName, PoolName, RuleName};
 use super::offer::{OfferKey, Quota};
 use super::plan::ReplacementCause;
 use super::resources::Resources;
+use super::scheduling::Taint;
 use super::spend::Spend;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// An unbroken run of readings that meet a condition.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +57,19 @@ pub struct Allocatable {
     pub seen: Timestamp,
 }
 
+/// How the nodes that come to a pool differ from what its offers say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// The newest of them.
+    pub node: NodeName,
+    /// Keys of the labels that it should have and lacks, or has with another value.
+    pub labels: BTreeSet<String>,
+    /// The taints that it has besides.
+    pub taints: Vec<Taint>,
+    /// How long that is believed.
+    pub until: Timestamp,
+}
+
 /// A node that is to be replaced, or was.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Succession {
@@ -97,21 +111,33 @@ pub struct PoolMemory {
     pub roomy: Option<Streak>,
 }
 
+impl Memory {
+    /// Gives the rest of an offer for a pool that lasts the longest, if it rests at all.
+    #[must_use]
+    pub fn rest(&self, pool: &PoolName, offer: &OfferKey) -> Option<&Rest> {
+        let of_pool = (!self.pool_offers.is_empty()).then(|| self.pool_offers.get(&(pool.clone(), offer.clone()))).flatten();
+        self.offers.get(offer).into_iter().chain(of_pool).max_by_key(|rest| rest.until)
+    }
+}
+
 /// All that is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
     /// By pool.
     pub pools: BTreeMap<PoolName, PoolMemory>,
-    /// Offers that rest.
+    /// Offers that rest for every pool: EC2 has none to give.
     #[serde(with = "super::offer::pairs")]
     pub offers: BTreeMap<OfferKey, Rest>,
+    /// Offers that rest for one pool: its launches are refused or never join.
+    #[serde(with = "super::offer::pairs")]
+    pub pool_offers: BTreeMap<(PoolName, OfferKey), Rest>,
     /// Limits of the account that were reached: what falls under them rests.
     #[serde(with = "super::offer::pairs")]
     pub quotas: BTreeMap<Quota, Rest>,
-    /// Launches in a row whose instances never joined, by offer.
+    /// Launches in a row whose instances never joined.
     #[serde(with = "super::offer::pairs")]
-    pub never_joined: BTreeMap<OfferKey, u32>,
+    pub never_joined: BTreeMap<(PoolName, OfferKey), u32>,
     /// By the name of their alert.
     pub incidents: BTreeMap<String, Incident>,
     /// Nodes whose drain failed, and until when they are left alone.
@@ -125,6 +151,8 @@ pub struct Memory {
     /// What nodes of a type in a pool really have for pods.
     #[serde(with = "super::offer::pairs")]
     pub allocatable: BTreeMap<(PoolName, InstanceType), Allocatable>,
+    /// By pool.
+    pub differences: BTreeMap<PoolName, Difference>,
     /// Instances without a journal entry or node, nodes without an instance: since when.
     pub strays: BTreeMap<String, Timestamp>,
     /// What the fleet has cost.

@@ -66,9 +66,15 @@ impl Node {
     /// Tells whether it is ready for pods.
     #[must_use]
     pub fn is_ready(&self) -> bool {
+        self.ready_since().is_some()
+    }
+
+    /// Gives since when it is Ready, if it is.
+    #[must_use]
+    pub fn ready_since(&self) -> Option<Timestamp> {
         match self.readiness {
-            Readiness::Ready { .. } => true,
-            Readiness::NotReady { .. } => false,
+            Readiness::Ready { since } => Some(since),
+            Readiness::NotReady { .. } => None,
         }
     }
 }

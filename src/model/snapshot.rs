@@ -60,6 +60,9 @@ pub struct DaemonSet {
     pub namespace: String,
     /// Its name.
     pub name: String,
+    /// The labels of its pods.
+    #[serde(default)]
+    pub labels: Labels,
     /// What one of its pods requests.
     pub requests: Resources,
     /// Where its pods may go.

@@ -16,9 +16,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Alerts that are shown as 0 while they are silent, so that a rule on them has something to see.
-const KNOWN_ALERTS: [&str; 9] = [
+const KNOWN_ALERTS: [&str; 10] = [
     "account_limit",
     "drain_failed",
+    "node_differs",
     "node_unidentified",
     "object_refused",
     "offer_stopped",

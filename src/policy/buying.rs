@@ -11,13 +11,15 @@ use super::worth::Worth;
 use crate::model::memory::Memory;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::{Hold, LaunchReason};
+use crate::model::pod::Owner;
 use crate::model::snapshot::DaemonSet;
-use crate::model::{InstanceType, Market, Offer, OfferKey, Pod, PoolName, Resources, Zone};
+use crate::model::{ClusterView, InstanceType, Market, Offer, OfferKey, Pod, PodKey, PoolName, Resources, Zone};
 use choosing::Holders;
 use jiff::Timestamp;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// How many kinds of pods that still wait a type is tried on when types are compared.
 pub(super) const LOOK_AHEAD: usize = 64;
@@ -61,6 +63,31 @@ struct Purchase {
     reason: LaunchReason,
 }
 
+/// An empty node of an offer: the pods of daemon sets are there before all others.
+#[derive(Clone, Debug)]
+pub struct Empty<'a> {
+    /// The offer.
+    pub offer: &'a Offer,
+    /// What it has for pods, daemon sets taken off.
+    pub room: Resources,
+    /// The daemons that come to it.
+    daemons: Vec<&'a Pod>,
+    /// What it has for pods and for these.
+    capacity: Resources,
+}
+
+impl<'a> Empty<'a> {
+    /// Adds it to a board and gives its index there.
+    pub fn add_to(&self, board: &mut Board<'a>) -> usize {
+        let bin = board.add(None, &self.offer.labels, &self.offer.taints, &self.capacity, true);
+        for daemon in &self.daemons {
+            let shape = board.shape(daemon);
+            board.load(shape, 1, bin);
+        }
+        bin
+    }
+}
+
 /// Decides what can still be bought, and keeps count of what has been.
 #[derive(Clone)]
 pub struct Buyer<'a> {
@@ -68,12 +95,12 @@ pub struct Buyer<'a> {
     offers: &'a [Offer],
     memory: &'a Memory,
     now: Timestamp,
-    /// What an empty node of each offer has for pods, daemon sets taken off; made when somebody asks.
-    room: Vec<OnceCell<Resources>>,
+    /// An empty node of each offer; made when somebody asks.
+    empty: Vec<OnceCell<Rc<Empty<'a>>>>,
     /// What its nodes have, daemon sets left on; made when somebody asks.
     allocatable: Vec<OnceCell<Resources>>,
     /// One pod of each daemon set.
-    daemons: Vec<Pod>,
+    daemons: &'a [Pod],
     zones: BTreeMap<PoolName, BTreeMap<Zone, u32>>,
     markets: BTreeMap<PoolName, BTreeMap<Market, u32>>,
     totals: BTreeMap<PoolName, u32>,
@@ -110,7 +137,7 @@ impl<'a> Buyer<'a> {
         settings: &'a Settings,
         offers: &'a [Offer],
         prices: &BTreeMap<&OfferKey, HourlyPrice>,
-        daemon_sets: &[DaemonSet],
+        daemons: &'a [Pod],
         memory: &'a Memory,
         fleet: &Fleet<'_>,
         now: Timestamp,
@@ -124,9 +151,9 @@ impl<'a> Buyer<'a> {
             offers,
             memory,
             now,
-            room: offers.iter().map(|_| OnceCell::new()).collect(),
+            empty: offers.iter().map(|_| OnceCell::new()).collect(),
             allocatable: offers.iter().map(|_| OnceCell::new()).collect(),
-            daemons: daemon_sets.iter().map(daemon).collect(),
+            daemons,
             zones: BTreeMap::new(),
             markets: BTreeMap::new(),
             totals: settings.pools.iter().map(|pool| (pool.name.clone(), fleet.total(&pool.name))).collect(),
@@ -163,10 +190,10 @@ impl<'a> Buyer<'a> {
         self.markets.get_mut(pool).and_then(|markets| markets.get_mut(&member.market)).map(less);
     }
 
-    /// Lists the offers of what has been bought, with what an empty node of each has for pods.
+    /// Lists what has been bought, as empty nodes.
     #[must_use]
-    pub fn nodes(&self) -> Vec<(&'a Offer, Resources)> {
-        self.purchases.iter().map(|purchase| (&self.offers[purchase.offer], self.room(purchase.offer).clone())).collect()
+    pub fn nodes(&self) -> Vec<Rc<Empty<'a>>> {
+        self.purchases.iter().map(|purchase| Rc::clone(self.empty(purchase.offer))).collect()
     }
 
     /// Gives the way in which it chooses types.
@@ -184,7 +211,7 @@ impl<'a> Buyer<'a> {
         let pools: BTreeSet<&PoolName> = other.purchases.iter().map(|purchase| &other.offers[purchase.offer].pool).collect();
         let is_available = |index: &usize| {
             let offer = &self.offers[*index];
-            pools.contains(&offer.pool) && self.rests(&offer.key).is_none()
+            pools.contains(&offer.pool) && self.rests(offer).is_none()
         };
         let available: Vec<usize> = (0..self.offers.len()).filter(is_available).collect();
         let worth = Worth::of(available.iter().map(|index| (self.room(*index), self.offers[*index].price)), &demand);
@@ -211,11 +238,10 @@ impl<'a> Buyer<'a> {
         (self.price, self.purchases.len())
     }
 
-    /// Gives the offer of a node that boots, and its room for pods on an empty node.
+    /// Gives the empty node that one which boots will be.
     #[must_use]
-    pub fn room_of(&self, key: &OfferKey, pool: &PoolName) -> Option<(&'a Offer, &Resources)> {
-        let index = self.index_of(key, pool)?;
-        Some((&self.offers[index], self.room(index)))
+    pub fn empty_of(&self, key: &OfferKey, pool: &PoolName) -> Option<&Empty<'a>> {
+        self.index_of(key, pool).map(|index| &**self.empty(index))
     }
 
     /// Gives what a node of the offer that boots will have for pods and daemon sets.
@@ -247,20 +273,27 @@ impl<'a> Buyer<'a> {
     }
 
     fn room(&self, index: usize) -> &Resources {
-        self.room[index].get_or_init(|| {
+        &self.empty(index).room
+    }
+
+    fn empty(&self, index: usize) -> &Rc<Empty<'a>> {
+        self.empty[index].get_or_init(|| {
             let offer = &self.offers[index];
-            let mut daemons = Resources::default();
-            for pod in &self.daemons {
-                if node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok() {
-                    daemons.add(&pod.requests);
-                }
+            let comes = |pod: &&Pod| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok();
+            let daemons: Vec<&Pod> = self.daemons.iter().filter(comes).collect();
+            let mut asked = Resources::default();
+            for daemon in &daemons {
+                asked.add(&daemon.requests);
             }
+            let mut taken = asked.clone();
             if let Some(learned) = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone())) {
-                daemons.raise_to(&learned.daemons);
+                taken.raise_to(&learned.daemons);
             }
             let mut room = self.allocatable(index).clone();
-            room.subtract(&daemons);
-            room
+            room.subtract(&taken);
+            let mut capacity = room.clone();
+            capacity.add(&asked);
+            Rc::new(Empty { offer, room, daemons, capacity })
         })
     }
 
@@ -346,7 +379,7 @@ impl<'a> Buyer<'a> {
 
     fn buy(&mut self, board: &mut Board<'a>, index: usize, reason: LaunchReason) -> usize {
         let offer = &self.offers[index];
-        let bin = board.add(None, &offer.labels, &offer.taints, self.room(index), true);
+        let bin = self.empty(index).add_to(board);
         *self.zones.entry(offer.pool.clone()).or_default().entry(offer.key.zone.clone()).or_default() += 1;
         *self.markets.entry(offer.pool.clone()).or_default().entry(offer.key.market).or_default() += 1;
         *self.totals.entry(offer.pool.clone()).or_default() += 1;
@@ -356,7 +389,16 @@ impl<'a> Buyer<'a> {
     }
 }
 
-/// Makes a pod of a daemon set, which comes to every node that takes it.
-fn daemon(set: &DaemonSet) -> Pod {
-    Pod { requests: set.requests.clone(), constraints: std::sync::Arc::new(set.constraints.clone()), ..Pod::default() }
+/// Makes a pod of each daemon set, which comes to every node that takes it.
+#[must_use]
+pub fn daemons(cluster: &ClusterView) -> Vec<Pod> {
+    let daemon = |set: &DaemonSet| Pod {
+        key: PodKey { namespace: set.namespace.clone(), name: set.name.clone() },
+        owner: Owner::DaemonSet,
+        labels: Arc::new(set.labels.clone()),
+        requests: set.requests.clone(),
+        constraints: Arc::new(set.constraints.clone()),
+        ..Pod::default()
+    };
+    cluster.daemon_sets.iter().map(daemon).collect()
 }

@@ -76,13 +76,15 @@ pub struct Bin<'a> {
     pub pods: Vec<&'a Pod>,
     /// It takes new pods: Ready, not cordoned, not on its way out.
     pub open: bool,
+    /// It is on the board once more, and is no place here.
+    is_shadow: bool,
     /// What kinds of pods lie on it, and how many of each.
     shapes: Vec<(Shape, u32)>,
 }
 
 impl<'a> Bin<'a> {
     fn place(&self) -> Place<'a> {
-        Place { name: self.name, labels: self.labels, taints: self.taints }
+        Place { name: self.name, labels: self.labels, taints: self.taints, counts: !self.is_shadow }
     }
 
     /// Lists the kinds of pods that lie on it, and how many of each.
@@ -102,7 +104,16 @@ pub struct Board<'a> {
 impl<'a> Board<'a> {
     /// Adds a node and gives its index. `capacity` is what it holds in all.
     pub fn add(&mut self, name: Option<&'a NodeName>, labels: &'a Labels, taints: &'a [Taint], capacity: &Resources, open: bool) -> usize {
-        let bin = Bin { name, labels, taints, free: capacity.clone(), pods: Vec::new(), open, shapes: Vec::new() };
+        self.push(Bin { name, labels, taints, free: capacity.clone(), pods: Vec::new(), open, is_shadow: false, shapes: Vec::new() })
+    }
+
+    /// Adds a node that takes no pods and is no place to be: the board has it once more, as what it will be.
+    pub fn add_shadow(&mut self, name: &'a NodeName, labels: &'a Labels, taints: &'a [Taint]) -> usize {
+        let (free, pods, shapes) = (Resources::default(), Vec::new(), Vec::new());
+        self.push(Bin { name: Some(name), labels, taints, free, pods, open: false, is_shadow: true, shapes })
+    }
+
+    fn push(&mut self, bin: Bin<'a>) -> usize {
         self.topology.add_node(bin.place());
         self.bins.push(bin);
         self.bins.len() - 1

@@ -6,9 +6,9 @@ use crate::model::memory::{Incident, Memory, Rest, Succession};
 use crate::model::offer::Quota;
 use crate::model::operation::{LaunchFailure, LaunchState, RetireState};
 use crate::model::plan::{LaunchReason, RetireReason};
-use crate::model::{InstanceType, Launch, OfferKey, Operation, Retire};
+use crate::model::{InstanceType, Launch, OfferKey, Operation, PoolName, Retire};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// How long an incident is shown.
@@ -24,7 +24,7 @@ const SAME_TURN: SignedDuration = SignedDuration::from_secs(60);
 #[must_use]
 pub fn learn(settings: &Settings, mut memory: Memory, operation: &Operation, without_capacity: &[OfferKey], now: Timestamp) -> Memory {
     for offer in without_capacity {
-        rest(&settings.rest, &mut memory, offer, "insufficient capacity", now);
+        rest(&settings.rest, &mut memory.offers, offer, "insufficient capacity", now);
     }
     match operation {
         Operation::Launch(launch) => learn_launch(settings, &mut memory, launch, without_capacity, now),
@@ -57,7 +57,9 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
                 let offer = key(instance.instance_type.clone());
                 memory.quotas.remove(&offer.quota());
                 memory.offers.remove(&offer);
-                memory.never_joined.remove(&offer);
+                let of_pool = (launch.order.pool.clone(), offer);
+                memory.pool_offers.remove(&of_pool);
+                memory.never_joined.remove(&of_pool);
             }
             if !joined.is_empty() && never_joined.is_empty() && left.is_empty() {
                 let took = launch.updated.duration_since(launch.created).as_secs();
@@ -73,7 +75,7 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
             let joins = |instance_type: &InstanceType| joined.iter().any(|instance| instance.instance_type == *instance_type);
             let suspects: BTreeSet<&InstanceType> = failed.map(|instance| &instance.instance_type).filter(|it| !joins(it)).collect();
             for suspect in suspects {
-                never_joined_again(&settings.rest, memory, &key(suspect.clone()), now);
+                never_joined_again(&settings.rest, memory, &(launch.order.pool.clone(), key(suspect.clone())), now);
             }
         }
         LaunchState::Journalled | LaunchState::Joining { .. } => {}
@@ -97,10 +99,17 @@ fn learn_failure(
     without_capacity: &[OfferKey],
     now: Timestamp,
 ) {
-    let why = match failure {
-        LaunchFailure::InsufficientCapacity => Some("insufficient capacity".to_owned()),
-        LaunchFailure::Refused { message } => Some(format!("refused: {message}")),
-        LaunchFailure::Unanswered { message } => Some(format!("EC2 did not answer: {message}")),
+    match failure {
+        LaunchFailure::InsufficientCapacity => {
+            for offer in launch.offers().filter(|offer| !without_capacity.contains(offer)) {
+                rest(&settings.rest, &mut memory.offers, &offer, "insufficient capacity", now);
+            }
+        }
+        // What is wrong with a pool's template or subnet says nothing about the other pools.
+        LaunchFailure::Refused { message } => rest_of_pool(&settings.rest, memory, launch, &format!("refused: {message}"), now),
+        LaunchFailure::Unanswered { message } => {
+            rest_of_pool(&settings.rest, memory, launch, &format!("EC2 did not answer: {message}"), now);
+        }
         LaunchFailure::Quota { message } => {
             let reached: BTreeSet<Quota> = launch.offers().map(|offer| offer.quota()).collect();
             for quota in reached {
@@ -109,19 +118,12 @@ fn learn_failure(
                 let why = format!("account limit: {message}");
                 memory.quotas.insert(quota, Rest { until, failures, why, stopped: false });
             }
-            None
         }
         LaunchFailure::TokenMismatch => {
             let text = format!("the client token {} was used for something else; nothing was launched with it", launch.id);
             memory.incidents.insert("token_mismatch".into(), Incident { text, until: now + INCIDENT_SHOWN });
-            None
         }
-        LaunchFailure::Busy { .. } => None,
-    };
-    if let Some(why) = why {
-        for offer in launch.offers().filter(|offer| !without_capacity.contains(offer)) {
-            rest(&settings.rest, memory, &offer, &why, now);
-        }
+        LaunchFailure::Busy { .. } => {}
     }
     // What was not bought is no reason to wait before another offer is tried.
     if let (LaunchReason::Rule { .. }, Some(pool)) = (&launch.order.reason, memory.pools.get_mut(&launch.order.pool)) {
@@ -162,13 +164,13 @@ fn learn_roll_back(settings: &Settings, memory: &mut Memory, retire: &Retire, re
     }
 }
 
-fn never_joined_again(settings: &OfferRest, memory: &mut Memory, offer: &OfferKey, now: Timestamp) {
+fn never_joined_again(settings: &OfferRest, memory: &mut Memory, offer: &(PoolName, OfferKey), now: Timestamp) {
     let failures = memory.never_joined.entry(offer.clone()).or_default();
     *failures = failures.saturating_add(1);
     let failures = *failures;
-    rest(settings, memory, offer, "its instances never joined", now);
+    rest(settings, &mut memory.pool_offers, offer, "its instances never joined", now);
     if failures >= settings.stop_after_never_joined
-        && let Some(entry) = memory.offers.get_mut(offer)
+        && let Some(entry) = memory.pool_offers.get_mut(offer)
     {
         entry.until = now + signed(settings.stopped);
         entry.why = format!("{failures} launches in a row never joined");
@@ -176,16 +178,23 @@ fn never_joined_again(settings: &OfferRest, memory: &mut Memory, offer: &OfferKe
     }
 }
 
+/// Lets the offers of a launch rest for its pool.
+fn rest_of_pool(settings: &OfferRest, memory: &mut Memory, launch: &Launch, why: &str, now: Timestamp) {
+    for offer in launch.offers() {
+        rest(settings, &mut memory.pool_offers, &(launch.order.pool.clone(), offer), why, now);
+    }
+}
+
 /// Lets an offer rest, longer with each failure in a row.
-fn rest(settings: &OfferRest, memory: &mut Memory, offer: &OfferKey, why: &str, now: Timestamp) {
-    let failures = memory.offers.get(offer).map_or(0, |rest| rest.failures).saturating_add(1);
+fn rest<K: Ord + Clone>(settings: &OfferRest, rests: &mut BTreeMap<K, Rest>, offer: &K, why: &str, now: Timestamp) {
+    let failures = rests.get(offer).map_or(0, |rest| rest.failures).saturating_add(1);
     let until = now + pause(settings, failures);
     // A stop outlasts what fails besides.
-    if let Some(stopped) = memory.offers.get_mut(offer).filter(|rest| rest.stopped && rest.until > until) {
+    if let Some(stopped) = rests.get_mut(offer).filter(|rest| rest.stopped && rest.until > until) {
         stopped.failures = failures;
         return;
     }
-    memory.offers.insert(offer.clone(), Rest { until, failures, why: why.to_owned(), stopped: false });
+    rests.insert(offer.clone(), Rest { until, failures, why: why.to_owned(), stopped: false });
 }
 
 /// The first pause, doubled with each further failure, up to the longest.

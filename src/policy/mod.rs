@@ -12,6 +12,7 @@ mod plan;
 mod rules;
 mod scale_down;
 pub mod schedule;
+mod seen;
 pub mod settings;
 mod spending;
 mod stay;

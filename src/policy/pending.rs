@@ -18,7 +18,7 @@ const UNPLACEABLE_NAMED: usize = 50;
 /// A pod that is unschedulable for longer, although a node seems to have room, buys none:
 /// the scheduler knows something that the model does not.
 const DISAGREEMENT: SignedDuration = SignedDuration::from_secs(60);
-/// For longer than this it keeps no node from going either: one pod that never runs would hold a whole fleet.
+/// A pod that waits for longer keeps no node from going: one that never runs would hold a whole fleet.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
 /// What is the same for every way of placing.
@@ -28,8 +28,10 @@ pub struct Context<'c, 'a> {
     pub settings: &'c Settings,
     /// The nodes that are on their way.
     pub promises: &'c Promises<'a>,
-    /// Nodes up to this one on the board have joined; later ones boot or are bought.
-    pub existing: usize,
+    /// Of each node on the board that has joined, since when it is Ready; later ones boot or are bought.
+    pub ready: &'c [Option<Timestamp>],
+    /// Nodes up to this one on the board exist or boot; later ones are bought.
+    pub bought_from: usize,
     /// The time of the turn.
     pub now: Timestamp,
     /// A pod whose fate is wanted.
@@ -77,7 +79,7 @@ pub struct Outcome {
     pub unplaceable: Vec<Unplaceable>,
     /// How many these are in all.
     pub unplaceable_pods: u32,
-    /// Unschedulable pods that a node which exists, is on its way or is bought will take.
+    /// Unschedulable pods that a node which exists will take.
     settling: u32,
     /// Unschedulable pods that a node of the pool would take which cannot be had now.
     wanting: BTreeMap<PoolName, u32>,
@@ -156,8 +158,7 @@ const TYPES_TRIED: usize = 12;
 ///
 /// A way that serves more pods, the most important first, is better than a cheaper one.
 pub fn place_cheaply<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer: &mut Buyer<'a>, waiting: Vec<Waiting<'a>>) -> Outcome {
-    let Context { settings, existing, now, asked, .. } = context;
-    let mut best = Packing { settings, existing, bought_from: board.nodes(), now, asked, outcome: Outcome::default() };
+    let mut best = Packing { context, outcome: Outcome::default() };
     let left = best.use_room(board, waiting, context.promises);
     if left.is_empty() {
         return best.outcome;
@@ -194,16 +195,12 @@ fn compare_unserved(one: &BTreeMap<Class, u32>, other: &BTreeMap<Class, u32>) ->
 }
 
 #[derive(Clone)]
-struct Packing<'s> {
-    settings: &'s Settings,
-    existing: usize,
-    bought_from: usize,
-    now: Timestamp,
-    asked: Option<&'s PodKey>,
+struct Packing<'c, 'p> {
+    context: Context<'c, 'p>,
     outcome: Outcome,
 }
 
-impl Packing<'_> {
+impl Packing<'_, '_> {
     /// Places the pods that have room on a node that exists or is on its way, the largest first, and gives the others:
     /// who has room already says nothing about what is to be bought.
     ///
@@ -212,7 +209,7 @@ impl Packing<'_> {
     fn use_room<'a>(&mut self, board: &mut Board<'a>, waiting: Vec<Waiting<'a>>, promises: &Promises<'a>) -> Vec<Waiting<'a>> {
         let waiting = self.keep_promises(board, waiting, promises);
         let mut left = Vec::new();
-        for mut run in runs(self.settings, board, waiting, &Way::Mixed) {
+        for mut run in runs(self.context.settings, board, waiting, &Way::Mixed) {
             self.place_on_board(board, &mut run);
             left.extend_from_slice(run.left());
         }
@@ -221,7 +218,7 @@ impl Packing<'_> {
 
     /// Opens nodes for the pods, the largest first.
     fn buy<'a>(&mut self, board: &mut Board<'a>, buyer: &mut Buyer<'a>, left: Vec<Waiting<'a>>) {
-        let mut runs = runs(self.settings, board, left, buyer.way());
+        let mut runs = runs(self.context.settings, board, left, buyer.way());
         for number in 0..runs.len() {
             self.place_run(board, buyer, &mut runs[number..]);
         }
@@ -266,7 +263,7 @@ impl Packing<'_> {
     /// the others too.
     fn place_run<'a>(&mut self, board: &mut Board<'a>, buyer: &mut Buyer<'a>, runs: &mut [Run<'a>]) {
         let Some(shape) = runs.first().map(|run| run.shape) else { return };
-        let mut from = if board.is_local(shape) { self.bought_from } else { 0 };
+        let mut from = if board.is_local(shape) { self.context.bought_from } else { 0 };
         while let Some(entry) = runs[0].first() {
             let index = match board.first_fit(shape, from) {
                 Some(index) => index,
@@ -306,23 +303,24 @@ impl Packing<'_> {
     fn put<'a>(&mut self, board: &mut Board<'a>, entry: &Waiting<'a>, index: usize) {
         let pod = entry.pod;
         board.place(pod, index);
+        let Context { settings, ready, bought_from, now, asked, .. } = self.context;
         let outcome = &mut self.outcome;
         if headroom::pool_of(pod).is_some() {
             return;
         }
-        if self.asked == Some(&pod.key) {
+        if asked == Some(&pod.key) {
             outcome.fate = Some(Fate::Placed(index));
         }
-        // One that waits for a node which is on its way, or is bought now, waits for that.
-        let refused_for = pod.unschedulable_since.filter(|_| index < self.existing).map(|since| self.now.duration_since(since));
-        let is_hopeless = refused_for.is_some_and(|span| span > PATIENCE);
-        outcome.settling += u32::from(entry.leaves.is_none() && !is_hopeless && buys(self.settings, pod));
-        if index >= self.bought_from {
+        if index >= bought_from {
             outcome.served += 1;
             return;
         }
         outcome.covered += 1;
-        if refused_for.is_some_and(|span| span > DISAGREEMENT) {
+        // What boots or is bought for it is under way in its pool, which is reason enough there.
+        let Some(ready) = ready.get(index) else { return };
+        let is_hopeless = waited(pod, *ready, now).is_some_and(|span| span > PATIENCE);
+        outcome.settling += u32::from(entry.leaves.is_none() && !is_hopeless && buys(settings, pod));
+        if disagrees(pod, *ready, now) {
             outcome.disagreements += 1;
             if outcome.disagreements == 1 {
                 let node = board.bin(index).name.map(ToString::to_string).unwrap_or_default();
@@ -334,7 +332,7 @@ impl Packing<'_> {
     fn note(&mut self, entry: &Waiting<'_>, refusal: &Refusal) {
         let outcome = &mut self.outcome;
         *outcome.unserved.entry(class(entry.pod)).or_default() += 1;
-        if self.asked == Some(&entry.pod.key) {
+        if self.context.asked == Some(&entry.pod.key) {
             outcome.fate = Some(match refusal {
                 Refusal::Never(misfit) => Fate::Never(misfit.clone()),
                 Refusal::Now { pool, hold, .. } => Fate::Held(pool.clone(), hold.clone()),
@@ -356,7 +354,11 @@ impl Packing<'_> {
                 }
             }
             Refusal::Now { pool, hold, of } => {
-                for pool in of.iter().filter(|_| entry.leaves.is_none()) {
+                // Where no more may be had, a node that goes makes way for its own.
+                let makes_way = matches!(hold, Hold::AtMaximum { .. });
+                let is_patient = waited(entry.pod, None, self.context.now).is_none_or(|span| span <= PATIENCE);
+                let holds = entry.leaves.is_none() && !makes_way && is_patient;
+                for pool in of.iter().filter(|_| holds) {
                     *outcome.wanting.entry(pool.clone()).or_default() += 1;
                 }
                 outcome.held.entry(pool.clone()).or_insert_with(|| (0, hold.clone())).0 += 1;
@@ -375,6 +377,17 @@ fn open_for<'a>(board: &mut Board<'a>, buyer: &mut Buyer<'a>, entry: &Waiting<'a
     let wait = runs.iter().filter(|run| run.buys && !run.left().is_empty());
     let waiting: Vec<(Shape, u32)> = wait.map(|run| (run.shape, count(run.left().len()))).take(LOOK_AHEAD).collect();
     buyer.open_for(board, &waiting, &reason)
+}
+
+/// Gives for how long a pod has been unschedulable; a node that has been Ready for less has not refused it for longer.
+fn waited(pod: &Pod, ready: Option<Timestamp>, now: Timestamp) -> Option<SignedDuration> {
+    pod.unschedulable_since.map(|since| now.duration_since(ready.map_or(since, |ready| ready.max(since))))
+}
+
+/// Tells whether the scheduler must know of something that keeps the pod from a node, Ready since `ready`, with room for it.
+#[must_use]
+pub fn disagrees(pod: &Pod, ready: Option<Timestamp>, now: Timestamp) -> bool {
+    waited(pod, ready, now).is_some_and(|span| span > DISAGREEMENT)
 }
 
 /// Tells whether the pod may buy a node at all.

@@ -6,24 +6,27 @@ mod replacing;
 
 pub use explaining::explain;
 
-use super::buying::{Bounds, Buyer};
+use super::buying::{self, Bounds, Buyer};
 use super::fit::Board;
 use super::fleet::{Fleet, count, prices};
 use super::headroom;
 use super::pending::{self, Outcome, Promises, Waiting};
 use super::rules::{self, Demand, NoLoad, PoolLoad, Strength, Verdict};
 use super::scale_down;
+use super::seen;
 use super::settings::{PoolSettings, Settings};
-use crate::model::memory::{Allocatable, Memory, PoolMemory, Rest};
+use crate::model::memory::{Memory, PoolMemory, Rest};
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::RetireState;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason, RetireReason};
+use crate::model::pod::Owner;
 use crate::model::snapshot::Observed;
 use crate::model::{
-    Action, ClusterView, Instance, InstanceType, Launch, Node, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName,
-    PoolReport, Resources, RuleName, Snapshot,
+    Action, ClusterView, Instance, Launch, Node, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName, PoolReport,
+    Resources, RuleName, Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::time::Duration;
@@ -52,10 +55,10 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
         (Observed::Unknown(why), _) => return blind(plan, memory, format!("Kubernetes: {why}")),
         (_, Observed::Unknown(why)) => return blind(plan, memory, format!("EC2: {why}")),
     };
-    let spare = headroom::pods(settings, known_offers(snapshot), now);
-    let mut turn = Turn { plan, ..Turn::new(settings, snapshot, cluster, instances, &spare, now) };
-    learn_allocatable(settings, turn.cluster, &turn.fleet, &mut memory, now);
+    seen::learn(settings, cluster, known_offers(snapshot), &Fleet::new(settings, snapshot), &mut memory, now);
     let known = memory.clone();
+    let imagined = Imagined::new(settings, snapshot, cluster, &known, now);
+    let mut turn = Turn { plan, ..Turn::new(settings, snapshot, cluster, instances, &imagined, now) };
     let verdicts = turn.judge(&mut memory);
     turn.buy(&known, &mut memory, &verdicts);
     turn.give_back(&mut memory, &verdicts);
@@ -63,6 +66,23 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
     turn.sum_up();
     turn.plan.alerts.extend(alerts(cluster, &memory, now));
     (turn.plan, memory)
+}
+
+/// What a turn thinks of besides what it has read.
+struct Imagined<'a> {
+    offers: Cow<'a, [Offer]>,
+    /// The pods of the headroom.
+    spare: Vec<Pod>,
+    /// One pod of each daemon set.
+    daemons: Vec<Pod>,
+}
+
+impl<'a> Imagined<'a> {
+    fn new(settings: &Settings, snapshot: &'a Snapshot, cluster: &ClusterView, memory: &Memory, now: Timestamp) -> Self {
+        let offers = seen::believed(known_offers(snapshot), memory);
+        let spare = headroom::pods(settings, &offers, now);
+        Self { offers, spare, daemons: buying::daemons(cluster) }
+    }
 }
 
 fn known_offers(snapshot: &Snapshot) -> &[Offer] {
@@ -77,6 +97,7 @@ fn forget(memory: &Memory, now: Timestamp) -> Memory {
     let day = SignedDuration::from_hours(24);
     let lately = |rest: &Rest| now.duration_since(rest.until) < day;
     memory.offers.retain(|_, rest| lately(rest));
+    memory.pool_offers.retain(|_, rest| lately(rest));
     memory.quotas.retain(|_, rest| lately(rest));
     memory.successions.retain(|_, succession| !succession.failed || succession.until > now);
     // By then the market has taken it, or does not want it any more.
@@ -84,6 +105,7 @@ fn forget(memory: &Memory, now: Timestamp) -> Memory {
     // Launches that they belonged to are over by then.
     memory.reclaimed.retain(|_, at| now.duration_since(*at) < SignedDuration::from_hours(1));
     memory.incidents.retain(|_, incident| incident.until > now);
+    memory.differences.retain(|_, difference| difference.until > now);
     // The launch template may have changed meanwhile.
     memory.allocatable.retain(|_, allocatable| now.duration_since(allocatable.seen) < day);
     memory
@@ -96,11 +118,11 @@ fn blind(mut plan: Plan, memory: Memory, why: String) -> (Plan, Memory) {
 
 /// Conditions that last.
 fn alerts(cluster: &ClusterView, memory: &Memory, now: Timestamp) -> Vec<Alert> {
-    let stopped = memory.offers.iter().filter(|(_, rest)| rest.stopped && rest.until > now);
-    let stopped = stopped.map(|(offer, rest)| Alert {
+    let stopped = memory.pool_offers.iter().filter(|(_, rest)| rest.stopped && rest.until > now);
+    let stopped = stopped.map(|((pool, offer), rest)| Alert {
         name: "offer_stopped".into(),
-        subject: offer.to_string(),
-        text: format!("{offer} is not bought before {}: {} (`node-fleet reset-offers` forgets it)", rest.until, rest.why),
+        subject: format!("{offer} for pool {pool}"),
+        text: format!("{offer} is not bought for pool {pool} before {}: {} (`node-fleet reset-offers` forgets it)", rest.until, rest.why),
     });
     let quotas = memory.quotas.iter().filter(|(_, rest)| rest.until > now);
     let quotas = quotas.map(|(quota, rest)| Alert {
@@ -127,7 +149,7 @@ fn alerts(cluster: &ClusterView, memory: &Memory, now: Timestamp) -> Vec<Alert> 
             unidentified.join(", ")
         ),
     });
-    stopped.chain(quotas).chain(refused).chain(incidents).chain(unidentified).collect()
+    stopped.chain(quotas).chain(refused).chain(incidents).chain(unidentified).chain(seen::alerts(memory)).collect()
 }
 
 /// Why no node of a pool goes now: what was read, and what stands in the way.
@@ -143,6 +165,8 @@ struct Turn<'a> {
     instances: &'a [Instance],
     /// The pods of the headroom.
     spare: &'a [Pod],
+    /// One pod of each daemon set.
+    daemons: &'a [Pod],
     offers: &'a [Offer],
     fleet: Fleet<'a>,
     prices: BTreeMap<&'a OfferKey, HourlyPrice>,
@@ -158,13 +182,14 @@ impl<'a> Turn<'a> {
         snapshot: &'a Snapshot,
         cluster: &'a ClusterView,
         instances: &'a [Instance],
-        spare: &'a [Pod],
+        imagined: &'a Imagined<'a>,
         now: Timestamp,
     ) -> Self {
-        let offers = known_offers(snapshot);
+        let Imagined { offers, spare, daemons } = imagined;
         let prices = prices(offers, &snapshot.prices);
         let fleet = Fleet::new(settings, snapshot);
-        Self { prices, settings, snapshot, cluster, instances, spare, offers, fleet, now, plan: Plan::default(), wanting: BTreeMap::new() }
+        let (plan, wanting) = (Plan::default(), BTreeMap::new());
+        Self { settings, snapshot, cluster, instances, spare, daemons, offers, fleet, prices, now, plan, wanting }
     }
 
     /// Lets every rule see the world, so that streaks are kept whatever is done.
@@ -185,13 +210,13 @@ impl<'a> Turn<'a> {
 
     fn buy(&mut self, known: &'a Memory, memory: &mut Memory, verdicts: &Verdicts) {
         let mut board = Board::default();
-        let existing = self.set_up(&mut board);
-        let daemon_sets = &self.cluster.daemon_sets;
-        let mut buyer = Buyer::new(self.settings, self.offers, &self.prices, daemon_sets, known, &self.fleet, self.now);
+        let ready = self.set_up(&mut board);
+        let mut buyer = self.buyer(known);
         let promises = self.add_booting(&mut board, &buyer);
         self.plan.pending = count(self.waiting().iter().filter(|entry| entry.leaves.is_none()).count());
         let waiting = self.wanting_room();
-        let context = pending::Context { settings: self.settings, promises: &promises, existing, now: self.now, asked: None };
+        let (settings, bought_from, now) = (self.settings, board.nodes(), self.now);
+        let context = pending::Context { settings, promises: &promises, ready: &ready, bought_from, now, asked: None };
         let outcome = pending::place_cheaply(context, &mut board, &mut buyer, waiting);
         for pool in &self.settings.pools {
             let mut findings = Vec::new();
@@ -239,8 +264,8 @@ impl<'a> Turn<'a> {
         waiting
     }
 
-    /// Puts the nodes that exist on the board, with their pods, and gives their number.
-    fn set_up(&self, board: &mut Board<'a>) -> usize {
+    /// Puts the nodes that exist on the board, with their pods, and gives of each since when it is Ready.
+    fn set_up(&self, board: &mut Board<'a>) -> Vec<Option<Timestamp>> {
         let pods = scale_down::pods_by_node(self.cluster);
         let leaving: Vec<&NodeName> = self
             .fleet
@@ -248,26 +273,34 @@ impl<'a> Turn<'a> {
             .filter(|member| member.leaving.is_some())
             .filter_map(|member| member.node.map(|node| &node.name))
             .collect();
-        let starting: BTreeSet<&NodeName> =
-            self.fleet.members().filter(|member| member.starts).filter_map(|member| member.node.map(|node| &node.name)).collect();
+        let booting: BTreeSet<&NodeName> =
+            self.fleet.members().filter(|member| member.boots()).filter_map(|member| member.node.map(|node| &node.name)).collect();
         for node in self.cluster.nodes.values() {
-            // A node that starts is on the board as it will be, with the others that are on their way.
-            let open = node.is_ready() && !node.cordoned && !leaving.contains(&&node.name) && !starting.contains(&node.name);
+            if booting.contains(&node.name) {
+                // It comes with the others that are on their way.
+                board.add_shadow(&node.name, &node.labels, &node.taints);
+                continue;
+            }
+            let open = node.is_ready() && !node.cordoned && !leaving.contains(&&node.name);
             let index = board.add(Some(&node.name), &node.labels, &node.taints, &node.allocatable, open);
             pods.get(&node.name).into_iter().flatten().for_each(|pod| board.place(pod, index));
         }
-        board.nodes()
+        self.cluster.nodes.values().map(Node::ready_since).collect()
     }
 
     /// Adds the nodes that are on their way, as their offers describe them, and gives what they were bought for.
     fn add_booting(&self, board: &mut Board<'a>, buyer: &Buyer<'a>) -> Promises<'a> {
         let joined: BTreeMap<&NodeName, usize> = self.cluster.nodes.keys().zip(0..).collect();
+        let pods = scale_down::pods_by_node(self.cluster);
         let mut nodes: BTreeMap<&OperationId, (&'a Launch, Vec<usize>)> = BTreeMap::new();
         for pool in &self.settings.pools {
             for member in self.fleet.pool(&pool.name) {
                 let index = if member.boots() {
-                    let offer = buyer.room_of(&member.offer(), &pool.name);
-                    offer.map(|(offer, room)| board.add(None, &offer.labels, &offer.taints, room, true))
+                    let index = buyer.empty_of(&member.offer(), &pool.name).map(|empty| empty.add_to(board));
+                    let residents = member.node.and_then(|node| pods.get(&node.name)).into_iter().flatten();
+                    // Its daemons are there already.
+                    residents.filter(|pod| pod.owner != Owner::DaemonSet).zip(index).for_each(|(pod, index)| board.place(pod, index));
+                    index
                 } else {
                     member.node.filter(|_| member.serves()).and_then(|node| joined.get(&node.name)).copied()
                 };
@@ -460,7 +493,7 @@ impl<'a> Turn<'a> {
             let mut spot =
                 self.offers.iter().filter(|offer| offer.pool == pool.name && offer.key.market == crate::model::Market::Spot).peekable();
             let rests = |rest: Option<&Rest>| rest.is_some_and(|rest| rest.until > self.now);
-            let resting = |offer: &Offer| rests(memory.quotas.get(&offer.key.quota())) || rests(memory.offers.get(&offer.key));
+            let resting = |offer: &Offer| rests(memory.quotas.get(&offer.key.quota())) || rests(memory.rest(&offer.pool, &offer.key));
             if spot.peek().is_some() && spot.all(resting) {
                 let text = format!("no spot offer of pool {} can be bought; on-demand takes its place", pool.name);
                 self.plan.alerts.push(Alert { name: "spot_exhausted".into(), subject: pool.name.to_string(), text });
@@ -491,40 +524,6 @@ pub(super) fn regret(memory: &mut PoolMemory, now: Timestamp) {
     if memory.regretted < memory.last_down {
         memory.regrets = memory.regrets.saturating_add(1);
         memory.regretted = Some(now);
-    }
-}
-
-/// Remembers what the nodes that serve have for pods, and what daemons take of it: an estimate that is too high would buy
-/// nodes without end. Of daemons the pods count, and not what their sets say: a namespace's defaults, webhooks and static
-/// pods add to it.
-/// Extended resources are left out, since they appear later than the node, but for the most volumes that it attaches:
-/// those are remembered of the node before until it says them.
-fn learn_allocatable(settings: &Settings, cluster: &ClusterView, fleet: &Fleet<'_>, memory: &mut Memory, now: Timestamp) {
-    let mut newest: BTreeMap<(PoolName, InstanceType), &Node> = BTreeMap::new();
-    for pool in &settings.pools {
-        for member in fleet.pool(&pool.name).iter().filter(|member| member.serves()) {
-            let Some(node) = member.node else { continue };
-            let known = newest.entry((pool.name.clone(), member.instance_type.clone())).or_insert(node);
-            // Older ones may come from an older launch template.
-            if (node.created, &node.name) > (known.created, &known.name) {
-                *known = node;
-            }
-        }
-    }
-    let mut daemons: BTreeMap<&NodeName, Resources> = newest.values().map(|node| (&node.name, Resources::default())).collect();
-    for pod in cluster.pods.iter().filter(|pod| pod.stays_with_node() && pod.holds_resources()) {
-        if let Some(sum) = pod.node.as_ref().and_then(|node| daemons.get_mut(node)) {
-            sum.add(&pod.requests);
-        }
-    }
-    for (key, node) in newest {
-        let mut extended = node.allocatable.attachments();
-        if extended.is_empty() {
-            extended = memory.allocatable.remove(&key).map(|known| known.has.extended).unwrap_or_default();
-        }
-        let has = Resources { extended, ..node.allocatable.clone() };
-        let daemons = daemons.remove(&node.name).unwrap_or_default();
-        memory.allocatable.insert(key, Allocatable { has, daemons, seen: now });
     }
 }
 

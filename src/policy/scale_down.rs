@@ -1,5 +1,6 @@
 //! Which nodes may go: provably without harm, least disruption for each dollar saved first.
 
+use super::buying::Empty;
 use super::fleet::{Fleet, Member};
 use super::settings::{AtOnce, Disruption, PoolSettings, Settings};
 use super::stay::Stay;
@@ -7,9 +8,10 @@ use crate::model::memory::Memory;
 use crate::model::offer::HourlyPrice;
 use crate::model::pod::Owner;
 use crate::model::snapshot::DisruptionBudget;
-use crate::model::{ClusterView, Market, Node, NodeName, Offer, OfferKey, Pod, Resources, Zone};
+use crate::model::{ClusterView, Market, Node, NodeName, OfferKey, Pod, Resources, Zone};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// How many refusals are told.
@@ -159,16 +161,11 @@ impl<'a> Chooser<'_, 'a> {
     }
 
     /// Gives the node of the pool, if it may go and its pods would find places on the nodes that stay, or on `more` that
-    /// are bought: offers with what their empty nodes have for pods.
+    /// are bought.
     ///
     /// # Errors
     /// Why it may not.
-    pub fn may_go_alone(
-        &self,
-        pool: &PoolSettings,
-        name: &NodeName,
-        more: &[(&'a Offer, Resources)],
-    ) -> Result<(Member<'a>, &'a Node), String> {
+    pub fn may_go_alone(&self, pool: &PoolSettings, name: &NodeName, more: &[Rc<Empty<'a>>]) -> Result<(Member<'a>, &'a Node), String> {
         let pods = pods_by_node(self.cluster);
         let on_it = pods.get(name).map_or(&[][..], Vec::as_slice);
         let members = self.fleet.pool(&pool.name).iter().filter_map(|member| Some((member, member.node?)));
@@ -177,8 +174,8 @@ impl<'a> Chooser<'_, 'a> {
         let shared = Shared::of(self.cluster, self.fleet, &pods);
         shared.allow(&shared.needs(on_it))?;
         let mut stay = Stay::new(self.cluster, self.fleet, self.spare, &pods)?;
-        for (offer, room) in more {
-            stay.add(offer, room);
+        for bought in more {
+            stay.add(bought);
         }
         stay.lose(&[name])?;
         Ok((member.clone(), node))

@@ -1,8 +1,9 @@
 //! Rehearses a removal: whether the pods of nodes that go find places on those that stay.
 
+use super::buying::Empty;
 use super::fit::Board;
 use super::fleet::Fleet;
-use crate::model::{ClusterView, MilliCpu, NodeName, Offer, Pod, Resources};
+use crate::model::{ClusterView, MilliCpu, NodeName, Pod};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,11 +75,11 @@ impl<'a> Stay<'a> {
         Ok(stay)
     }
 
-    /// Adds an empty node of an offer, with so much room for pods.
-    pub fn add(&mut self, offer: &'a Offer, room: &Resources) {
-        self.packed.add(None, &offer.labels, &offer.taints, room, true);
-        let index = self.spread.add(None, &offer.labels, &offer.taints, room, true);
-        self.emptiest.insert((Reverse(room.cpu), index));
+    /// Adds an empty node.
+    pub fn add(&mut self, node: &Empty<'a>) {
+        node.add_to(&mut self.packed);
+        let index = node.add_to(&mut self.spread);
+        self.emptiest.insert((Reverse(self.spread.bin(index).free.cpu), index));
     }
 
     /// Lets nodes go together, if their pods find a place on those that stay, those included that were moved to them.

@@ -26,6 +26,8 @@ pub(super) struct Place<'a> {
     pub(super) name: Option<&'a NodeName>,
     pub(super) labels: &'a Labels,
     pub(super) taints: &'a [Taint],
+    /// It is a place at all.
+    pub(super) counts: bool,
 }
 
 /// A pod by all that decides where it may go. What is shared is compared by its address first.
@@ -125,6 +127,9 @@ impl<'a> What<'a> {
 
     /// Tells whether pods on this node, and the node itself as a place to be, count at all.
     fn looks_at(&self, place: Place<'_>) -> bool {
+        if !place.counts {
+            return false;
+        }
         match self {
             Self::Selected(_) | Self::Carriers(_) | Self::Together(..) => true,
             Self::Spread(_, constraints, index) => {

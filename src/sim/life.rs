@@ -152,6 +152,7 @@ impl Truth {
                 owner: Owner::DaemonSet,
                 node: Some(node.name.clone()),
                 phase: PodPhase::Running,
+                labels: Arc::new(set.labels.clone()),
                 requests: set.requests.clone(),
                 constraints: Arc::new(set.constraints.clone()),
                 ..Pod::default()

@@ -180,7 +180,6 @@ fn meaning(code: &str) -> Meaning {
         | "InsufficientReservedInstanceCapacity"
         | "InsufficientCapacity"
         | "InsufficientCapacityOnHost"
-        | "InsufficientFreeAddressesInSubnet"
         | "ReservationCapacityExceeded"
         | "UnfulfillableCapacity"
         | "SpotMaxPriceTooLow"

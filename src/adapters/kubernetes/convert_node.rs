@@ -12,14 +12,13 @@ use k8s_openapi::api::core::v1::{self as core, NodeCondition};
 /// Roles of servers. A node that has one is never touched.
 const SERVER_ROLES: [&str; 3] = ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master", "node-role.kubernetes.io/etcd"];
 
-/// Taints that Kubernetes or node-fleet puts on a node for its condition, and takes away with it.
-const PASSING_TAINTS: [&str; 8] = [
+/// Taints that Kubernetes or node-fleet puts on a node for what [`Node`] says besides (it is cordoned, not Ready, or
+/// leaves), or for the moment in which its network comes up. Pressure is none of these: such a node is Ready, and its
+/// taint is all that keeps pods away.
+const PASSING_TAINTS: [&str; 5] = [
     "node.kubernetes.io/unschedulable",
     "node.kubernetes.io/not-ready",
     "node.kubernetes.io/unreachable",
-    "node.kubernetes.io/memory-pressure",
-    "node.kubernetes.io/disk-pressure",
-    "node.kubernetes.io/pid-pressure",
     "node.kubernetes.io/network-unavailable",
     INTERRUPTED_TAINT,
 ];
@@ -116,6 +115,7 @@ mod tests {
             taint("node.kubernetes.io/not-ready", "NoExecute"),
             taint(INTERRUPTED_TAINT, "NoSchedule"),
             taint("node.kubernetes.io/out-of-service", "NoExecute"),
+            taint("node.kubernetes.io/disk-pressure", "NoSchedule"),
             {"key": "team", "value": "red", "effect": "PreferNoSchedule"},
             taint("odd", "Sometimes"),
         ]}}));
@@ -123,6 +123,7 @@ mod tests {
             node.taints,
             [
                 Taint { key: "node.kubernetes.io/out-of-service".into(), value: String::new(), effect: TaintEffect::NoExecute },
+                Taint { key: "node.kubernetes.io/disk-pressure".into(), value: String::new(), effect: TaintEffect::NoSchedule },
                 Taint { key: "team".into(), value: "red".into(), effect: TaintEffect::PreferNoSchedule },
             ]
         );

@@ -37,6 +37,7 @@ pub(super) fn daemon_set(object: wire::DaemonSet) -> Result<DaemonSet, String> {
         name: object.metadata.name.unwrap_or_default(),
         requests: pod_requests(&spec)?,
         constraints: constraints(&spec, &namespace, &labels)?,
+        labels,
         namespace,
     })
 }

@@ -133,17 +133,27 @@ fn add_affinity(constraints: &mut Constraints, affinity: &Affinity, namespace: &
     for term in apart.into_iter().flatten() {
         match read_pod_term(term, namespace, labels) {
             Ok(term) => constraints.pod_anti_affinity.push(term),
-            Err(why) => constraints.unmodelled.push(format!("pod anti-affinity: {why}")),
+            Err(why) => {
+                constraints.unmodelled.push(format!("pod anti-affinity: {why}"));
+                // It keeps others away all the same: rather too many than too few.
+                let selector = term_selector(term, labels).unwrap_or_else(|_| Some(Selector::default()));
+                constraints.pod_anti_affinity.push(PodAffinityTerm { selector, namespaces: None, topology_key: term.topology_key.clone() });
+            }
         }
     }
 }
 
-fn read_pod_term(term: &core::PodAffinityTerm, namespace: &str, labels: &Labels) -> Result<PodAffinityTerm, String> {
+fn term_selector(term: &core::PodAffinityTerm, labels: &Labels) -> Result<Option<Selector>, String> {
     let mut selector = term.label_selector.as_ref().map(label_selector).transpose()?;
     if let Some(selector) = &mut selector {
         selector.0.extend(own_values(term.match_label_keys.as_ref(), labels, Operator::In));
         selector.0.extend(own_values(term.mismatch_label_keys.as_ref(), labels, Operator::NotIn));
     }
+    Ok(selector)
+}
+
+fn read_pod_term(term: &core::PodAffinityTerm, namespace: &str, labels: &Labels) -> Result<PodAffinityTerm, String> {
+    let selector = term_selector(term, labels)?;
     let named: BTreeSet<String> = term.namespaces.iter().flatten().cloned().collect();
     let namespaces = match &term.namespace_selector {
         None if named.is_empty() => Some(BTreeSet::from([namespace.to_owned()])),
@@ -249,8 +259,9 @@ mod tests {
             assert_eq!(namespaces, expected.map(|names| names.into_iter().map(str::to_owned).collect()));
         }
         let selected = anti_affinity(json!({"labelSelector": selector, "namespaceSelector": {"matchLabels": {"team": "red"}}}));
-        assert!(selected.pod_anti_affinity.is_empty());
         assert_eq!(selected.unmodelled, ["pod anti-affinity: namespaceSelector"]);
+        let everywhere = anti_affinity(json!({"labelSelector": selector, "namespaceSelector": {}}));
+        assert_eq!(selected.pod_anti_affinity, everywhere.pod_anti_affinity, "it keeps the pods of every namespace away");
     }
 
     #[test]

@@ -26,9 +26,11 @@ impl<W: World> Controller<W> {
             Command::ResetOffers { by, done } => {
                 info!(%by, "offers that rest are tried again");
                 self.memory.offers.clear();
+                self.memory.pool_offers.clear();
                 self.memory.quotas.clear();
                 self.memory.never_joined.clear();
                 self.memory.allocatable.clear();
+                self.memory.differences.clear();
                 let _ = done.send(Ok(()));
                 self.turn("operator");
             }

@@ -2,7 +2,7 @@
 
 use super::{Buyer, Refusal, Way};
 use crate::model::plan::Hold;
-use crate::model::{Market, OfferKey, PoolName, Resources, Zone};
+use crate::model::{Market, Offer, PoolName, Resources, Zone};
 use crate::policy::fit::{Board, Misfit, node_accepts};
 use crate::policy::settings::PoolSettings;
 use crate::policy::topology::Shape;
@@ -139,9 +139,8 @@ impl<'a> Buyer<'a> {
 
     /// Looks at the board with an empty node of the offer.
     pub(super) fn on_trial<T>(&self, board: &mut Board<'a>, index: usize, look: impl FnOnce(&mut Board<'a>, usize) -> T) -> T {
-        let offer = &self.offers[index];
         let length = board.nodes();
-        let bin = board.add(None, &offer.labels, &offer.taints, self.room(index), true);
+        let bin = self.empty(index).add_to(board);
         let seen = look(board, bin);
         board.truncate(length);
         seen
@@ -154,8 +153,7 @@ impl<'a> Buyer<'a> {
             demand.add(&board.example(*shape).requests.times(u64::from(*number)));
         }
         let competing = self.by_pool.get(&self.offers[index].pool).into_iter().flatten();
-        let competing =
-            competing.filter(|other| self.group(**other) == self.group(index) && self.rests(&self.offers[**other].key).is_none());
+        let competing = competing.filter(|other| self.group(**other) == self.group(index) && self.rests(&self.offers[**other]).is_none());
         Worth::of(competing.map(|other| (self.room(*other), self.offers[*other].price)), &demand)
     }
 
@@ -200,8 +198,8 @@ impl<'a> Buyer<'a> {
         let mut resting = BTreeSet::new();
         let mut health: BTreeMap<(Market, &Zone), Health> = BTreeMap::new();
         offers.retain(|index| {
-            let why = self.rests(&self.offers[*index].key);
-            if !self.memory.offers.is_empty() {
+            let why = self.rests(&self.offers[*index]);
+            if !self.memory.offers.is_empty() || !self.memory.pool_offers.is_empty() {
                 health.entry(self.group(*index)).or_default().count(why.is_some());
             }
             let available = why.is_none();
@@ -268,13 +266,14 @@ impl<'a> Buyer<'a> {
         }
     }
 
-    pub(super) fn rests(&self, key: &OfferKey) -> Option<String> {
+    pub(super) fn rests(&self, offer: &Offer) -> Option<String> {
+        let key = &offer.key;
         let quota = (!self.memory.quotas.is_empty()).then(|| key.quota());
         if let Some((quota, rest)) = quota.and_then(|quota| Some((quota, self.memory.quotas.get(&quota).filter(|it| it.until > self.now)?)))
         {
             return Some(format!("what is {quota} rests until {}: {}", rest.until, rest.why));
         }
-        let rest = self.memory.offers.get(key).filter(|rest| rest.until > self.now)?;
+        let rest = self.memory.rest(&offer.pool, key).filter(|rest| rest.until > self.now)?;
         let verb = if rest.stopped { "is stopped" } else { "rests" };
         Some(format!("{key} {verb} until {}: {}", rest.until, rest.why))
     }

@@ -89,7 +89,7 @@ impl<'a> Buyer<'a> {
         let mut types: Vec<(&Offer, bool)> = Vec::new();
         for (index, offer) in self.offers.iter().enumerate() {
             let same_place = offer.pool == chosen.pool && offer.key.zone == chosen.key.zone && offer.key.market == chosen.key.market;
-            if !same_place || offer.subnet != chosen.subnet || self.rests(&offer.key).is_some() || offer.price.dollars() > limit {
+            if !same_place || offer.subnet != chosen.subnet || self.rests(offer).is_some() || offer.price.dollars() > limit {
                 continue;
             }
             let holds = need.fits_in(if pods.is_empty() { &offer.allocatable } else { self.room(index) });

@@ -1,6 +1,6 @@
 //! Why it is so, for people: the same model that decides is asked once more.
 
-use super::{Turn, known_offers, plan};
+use super::{Imagined, Turn, plan};
 use crate::model::explanation::{Explanation, Question};
 use crate::model::plan::{Finding, RetireReason};
 use crate::model::snapshot::Observed;
@@ -8,7 +8,6 @@ use crate::model::{Action, Memory, NodeName, Plan, Pod, PodKey, PoolName, Snapsh
 use crate::policy::audit::audit;
 use crate::policy::buying::Buyer;
 use crate::policy::fit::Board;
-use crate::policy::headroom;
 use crate::policy::pending::{self, Fate};
 use crate::policy::scale_down::forbids;
 use crate::policy::settings::{PoolSettings, Settings};
@@ -22,8 +21,8 @@ pub fn explain(settings: &Settings, snapshot: &Snapshot, memory: &Memory, questi
         (Observed::Unknown(why), _) => return Some(Explanation::new(question, now, format!("Kubernetes is not seen: {why}"), [])),
         (_, Observed::Unknown(why)) => return Some(Explanation::new(question, now, format!("EC2 is not seen: {why}"), [])),
     };
-    let spare = headroom::pods(settings, known_offers(snapshot), now);
-    let turn = Turn::new(settings, snapshot, cluster, instances, &spare, now);
+    let imagined = Imagined::new(settings, snapshot, cluster, memory, now);
+    let turn = Turn::new(settings, snapshot, cluster, instances, &imagined, now);
     let (verdict, things) = match question {
         Question::Pod(key) => turn.explain_pod(key, memory)?,
         Question::Node(name) => turn.explain_node(name, memory)?,
@@ -47,18 +46,21 @@ impl<'a> Turn<'a> {
             return Some((format!("it buys no node: {}", waits_for_something_else(pod)), Vec::new()));
         }
         let mut board = Board::default();
-        let existing = self.set_up(&mut board);
+        let ready = self.set_up(&mut board);
+        let existing = ready.len();
         let mut buyer = self.buyer(memory);
         let promises = self.add_booting(&mut board, &buyer);
         let things = things(pod, &mut board.clone(), &mut buyer.clone(), existing);
         let on_their_way = board.nodes();
         let waiting = self.wanting_room();
-        let context = pending::Context { settings: self.settings, promises: &promises, existing, now: self.now, asked: Some(key) };
+        let (settings, now) = (self.settings, self.now);
+        let context = pending::Context { settings, promises: &promises, ready: &ready, bought_from: on_their_way, now, asked: Some(key) };
         let outcome = pending::place_cheaply(context, &mut board, &mut buyer, waiting);
         let verdict = match outcome.fate {
             Some(Fate::Placed(index)) if index < existing => {
                 let name = board.bin(index).name.map(ToString::to_string).unwrap_or_default();
-                format!("node {name} has room for it, so it buys none")
+                let refused = if pending::disagrees(pod, ready[index], self.now) { "; the scheduler does not see it so" } else { "" };
+                format!("node {name} has room for it, so it buys none{refused}")
             }
             Some(Fate::Placed(index)) if index < on_their_way => "its node is on its way".to_owned(),
             Some(Fate::Placed(index)) => {
@@ -127,7 +129,7 @@ impl<'a> Turn<'a> {
     }
 
     pub(super) fn buyer(&self, memory: &'a Memory) -> Buyer<'a> {
-        Buyer::new(self.settings, self.offers, &self.prices, &self.cluster.daemon_sets, memory, &self.fleet, self.now)
+        Buyer::new(self.settings, self.offers, &self.prices, self.daemons, memory, &self.fleet, self.now)
     }
 }
 

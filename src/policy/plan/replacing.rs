@@ -6,9 +6,9 @@ use crate::model::memory::{Memory, Succession};
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::{Finding, Hold, LaunchReason, ReplacementCause, RetireReason};
 use crate::model::{
-    Action, InstanceType, LaunchOrder, LaunchState, Market, Node, NodeName, Offer, OfferKey, Operation, OperationId, PoolName, Resources,
-    RuleName, Zone,
+    Action, InstanceType, LaunchOrder, LaunchState, Market, Node, NodeName, OfferKey, Operation, OperationId, PoolName, RuleName, Zone,
 };
+use crate::policy::buying::Empty;
 use crate::policy::fit::Board;
 use crate::policy::fleet::{Member, count};
 use crate::policy::learn::GIVEN_UP;
@@ -20,6 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
 use std::time::Duration;
 
 /// How many nodes are looked at in a turn: half of them the most pressing, half of them the others by turns.
@@ -318,7 +319,7 @@ impl<'a> Turn<'a> {
     ) -> Option<Exchange> {
         let Candidate { member, node, .. } = *candidate;
         let mut board = Board::default();
-        let existing = self.set_up(&mut board);
+        let ready = self.set_up(&mut board);
         let home = self.cluster.nodes.keys().position(|name| *name == node.name)?;
         let leave = board.clear(home).into_iter().filter(|pod| !pod.stays_with_node() && pod.terminating_since.is_none());
         let leave: Vec<Waiting<'a>> = leave.map(|pod| Waiting { pod, leaves: Some(&node.name) }).collect();
@@ -328,7 +329,8 @@ impl<'a> Turn<'a> {
         buyer.disregard(&pool.name, member);
         // Nodes that boot are there for their own pods, and are counted with the others once these have come.
         let promises = Vec::new();
-        let context = pending::Context { settings: self.settings, promises: &promises, existing, now: self.now, asked: None };
+        let (settings, bought_from, now) = (self.settings, board.nodes(), self.now);
+        let context = pending::Context { settings, promises: &promises, ready: &ready, bought_from, now, asked: None };
         if !pending::place_cheaply(context, &mut board, &mut buyer, leave).serves_all() {
             return None;
         }
@@ -339,11 +341,11 @@ impl<'a> Turn<'a> {
             buyer.open_any(&mut board, pool, &LaunchReason::BelowMinimum, |_| 1.0).ok()?;
         }
         let nodes = buyer.nodes();
-        if nodes.iter().any(|(offer, _)| offer.pool != pool.name) {
+        if nodes.iter().any(|node| node.offer.pool != pool.name) {
             return None;
         }
         // On-demand that cannot be had just now is no reason to give up what the pool must have of it.
-        let keeps_market = nodes.iter().any(|(offer, _)| offer.key.market == Market::OnDemand);
+        let keeps_market = nodes.iter().any(|node| node.offer.key.market == Market::OnDemand);
         if for_itself && !keeps_market && lacks_on_demand(&self.fleet, pool, member) {
             return None;
         }
@@ -356,8 +358,8 @@ impl<'a> Turn<'a> {
             (ReplacementCause::Cheaper | ReplacementCause::Rebalanced, None) => None,
         }?;
         let mut gone = node.allocatable.clone();
-        for (offer, _) in &nodes {
-            gone.subtract(&offer.allocatable);
+        for bought in &nodes {
+            gone.subtract(&bought.offer.allocatable);
         }
         self.is_replaced(sound.load, &gone).ok()?;
         chooser.may_go_alone(pool, &node.name, &nodes).ok()?;
@@ -390,9 +392,9 @@ impl<'a> Turn<'a> {
     }
 
     /// The saving, for as long as it may last, must be worth more than the disruption.
-    fn cheaper(&self, rule: &Replacement, member: &Member<'_>, moves: usize, nodes: &[(&Offer, Resources)]) -> Option<String> {
+    fn cheaper(&self, rule: &Replacement, member: &Member<'_>, moves: usize, nodes: &[Rc<Empty<'_>>]) -> Option<String> {
         let old = self.prices.get(&member.offer())?.dollars();
-        let new: f64 = nodes.iter().map(|(offer, _)| offer.price.dollars()).sum();
+        let new: f64 = nodes.iter().map(|node| node.offer.price.dollars()).sum();
         let hours = |duration: Duration| duration.as_secs_f64() / 3600.0;
         let costs = f64::from(count(moves)) * rule.price_of_a_move + new * hours(TOGETHER);
         let saves = (old - new) * hours(rule.saving_lasts);
@@ -401,19 +403,20 @@ impl<'a> Turn<'a> {
             .then(|| format!("its {moves} pods have room for ${new:.4} instead of ${old:.4} an hour"))
     }
 
-    fn rebalanced(&self, pool: &PoolSettings, member: &Member<'_>, nodes: &[(&Offer, Resources)]) -> Option<String> {
+    fn rebalanced(&self, pool: &PoolSettings, member: &Member<'_>, nodes: &[Rc<Empty<'_>>]) -> Option<String> {
         let old = self.prices.get(&member.offer())?.dollars();
-        let new: f64 = nodes.iter().map(|(offer, _)| offer.price.dollars()).sum();
+        let new: f64 = nodes.iter().map(|node| node.offer.price.dollars()).sum();
         let zones = self.zones(pool);
         let here = zones.get(&member.zone).copied()?;
-        let [(offer, _)] = nodes else { return None };
+        let [node] = nodes else { return None };
+        let offer = node.offer;
         let there = zones.get(&offer.key.zone).copied()?;
         let is_better = here >= there + 2 && new <= old * DEARER_FOR_BALANCE;
         is_better.then(|| format!("zone {} has {here} nodes and zone {} has {there}", member.zone, offer.key.zone))
     }
 
     /// Gives what a successor may cost at most where EC2 chooses among types; `None` is no more than was reckoned with.
-    fn dearest(&self, cause: ReplacementCause, member: &Member<'_>, nodes: &[(&Offer, Resources)]) -> Option<f64> {
+    fn dearest(&self, cause: ReplacementCause, member: &Member<'_>, nodes: &[Rc<Empty<'_>>]) -> Option<f64> {
         let ([_], Some(rule)) = (nodes, &self.settings.replacement) else { return None };
         let share = if cause == ReplacementCause::Cheaper { 1.0 - rule.least_saving } else { DEARER_FOR_BALANCE };
         self.prices.get(&member.offer()).map(|price| price.dollars() * share)

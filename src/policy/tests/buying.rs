@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::model::Missing;
-use crate::model::memory::Rest;
 use crate::model::plan::{Hold, LaunchReason};
 use crate::model::scheduling::{Constraints, Operator, PodAffinityTerm, Requirement, Selector};
 use crate::model::snapshot::{DaemonSet, Pause};
@@ -51,6 +50,7 @@ fn subtracts_what_daemon_sets_will_take_on_the_new_node() {
     scene.view.daemon_sets.push(DaemonSet {
         namespace: "kube-system".into(),
         name: "agent".into(),
+        labels: Labels::new(),
         requests,
         constraints: Constraints::default(),
     });

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::InstanceType;
-use crate::model::memory::{Allocatable, Rest};
+use crate::model::memory::Allocatable;
 use crate::model::scheduling::{
     Constraints, HOSTNAME_LABEL, NodeSelectorTerm, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint, Taint, TaintEffect,
     Toleration,
@@ -302,7 +302,7 @@ fn a_rest_is_over_at_its_end() {
     for (second, rests) in [(-1, false), (0, false), (1, true)] {
         let expected = if rests { Market::OnDemand } else { Market::Spot };
         let mut offers = full();
-        offers.memory.offers = spot_offers().map(|offer| (offer.key, rest(second, true))).collect();
+        offers.memory.pool_offers = spot_offers().map(|offer| ((offer.pool, offer.key), rest(second, true))).collect();
         let mut market = full();
         market.memory.quotas.insert(spot_offers().next().expect("an offer").key.quota(), rest(second, false));
         for (what, mut scene, alert) in [("offers", offers, "offer_stopped"), ("market", market, "account_limit")] {
@@ -346,6 +346,7 @@ fn a_rule_buys_the_cheapest_by_the_core_and_the_minimum_the_cheapest() {
     scene.view.daemon_sets.push(DaemonSet {
         namespace: "kube-system".into(),
         name: "agent".into(),
+        labels: Labels::new(),
         requests,
         constraints: Constraints::default(),
     });
@@ -563,7 +564,13 @@ fn a_daemon_set_that_does_not_come_to_the_node_takes_nothing_there() {
             offer.taints.push(Taint { key: "team".into(), value: String::new(), effect: TaintEffect::NoSchedule });
         }
         let requests = Resources { cpu: MilliCpu(200), ..Resources::default() };
-        scene.view.daemon_sets.push(DaemonSet { namespace: "kube-system".into(), name: "agent".into(), requests, constraints });
+        scene.view.daemon_sets.push(DaemonSet {
+            namespace: "kube-system".into(),
+            name: "agent".into(),
+            labels: Labels::new(),
+            requests,
+            constraints,
+        });
         launched(&scene.turn(start()))
     };
     assert_eq!((bought(Constraints::default()), bought(tolerant())), (1, 0));

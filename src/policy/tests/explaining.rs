@@ -1,7 +1,6 @@
 //! What people are told about a decision.
 
 use super::*;
-use crate::model::memory::Rest;
 use crate::model::snapshot::Pause;
 use crate::model::{Explanation, Question};
 use crate::policy::explain;
@@ -46,7 +45,7 @@ fn a_pod_is_told_why_it_waits_and_what_would_take_it() {
     assert_eq!(of_pod(&paused, "w").verdict, "nothing is bought now: paused by me: maintenance");
 
     let roomy = Scene::with_nodes(2).pods([pending("w", 1000)]);
-    assert_eq!(of_pod(&roomy, "w").verdict, "node n0 has room for it, so it buys none");
+    assert_eq!(of_pod(&roomy, "w").verdict, "node n0 has room for it, so it buys none; the scheduler does not see it so");
 
     let cheap = full().pods([Pod { priority: -100, ..pending("w", 1000) }]);
     assert_eq!(of_pod(&cheap, "w").verdict, "its priority -100 is below expendable_below (-10): it buys no node");
@@ -135,7 +134,7 @@ fn every_pod_is_told_its_own_fate_however_many_wait() {
     let many = (0..600).map(|index| pending(&format!("w{index:03}"), 400));
     let mut scene = Scene::with_nodes(1).pods(many.chain([pending("huge", 64_000)]));
     scene.settings.pools[0].max = 1000;
-    assert_eq!(of_pod(&scene, "w000").verdict, "node n0 has room for it, so it buys none");
+    assert_eq!(of_pod(&scene, "w000").verdict, "node n0 has room for it, so it buys none; the scheduler does not see it so");
     for name in ["w300", "w599"] {
         assert!(of_pod(&scene, name).verdict.starts_with("the next turn buys "), "{:?}", of_pod(&scene, name));
     }

@@ -2,7 +2,6 @@
 
 use super::*;
 use crate::model::Missing;
-use crate::model::memory::Rest;
 use crate::model::operation::LaunchFailure;
 use crate::model::plan::{Hold, RetireReason};
 use crate::model::scheduling::{Constraints, Operator, PodAffinityTerm, Requirement, Selector};
@@ -160,7 +159,7 @@ fn pods_that_only_another_pool_could_take_do_not() {
         let large = |offer: &Offer| Offer { pool: "other".into(), allocatable: capacity(63_000, 250), ..offer.clone() };
         scene.offers.extend(scene.offers.clone().iter().map(large));
         scene.settings.pools.push(full);
-        scene.settings.pools[0].max = 3;
+        rest_everywhere(&mut scene);
         scene.turns(0, 10)
     };
     assert_eq!(hold(&turns(1_900)), Some(Hold::PodsWaiting { pods: 1 }), "a node of either pool would take it");
@@ -188,8 +187,20 @@ fn a_node_whose_pods_fit_nowhere_else_stays() {
 
 #[test]
 fn pods_that_wait_keep_every_node() {
-    let plan = idle().pods([pending("w", 3_000)]).turns(0, 10);
-    assert_eq!(hold(&plan), Some(Hold::PodsWaiting { pods: 1 }));
+    let mut scene = idle().pods([pending("w", 3_000)]);
+    assert_eq!(hold(&scene.clone().turns(0, 10)), Some(Hold::Underway { operation: "of this turn".into() }));
+    rest_everywhere(&mut scene);
+    assert_eq!(hold(&scene.turns(0, 10)), Some(Hold::PodsWaiting { pods: 1 }));
+}
+
+#[test]
+fn a_pod_that_waits_for_more_than_the_maximum_keeps_no_node() {
+    let mut scene = idle().pods([pending("w", 3_000)]);
+    scene.settings.pools[0].max = 3;
+    let plan = scene.turns(0, 10);
+    assert_eq!((first(&plan), launched(&plan)), (Some("n2"), 0), "it makes way for a node that could take it");
+    scene.settings.pools[0].max = 2;
+    assert_eq!(retirements(&scene.turns(20, 20))[0].reason, RetireReason::AboveMaximum);
 }
 
 #[test]
@@ -479,7 +490,7 @@ fn three_launches_in_a_row_that_never_join_stop_the_offer() {
         let late = crate::model::operation::LaunchedInstance { id: "i-1".into(), instance_type: "m5.large".into(), node: None };
         let never = LaunchState::Done { joined: Vec::new(), never_joined: vec![late], left: Vec::new() };
         memory = learn(&settings, memory, &ended(never), &[], start());
-        assert_eq!(memory.offers[&key].stopped, failures == 3);
+        assert_eq!(memory.pool_offers[&("workers".into(), key.clone())].stopped, failures == 3);
     }
     let mut scene = Scene::with_nodes(2);
     scene.memory = memory;
@@ -491,7 +502,9 @@ fn the_memory_survives_the_ledger() {
     let mut scene = idle();
     scene.turns(0, 8);
     let key = OfferKey { instance_type: "m5.large".into(), zone: "a".into(), market: Market::Spot };
-    scene.memory.offers.insert(key, Rest { until: after(24 * 60), failures: 3, why: "never joined".into(), stopped: true });
+    let rest = Rest { until: after(24 * 60), failures: 3, why: "never joined".into(), stopped: true };
+    scene.memory.offers.insert(key.clone(), rest.clone());
+    scene.memory.pool_offers.insert(("workers".into(), key), rest);
     let text = serde_json::to_string(&scene.memory).expect("it is written");
     assert_eq!(serde_json::from_str::<Memory>(&text).expect("it is read"), scene.memory);
 }

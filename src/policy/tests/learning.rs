@@ -1,7 +1,8 @@
 //! What the end of an operation teaches, row by row.
 
 use super::*;
-use crate::model::memory::{PoolMemory, Rest};
+use crate::model::PoolName;
+use crate::model::memory::PoolMemory;
 use crate::model::offer::Families;
 use crate::model::operation::{LaunchFailure, LaunchedInstance};
 use crate::policy::learn;
@@ -43,6 +44,10 @@ fn taught(settings: &Settings, operations: &[Operation]) -> Memory {
     operations.iter().fold(Memory::default(), |memory, operation| learn(settings, memory, operation, &[], start()))
 }
 
+fn workers(offer: OfferKey) -> (PoolName, OfferKey) {
+    ("workers".into(), offer)
+}
+
 fn pause(rest: &Rest) -> i64 {
     rest.until.duration_since(start()).as_secs()
 }
@@ -54,18 +59,20 @@ fn message() -> String {
 #[test]
 fn each_failure_lets_rest_what_it_speaks_of() {
     let rows = [
-        (LaunchFailure::InsufficientCapacity, Some("insufficient capacity"), None, None),
-        (LaunchFailure::Refused { message: message() }, Some("refused: no"), None, None),
-        (LaunchFailure::Unanswered { message: message() }, Some("EC2 did not answer: no"), None, None),
-        (LaunchFailure::Quota { message: message() }, None, Some("account limit: no"), None),
-        (LaunchFailure::TokenMismatch, None, None, Some("token_mismatch")),
-        (LaunchFailure::Busy { message: message() }, None, None, None),
+        (LaunchFailure::InsufficientCapacity, Some("insufficient capacity"), None, None, None),
+        (LaunchFailure::Refused { message: message() }, None, Some("refused: no"), None, None),
+        (LaunchFailure::Unanswered { message: message() }, None, Some("EC2 did not answer: no"), None, None),
+        (LaunchFailure::Quota { message: message() }, None, None, Some("account limit: no"), None),
+        (LaunchFailure::TokenMismatch, None, None, None, Some("token_mismatch")),
+        (LaunchFailure::Busy { message: message() }, None, None, None, None),
     ];
-    for (failure, offers, market, incident) in rows {
+    for (failure, everywhere, of_pool, market, incident) in rows {
         let memory = taught(&settings(), &[failed(failure.clone())]);
         let rest = |why: &str| Rest { until: after(1), failures: 1, why: why.into(), stopped: false };
-        let both = offers.map(|why| [(key("m5.large"), rest(why)), (key("m5.xlarge"), rest(why))]);
-        assert_eq!(memory.offers, both.into_iter().flatten().collect(), "{failure:?}");
+        let both = |why| [(key("m5.large"), rest(why)), (key("m5.xlarge"), rest(why))];
+        assert_eq!(memory.offers, everywhere.map(both).into_iter().flatten().collect(), "{failure:?}");
+        let of_pool = of_pool.map(both).into_iter().flatten().map(|(offer, rest)| (workers(offer), rest));
+        assert_eq!(memory.pool_offers, of_pool.collect(), "{failure:?}");
         assert_eq!(memory.quotas, market.map(|why| (key("m5.large").quota(), rest(why))).into_iter().collect(), "{failure:?}");
         assert_eq!(memory.incidents.keys().map(String::as_str).next(), incident, "{failure:?}");
         assert!(memory.incidents.values().all(|incident| incident.until == after(60)), "{failure:?}");
@@ -121,7 +128,7 @@ fn only_types_of_which_nothing_joined_are_suspects() {
     for (what, operation, expected) in rows {
         let memory = taught(&settings(), &[operation]);
         assert_eq!(memory.never_joined.values().copied().collect::<Vec<_>>(), expected, "{what}");
-        assert_eq!(memory.offers.len(), expected.len(), "{what}");
+        assert_eq!((memory.pool_offers.len(), memory.offers.len()), (expected.len(), 0), "{what}");
     }
 }
 
@@ -144,7 +151,7 @@ fn what_ec2_takes_back_while_it_boots_says_nothing_about_its_offer() {
 fn an_offer_is_stopped_by_its_third_launch_in_a_row_that_never_joined() {
     let row = |operations: &[Operation]| {
         let memory = taught(&settings(), operations);
-        let offer = |kind| memory.offers.get(&key(kind)).map(|rest| (rest.stopped, pause(rest) / 60));
+        let offer = |kind| memory.pool_offers.get(&workers(key(kind))).map(|rest| (rest.stopped, pause(rest) / 60));
         (offer("m5.large"), offer("m5.xlarge"))
     };
     let (joins, never) = (|| done(&["m5.large"], &[]), never_joined);
@@ -154,9 +161,9 @@ fn an_offer_is_stopped_by_its_third_launch_in_a_row_that_never_joined() {
     assert_eq!(row(&[never(), never(), never(), never()]).0, Some((true, 24 * 60)), "and it stays so");
     let interrupted = row(&[never(), never(), joins(), never()]);
     assert_eq!(interrupted, (Some((false, 1)), Some((true, 24 * 60))), "only the type that joined is cleared");
-    assert_eq!(row(&[never(), never(), failed(LaunchFailure::InsufficientCapacity)]).0, Some((false, 4)), "another failure does not count");
+    assert_eq!(row(&[never(), never(), failed(LaunchFailure::InsufficientCapacity)]).0, Some((false, 2)), "another failure does not count");
     let stopped = taught(&settings(), &[never(), never(), never()]);
-    assert_eq!(stopped.offers[&key("m5.large")].why, "3 launches in a row never joined");
+    assert_eq!(stopped.pool_offers[&workers(key("m5.large"))].why, "3 launches in a row never joined");
 }
 
 #[test]
@@ -168,11 +175,28 @@ fn an_instance_that_joins_clears_its_offer_and_its_limit() {
     let before = [never_joined(), quota(Market::Spot), quota(Market::OnDemand)];
     let after_it = |operation| taught(&settings(), &[&before[..], &[operation]].concat());
     let memory = after_it(done(&["m5.xlarge"], &[Y]));
-    assert_eq!(memory.offers.keys().collect::<Vec<_>>(), [&key("m5.large")]);
-    assert_eq!(memory.never_joined.keys().collect::<Vec<_>>(), [&key("m5.large")]);
+    assert_eq!(memory.pool_offers.keys().collect::<Vec<_>>(), [&workers(key("m5.large"))]);
+    assert_eq!(memory.never_joined.keys().collect::<Vec<_>>(), [&workers(key("m5.large"))]);
     assert_eq!(memory.quotas.keys().map(|quota| quota.market).collect::<Vec<_>>(), [Market::OnDemand]);
     let memory = after_it(done(&[], &[]));
-    assert_eq!((memory.offers.len(), memory.never_joined.len(), memory.quotas.len()), (2, 2, 2), "nothing has joined");
+    assert_eq!((memory.pool_offers.len(), memory.never_joined.len(), memory.quotas.len()), (2, 2, 2), "nothing has joined");
+}
+
+#[test]
+fn what_fails_for_one_pool_says_nothing_about_another() {
+    let of_pool = |pool: &str, operation: Operation| {
+        let mut operation = operation;
+        if let Operation::Launch(launch) = &mut operation {
+            launch.order.pool = pool.into();
+        }
+        operation
+    };
+    let never = || of_pool("broken", never_joined());
+    let memory = taught(&settings(), &[never(), of_pool("web", done(&["m5.large"], &[])), never(), never()]);
+    assert!(memory.rest(&"broken".into(), &key("m5.large")).is_some_and(|rest| rest.stopped), "the other one's success disarms nothing");
+    assert_eq!(memory.rest(&"web".into(), &key("m5.large")), None);
+    let memory = taught(&settings(), &[of_pool("broken", failed(LaunchFailure::InsufficientCapacity))]);
+    assert!(memory.rest(&"web".into(), &key("m5.large")).is_some(), "where EC2 has none it has none for anybody");
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod auditing;
 mod boards;
 mod buying;
 mod choosing;
+mod coming;
 mod cost;
 mod explaining;
 mod fitting;
@@ -28,6 +29,7 @@ use super::settings::{OfferRest, PoolSettings, Predictive, PredictiveMode, Scale
 use super::{audit, plan};
 use crate::model::ids::Epoch;
 use crate::model::instance::InstanceState;
+use crate::model::memory::Rest;
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::RetireState;
 use crate::model::plan::{Hold, LaunchReason, NodeRef, OnDrainTimeout, RetireReason};
@@ -326,6 +328,12 @@ fn launches(plan: &Plan) -> Vec<&LaunchOrder> {
 
 fn launched(plan: &Plan) -> u32 {
     launches(plan).iter().map(|order| order.count).sum()
+}
+
+/// Lets nothing be bought: EC2 has none of any offer for an hour.
+fn rest_everywhere(scene: &mut Scene) {
+    let rest = Rest { until: after(60), failures: 1, why: "insufficient capacity".into(), stopped: false };
+    scene.memory.offers = scene.offers.iter().map(|offer| (offer.key.clone(), rest.clone())).collect();
 }
 
 fn retirements(plan: &Plan) -> Vec<&RetireOrder> {

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::Missing;
-use crate::model::memory::{Incident, PoolMemory, Rest};
+use crate::model::memory::{Incident, PoolMemory};
 use crate::policy::schedule::Schedule;
 
 #[test]

@@ -137,7 +137,7 @@ fn a_pod_that_the_scheduler_refuses_keeps_no_node_for_longer_than_its_patience()
     assert_eq!((hold(&late), retirements(&late).len()), (None, 1));
     assert!(alert(&late, "scheduler_disagrees").is_some());
     let mut booting = Scene::with_nodes(4).busy(0.1, 0.1).pods([pending("p", 3_800)]).under_way(begun("op", order(1)));
-    assert_eq!(hold(&booting.turns(0, 12)), waiting, "its node is on its way");
+    assert_eq!(hold(&booting.turns(0, 12)), Some(Hold::Underway { operation: "op".into() }), "its node is on its way");
 }
 
 #[test]
@@ -152,12 +152,17 @@ fn only_pods_that_may_buy_and_need_not_move_keep_every_node() {
         scene.settings.pools[0].max = 4;
         scene
     };
+    let resting = |mut scene: Scene| {
+        rest_everywhere(&mut scene);
+        scene
+    };
     let underway = || Some(Hold::Underway { operation: "retire-n3".into() });
     let rows = [
         ("nobody waits", idle(), None),
         ("one that fits", idle().pods([pending("p", 100)]), waiting()),
         ("one that fits and is expendable", idle().pods([Pod { priority: -11, ..pending("p", 100) }]), None),
-        ("one that is held", at_maximum(idle().pods([pending("p", 3800)])), waiting()),
+        ("one that is held", resting(idle().pods([pending("p", 3800)])), waiting()),
+        ("one that is held by the maximum", at_maximum(idle().pods([pending("p", 3800)])), None),
         ("one that moves and fits", interrupted(idle().pods([running("p", 100, "n3")])), underway()),
         ("one that moves and is held", at_maximum(interrupted(idle().pods([running("p", 3800, "n3")]))), underway()),
     ];

@@ -205,6 +205,7 @@ impl Scenario {
             daemon_sets: vec![DaemonSet {
                 namespace: "kube-system".into(),
                 name: "node-exporter".into(),
+                labels: Labels::new(),
                 requests: pod(50, 64),
                 constraints: Constraints::default(),
             }],

@@ -272,6 +272,7 @@ fn daemon_sets(random: &mut ChaCha8Rng) -> Vec<DaemonSet> {
     let set = |name: &str, milli| DaemonSet {
         namespace: "kube-system".into(),
         name: name.into(),
+        labels: Labels::new(),
         requests: Resources { cpu: MilliCpu(milli), memory: Bytes(64 * MIB), pods: 1, ..Resources::default() },
         constraints: Constraints::default(),
     };
