@@ -117,7 +117,7 @@ catalogue! {
     SPEND = "node_fleet_spend_dollars" Gauge ["period", "basis"]
         "What `today`, `yesterday`, this `month` and `last_month` (UTC) came to: `actual`, the same instances `on_demand`, and a fleet always as large as at its `static_peak`";
     PENDING_PODS = "node_fleet_pending_pods" Gauge []
-        "Pods that wait for a node";
+        "Pods that wait for a node, those that no node could take among them";
     UNPLACEABLE_PODS = "node_fleet_unplaceable_pods" Gauge []
         "Pods that no node of ours could take";
     HOLDS = "node_fleet_holds" Gauge ["pool", "rule", "hold"]

@@ -96,7 +96,8 @@ pub fn standing(status: &Status, at: Timestamp, patience: Duration) -> Vec<Datum
     let Some(plan) = status.plan.as_deref().filter(|plan| !is_old && !plan.pools.is_empty()) else { return data };
     let nodes: u32 = plan.pools.iter().map(|report| report.owned).sum();
     data.push(datum(CURRENT_NODE_COUNT, None, f64::from(nodes)));
-    data.push(datum(PENDING_PODS, None, f64::from(plan.pending)));
+    // Those that no node could take would keep the alarm on for ever.
+    data.push(datum(PENDING_PODS, None, f64::from(plan.pending.saturating_sub(plan.unplaceable_pods))));
     data.push(datum(COST, None, plan.pools.iter().map(|report| report.price.dollars()).sum()));
     if nodes > 0 {
         let spot: u32 = plan.pools.iter().map(|report| report.spot).sum();
