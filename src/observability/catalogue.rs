@@ -148,6 +148,8 @@ catalogue! {
         "When prices were read from AWS; absent where those of the configuration stand in";
     LAST_TURN = "node_fleet_last_turn_timestamp_seconds" Gauge []
         "When the latest turn ended";
+    EVALUATION_INTERVAL = "node_fleet_evaluation_interval_seconds" Gauge []
+        "How often a turn is due: `evaluation.interval`";
     RELOAD_FAILED = "node_fleet_config_reload_failed" Gauge []
         "1 while the latest reload of the configuration was refused";
     BUILD = "node_fleet_build_info" Info ["version"]
