@@ -89,7 +89,9 @@ catalogue! {
     DRAIN_ROLLBACKS = "node_fleet_drain_rollbacks_total" Counter ["pool"]
         "Drains that did not end in time and were rolled back";
     NOTICES = "node_fleet_notices_total" Counter ["kind"]
-        "Messages of the notices queue, by what they announce";
+        "Messages of the notices queue, by what they announce, whosever instances they are about and however often they come";
+    INTERRUPTIONS = "node_fleet_interruptions_total" Counter ["pool"]
+        "Instances of ours that go because EC2 takes them back, each once";
     NOTICE_TO_CORDON = "node_fleet_notice_to_cordon_seconds" Histogram []
         "Time from a spot interruption's arrival to its node's cordon";
     PORT_FAILURES = "node_fleet_port_failures_total" Counter ["port", "class"]

@@ -117,7 +117,7 @@ fn status() -> Status {
     }
 }
 
-fn every_measurement() -> [Measurement; 13] {
+fn every_measurement() -> [Measurement; 14] {
     let took = Duration::from_millis(40);
     let pool = || "workers".to_owned();
     [
@@ -131,6 +131,7 @@ fn every_measurement() -> [Measurement; 13] {
         Measurement::OperationFailed { kind: "launch", failure: "quota" },
         Measurement::RolledBack { pool: pool() },
         Measurement::NoticeReceived { kind: "foreign" },
+        Measurement::Interrupted { pool: pool() },
         Measurement::NoticeToCordon { took },
         Measurement::PortFailed { port: "ec2", class: "throttled" },
         Measurement::Told { outlet: "slack", outcome: "sent", number: 2 },
