@@ -20,14 +20,16 @@ pub use telemetry::Instruments;
 use crate::control::status::{Role, Status};
 use prometheus_client::registry::Registry;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
-/// Builds the instruments, and what renders them, together with the status, as OpenMetrics text.
+/// Builds the instruments, and what renders them, together with the status, as OpenMetrics text. `interval` is the
+/// evaluation's.
 #[must_use]
-pub fn metrics(status: watch::Receiver<Arc<Status>>) -> (Instruments, Arc<dyn Fn() -> String + Send + Sync>) {
+pub fn metrics(status: watch::Receiver<Arc<Status>>, interval: Duration) -> (Instruments, Arc<dyn Fn() -> String + Send + Sync>) {
     let mut registry = Registry::default();
     let instruments = Instruments::register(&mut registry);
-    registry.register_collector(Box::new(gauges::Gauges::new(status)));
+    registry.register_collector(Box::new(gauges::Gauges::new(status, interval)));
     let render = move || {
         let mut text = String::new();
         // Writing to a String does not fail; what is there until a metric refuses is still true.

@@ -95,9 +95,13 @@ impl CloudWatch {
 
     /// Gives the headers that sign the form.
     async fn signature(&self, body: &str) -> Result<Vec<(String, String)>, Failure> {
-        let refused = |why: String| Failure { kind: Kind::Denied, code: String::new(), why: quoted(&format!("nothing was sent: {why}")) };
-        let provider = self.credentials.as_ref().ok_or_else(|| refused("there are no AWS credentials".to_owned()))?;
-        let credentials = provider.provide_credentials().await.map_err(|error| refused(chain(&error)))?;
+        let unsigned = |why: String| Failure {
+            kind: Kind::Unsigned,
+            code: String::new(),
+            why: quoted(&format!("nothing was sent, since it could not be signed: {why}")),
+        };
+        let provider = self.credentials.as_ref().ok_or_else(|| unsigned("there are no AWS credentials".to_owned()))?;
+        let credentials = provider.provide_credentials().await.map_err(|error| unsigned(chain(&error)))?;
         let identity = credentials.into();
         let parameters = v4::SigningParams::builder()
             .identity(&identity)
@@ -106,11 +110,11 @@ impl CloudWatch {
             .time(SystemTime::from(self.clock.now()))
             .settings(SigningSettings::default())
             .build()
-            .map_err(|error| refused(chain(&error)))?
+            .map_err(|error| unsigned(chain(&error)))?
             .into();
         let headers = std::iter::once((CONTENT_TYPE.as_str(), FORM));
         let request = SignableRequest::new("POST", self.endpoint.as_str(), headers, SignableBody::Bytes(body.as_bytes()));
-        let signed = request.and_then(|request| sign(request, &parameters)).map_err(|error| refused(chain(&error)))?;
+        let signed = request.and_then(|request| sign(request, &parameters)).map_err(|error| unsigned(chain(&error)))?;
         let (instructions, _) = signed.into_parts();
         Ok(instructions.headers().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
@@ -208,9 +212,22 @@ mod tests {
         assert!(form(&"n".repeat(255), &"c".repeat(63), &data).len() < 1_000_000);
     }
 
+    fn store(endpoint: &str, credentials: Option<SharedCredentialsProvider>) -> CloudWatch {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        CloudWatch {
+            client: Client::new(),
+            endpoint: Url::parse(endpoint).expect("a URL"),
+            region: "eu-central-1".into(),
+            credentials,
+            cluster: "prod".into(),
+            namespace: "node-fleet".into(),
+            clock: SystemClock::new(),
+        }
+    }
+
     async fn answered(answer: &'static str) -> (Result<(), OutletError>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let endpoint = Url::parse(&format!("http://{}/", listener.local_addr().expect("it has one"))).expect("a URL");
+        let endpoint = format!("http://{}/", listener.local_addr().expect("it has one"));
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a caller");
             let mut request = vec![0; 65_536];
@@ -218,18 +235,8 @@ mod tests {
             stream.write_all(answer.as_bytes()).await.expect("it listens");
             String::from_utf8_lossy(&request[..length]).into_owned()
         });
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let credentials = Credentials::new("AKIDEXAMPLE", "canary-7f3a", None, None, "test");
-        let store = CloudWatch {
-            client: Client::new(),
-            endpoint,
-            region: "eu-central-1".into(),
-            credentials: Some(SharedCredentialsProvider::new(credentials)),
-            cluster: "prod".into(),
-            namespace: "node-fleet".into(),
-            clock: SystemClock::new(),
-        };
-        let outcome = store.put(&[datum(None)]).await;
+        let outcome = store(&endpoint, Some(SharedCredentialsProvider::new(credentials))).put(&[datum(None)]).await;
         (outcome, server.await.expect("it ends"))
     }
 
@@ -240,6 +247,15 @@ mod tests {
         assert!(request.contains("/eu-central-1/monitoring/aws4_request"), "{request}");
         assert!(request.to_lowercase().contains("signedheaders=content-type;host;x-amz-date"), "{request}");
         assert!(!request.contains("canary"), "{request}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_credentials_it_is_tried_again_and_no_permission_is_asked_for() {
+        let begun = tokio::time::Instant::now();
+        let outcome = store("http://127.0.0.1:9/", None).put(&[datum(None)]).await;
+        let error = outcome.expect_err("nothing can be sent");
+        assert!(error.class() == "unavailable" && !error.to_string().contains("PutMetricData"), "{error}");
+        assert!(begun.elapsed() > Duration::ZERO, "it is tried once");
     }
 
     #[tokio::test]

@@ -134,8 +134,8 @@ pub(super) fn execute(demo: &Demo) -> anyhow::Result<ExitCode> {
     let first = Status::first(&scenario.settings.cluster, "nobody yet", Timestamp::UNIX_EPOCH);
     let (status, shown) = watch::channel(Arc::new(first));
     let (commands, asked) = mpsc::channel(COMMANDS_WAITING);
-    let (instruments, render) = observability::metrics(shown.clone());
     let interval = scenario.settings.policy.interval;
+    let (instruments, render) = observability::metrics(shown.clone(), interval);
     let (beat, beats) = watch::channel(0_u64);
     let (stop, stopped) = watch::channel(false);
     let socket = demo.socket();

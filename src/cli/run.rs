@@ -61,7 +61,7 @@ async fn daemon(path: &Path, config: Config) -> anyhow::Result<()> {
     let owner = owner();
     info!(version = env!("CARGO_PKG_VERSION"), cluster = %config.cluster.id, %owner, "starting");
     let (status, shown) = watch::channel(Arc::new(Status::first(&config.cluster.id, &owner, SystemClock::new().now())));
-    let (instruments, render) = observability::metrics(shown.clone());
+    let (instruments, render) = observability::metrics(shown.clone(), config.policy.interval);
     // In a task of its own: what it asks for may block its thread, and a signal does not wait for it.
     let mut opening = tokio::spawn(open(config.clone(), instruments));
     let opened = tokio::select! {

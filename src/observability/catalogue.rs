@@ -89,7 +89,9 @@ catalogue! {
     DRAIN_ROLLBACKS = "node_fleet_drain_rollbacks_total" Counter ["pool"]
         "Drains that did not end in time and were rolled back";
     NOTICES = "node_fleet_notices_total" Counter ["kind"]
-        "Messages of the notices queue, by what they announce";
+        "Messages of the notices queue, by what they announce, whosever instances they are about and however often they come";
+    INTERRUPTIONS = "node_fleet_interruptions_total" Counter ["pool"]
+        "Instances of ours that go because EC2 takes them back, each once";
     NOTICE_TO_CORDON = "node_fleet_notice_to_cordon_seconds" Histogram []
         "Time from a spot interruption's arrival to its node's cordon";
     PORT_FAILURES = "node_fleet_port_failures_total" Counter ["port", "class"]
@@ -117,7 +119,7 @@ catalogue! {
     SPEND = "node_fleet_spend_dollars" Gauge ["period", "basis"]
         "What `today`, `yesterday`, this `month` and `last_month` (UTC) came to: `actual`, the same instances `on_demand`, and a fleet always as large as at its `static_peak`";
     PENDING_PODS = "node_fleet_pending_pods" Gauge []
-        "Pods that wait for a node";
+        "Pods that wait for a node, those that no node could take among them";
     UNPLACEABLE_PODS = "node_fleet_unplaceable_pods" Gauge []
         "Pods that no node of ours could take";
     HOLDS = "node_fleet_holds" Gauge ["pool", "rule", "hold"]
@@ -148,6 +150,8 @@ catalogue! {
         "When prices were read from AWS; absent where those of the configuration stand in";
     LAST_TURN = "node_fleet_last_turn_timestamp_seconds" Gauge []
         "When the latest turn ended";
+    EVALUATION_INTERVAL = "node_fleet_evaluation_interval_seconds" Gauge []
+        "How often a turn is due: `evaluation.interval`";
     RELOAD_FAILED = "node_fleet_config_reload_failed" Gauge []
         "1 while the latest reload of the configuration was refused";
     BUILD = "node_fleet_build_info" Info ["version"]

@@ -5,6 +5,10 @@
 //! turns the fleet stands as the latest plan found it, so that alarms see no gap; a plan that no turn has followed for
 //! [`INTERVALS`] says nothing any more, and without a turn for so long the heartbeat ceases. What is not known is not
 //! sent, and neither is a zero of what is counted: each name costs by the hour in which it is used.
+//!
+//! `PutMetricData` knows no token: a call whose answer was lost is repeated, so sums may count what happened twice. That
+//! no alarm heard of it would be worse. How the fleet stands is repeated as the same value for the same time, which
+//! alarms on a period's least and greatest do not notice, and those on its mean hardly.
 
 use super::leads;
 use super::outlets::{Line, Next, bounded, stopped, unheard};
@@ -92,7 +96,8 @@ pub fn standing(status: &Status, at: Timestamp, patience: Duration) -> Vec<Datum
     let Some(plan) = status.plan.as_deref().filter(|plan| !is_old && !plan.pools.is_empty()) else { return data };
     let nodes: u32 = plan.pools.iter().map(|report| report.owned).sum();
     data.push(datum(CURRENT_NODE_COUNT, None, f64::from(nodes)));
-    data.push(datum(PENDING_PODS, None, f64::from(plan.pending)));
+    // Those that no node could take would keep the alarm on for ever.
+    data.push(datum(PENDING_PODS, None, f64::from(plan.pending.saturating_sub(plan.unplaceable_pods))));
     data.push(datum(COST, None, plan.pools.iter().map(|report| report.price.dollars()).sum()));
     if nodes > 0 {
         let spot: u32 = plan.pools.iter().map(|report| report.spot).sum();

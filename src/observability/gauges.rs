@@ -13,6 +13,7 @@ use prometheus_client::metrics::info::Info;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 
 /// Alerts that are shown as 0 while they are silent, so that a rule on them has something to see.
@@ -36,11 +37,13 @@ type Sample<'a> = (Labels<'a>, f64);
 #[derive(Debug)]
 pub(super) struct Gauges {
     status: watch::Receiver<Arc<Status>>,
+    interval: Duration,
 }
 
 impl Gauges {
-    pub(super) fn new(status: watch::Receiver<Arc<Status>>) -> Self {
-        Self { status }
+    /// `interval` is the evaluation's.
+    pub(super) fn new(status: watch::Receiver<Arc<Status>>, interval: Duration) -> Self {
+        Self { status, interval }
     }
 }
 
@@ -57,6 +60,7 @@ impl Collector for Gauges {
         }
         forecasts(&mut page, &status)?;
         operations(&mut page, &status.operations)?;
+        page.one(&catalogue::EVALUATION_INTERVAL, self.interval.as_secs_f64())?;
         daemon(&mut page, &status)
     }
 }

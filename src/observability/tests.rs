@@ -117,7 +117,7 @@ fn status() -> Status {
     }
 }
 
-fn every_measurement() -> [Measurement; 13] {
+fn every_measurement() -> [Measurement; 14] {
     let took = Duration::from_millis(40);
     let pool = || "workers".to_owned();
     [
@@ -131,6 +131,7 @@ fn every_measurement() -> [Measurement; 13] {
         Measurement::OperationFailed { kind: "launch", failure: "quota" },
         Measurement::RolledBack { pool: pool() },
         Measurement::NoticeReceived { kind: "foreign" },
+        Measurement::Interrupted { pool: pool() },
         Measurement::NoticeToCordon { took },
         Measurement::PortFailed { port: "ec2", class: "throttled" },
         Measurement::Told { outlet: "slack", outcome: "sent", number: 2 },
@@ -139,7 +140,7 @@ fn every_measurement() -> [Measurement; 13] {
 
 fn rendered(status: Status) -> String {
     let (sender, receiver) = watch::channel(Arc::new(status));
-    let (instruments, render) = metrics(receiver);
+    let (instruments, render) = metrics(receiver, Duration::from_mins(2));
     for measurement in every_measurement() {
         instruments.record(measurement);
     }
@@ -204,6 +205,7 @@ fn the_gauges_show_the_status() {
         "node_fleet_leader 1.0",
         "node_fleet_epoch 7.0",
         "node_fleet_paused 0.0",
+        "node_fleet_evaluation_interval_seconds 120.0",
         "node_fleet_source_up{source=\"ec2\"} 1.0",
         "node_fleet_prices_read_timestamp_seconds{market=\"spot\"} 0.0",
         "node_fleet_build_info{version=\"1.2.3\"} 1",

@@ -66,6 +66,11 @@ pub enum Measurement {
         /// Its kind, `malformed` or `foreign`.
         kind: &'static str,
     },
+    /// An instance of ours begins to go because EC2 takes it back.
+    Interrupted {
+        /// The pool.
+        pool: String,
+    },
     /// From a spot interruption's arrival to its node's cordon.
     NoticeToCordon {
         /// How long.

@@ -194,7 +194,10 @@ impl<W: World> Controller<W> {
                 LaunchState::Done { .. } | LaunchState::Journalled | LaunchState::Joining { .. } => {}
             },
             Operation::Retire(retire) => match &retire.state {
-                RetireState::RolledBack { .. } => telemetry.record(Measurement::RolledBack { pool: retire.order.pool.to_string() }),
+                RetireState::RolledBack { .. } => {
+                    telemetry.record(Measurement::OperationFailed { kind: "retire", failure: "rolled_back" });
+                    telemetry.record(Measurement::RolledBack { pool: retire.order.pool.to_string() });
+                }
                 RetireState::Done => {
                     let (pool, reason) = (retire.order.pool.to_string(), retire.order.reason.name());
                     telemetry.record(Measurement::ScaledDown { pool, reason });

@@ -1,12 +1,12 @@
 //! What people are told, and when: [`crate::model::happening`] says what is promised.
 
 use super::Controller;
-use crate::model::happening::{LATELY, PoolChange, WAITING_NAMED, WaitingPod};
+use crate::model::happening::{LATELY, Milestone, PoolChange, WAITING_NAMED, WaitingPod};
 use crate::model::operation::LaunchedInstance;
 use crate::model::plan::{Alert, LaunchOrder};
 use crate::model::snapshot::Pause;
 use crate::model::{Happening, LaunchState, Operation, OperationId, Plan, PodKey, Snapshot, What};
-use crate::ports::{Telemetry, World};
+use crate::ports::{Measurement, Telemetry, World};
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -66,7 +66,8 @@ impl<W: World> Controller<W> {
             (Some(Operation::Retire(known)), Operation::Retire(retire)) => known.order.reason != retire.order.reason,
             (Some(_) | None, _) => false,
         };
-        if state == Some(operation.state_name()) && !amended {
+        // One that is only written down has no effect yet, for its new reason neither.
+        if operation.state_name() == "journalled" || (state == Some(operation.state_name()) && !amended) {
             return;
         }
         let change = match operation.is_over() {
@@ -74,6 +75,9 @@ impl<W: World> Controller<W> {
             false => self.telling.changes.get(operation.id()).cloned(),
         };
         let begins = amended || state.is_none_or(|state| state == "journalled");
+        if Milestone::of(operation, begins) == Milestone::Interrupted {
+            self.context.world.telemetry().record(Measurement::Interrupted { pool: operation.pool().to_string() });
+        }
         self.tell(What::Moved { operation: operation.clone(), begins, change });
     }
 

@@ -27,7 +27,7 @@ fn report(pool: &str, owned: u32, cpu: Option<f64>) -> PoolReport {
 }
 
 fn status(pools: Vec<PoolReport>) -> Status {
-    let plan = Plan { pools, pending: 3, ..Plan::default() };
+    let plan = Plan { pools, pending: 5, unplaceable_pods: 2, ..Plan::default() };
     let decision = Decision { at: AT, trigger: "tick", plan: plan.clone(), refused: Vec::new(), operations: Vec::new() };
     let (plan, decisions, last_turn) = (Some(Arc::new(plan)), [Arc::new(decision)].into(), Some(AT));
     Status { role: Role::Leader { epoch: Epoch(1) }, plan, decisions, last_turn, ..Status::first("prod", "me", AT) }

@@ -116,14 +116,21 @@ pub async fn slack_cloudwatch_and_pods_hear_of_it(bed: &mut Bed) -> Result<()> {
         Ok(found.map_or_else(|| Seen::NotYet(format!("{} events", all.len())), Seen::Done))
     })
     .await?;
-    println!("  {}; on a pod: {}", told["text"], event.note.unwrap_or_default());
+    println!("  {}; on a pod: {}", told["text"], event.note.as_deref().unwrap_or_default());
     for outlet in ["slack", "cloudwatch", "events"] {
         let label = format!("outlet=\"{outlet}\"");
         let sent = daemon.metric("node_fleet_told_total", &[&label, "outcome=\"sent\""]).await?;
         ensure!(sent.is_some_and(|sent| sent > 0.0), "{outlet}: {sent:?}");
     }
     let log = std::fs::read_to_string(daemon.log()).context("the daemon's log")?;
+    let pod = event.regarding.as_ref().and_then(|it| it.name.as_ref()).context("an event on a pod")?;
+    let pod = format!("/api/v1/explain/pods/{NAMESPACE}/{pod}");
     let mut surfaces = vec![("the log", log)];
+    for path in ["/api/v1/cost", "/api/v1/forecast", "/api/v1/explain/offers", &pod] {
+        let (code, told) = daemon.get(path).await?;
+        ensure!(code == 200, "{path}: {code} {told}");
+        surfaces.push((path, told));
+    }
     for path in ["/metrics", "/api/v1/status", "/api/v1/decisions", "/healthz", "/readyz"] {
         surfaces.push((path, daemon.get(path).await?.1));
     }

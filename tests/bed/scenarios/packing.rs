@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
@@ -11,10 +12,18 @@ use super::fleet::{LATER, SOON, fleet, launched_since, launches_since, quiet, se
 use crate::bed::Bed;
 use crate::cluster::is_running;
 use crate::configuration::Configuration;
+use crate::daemon::Daemon;
 use crate::exporter::Load;
-use crate::offers::ZONES;
+use crate::offers::{INSTANCE_TYPES, Market, ZONES};
+use crate::proxy::call::Call;
 use crate::wait::{Seen, holds, until};
 use crate::workload::Workload;
+
+/// EC2 bills so many seconds at least.
+const LEAST_BILLED: f64 = 60.0;
+/// Costs may be so far from the call log's: EC2 tells times in whole seconds, and the daemon that knew the table only
+/// took spot to cost the same in all zones.
+const TOLERANCE: f64 = 0.05;
 
 /// A pool gets what pods need that must lie evenly over the zones, apart from each other, or where their volume is; pods
 /// below the cutoff of priorities get nothing bought.
@@ -147,7 +156,7 @@ pub async fn a_dear_node_is_replaced(bed: &mut Bed) -> Result<()> {
     ensure!(successors.len() == 1 && successors[0].body["order"]["market"] == "spot", "{:?}", ledger.operations);
     let (zone, price) = (&successors[0].body["order"]["zone"], &successors[0].body["order"]["price"]);
     let kind = successors[0].body["order"]["instance_types"][0].as_str().unwrap_or_default();
-    let told = crate::offers::INSTANCE_TYPES[kind].price(crate::offers::Market::Spot, zone.as_str().unwrap_or_default());
+    let told = INSTANCE_TYPES[kind].price(Market::Spot, zone.as_str().unwrap_or_default());
     ensure!(price.as_f64().is_some_and(|price| (price / 1e6 - told).abs() < 2e-6), "spot costs {told} in {zone}, and not {price}");
     ensure!(retired.len() == 1 && retired[0].body["order"]["market"] == "on-demand", "{:?}", ledger.operations);
     ensure!(retired[0].body["order"]["reason"]["cause"] == "cheaper", "{}", retired[0].body);
@@ -157,7 +166,41 @@ pub async fn a_dear_node_is_replaced(bed: &mut Bed) -> Result<()> {
         let left = bed.cluster.workers().await?.len();
         Ok(if left == 2 && launched_since(bed, mark) == 1 { Seen::Done(()) } else { Seen::NotYet(format!("{left} nodes")) })
     })
-    .await
+    .await?;
+    costs_what_the_calls_come_to(bed, &daemon).await
+}
+
+/// The report of costs says what the call log comes to: each instance from its launch to its end, a minute at least, at
+/// the prices that the bed serves.
+async fn costs_what_the_calls_come_to(bed: &Bed, daemon: &Daemon) -> Result<()> {
+    let cost = daemon.get_json("/api/v1/cost").await?["cost"].take();
+    let as_of: Timestamp = cost["as_of"].as_str().context("up to when the costs are known")?.parse()?;
+    ensure!(cost["unpriced_node_seconds"] == 0, "{cost}");
+    let launches = launches_since(bed, 0);
+    let ends = bed.proxy.calls_of("TerminateInstances");
+    let mut known = bed.joiner.instances().await?;
+    known.retain(|instance| instance.tags.get("node-fleet.io/cluster").is_some_and(|tag| *tag == bed.cluster_id));
+    let (mut expected, mut ended) = (0.0, 0);
+    for instance in &known {
+        let launch = launches.iter().find(|call| call.instances.contains(&instance.id));
+        let launched = launch.with_context(|| format!("no call has launched {}", instance.id))?.wall;
+        let ends_it = |call: &&Call| call.took_effect() && call.under("InstanceId.").values().any(|id| *id == instance.id);
+        let end = ends.iter().find(ends_it).map(|call| call.wall);
+        // A later report has the end; this one is of seconds after it.
+        ensure!(end.is_none_or(|end| end < as_of), "the report is of {as_of}, and {} has ended later", instance.id);
+        let lived = end.unwrap_or(as_of).duration_since(launched).as_secs_f64();
+        let billed = if end.is_some() { lived.max(LEAST_BILLED) } else { lived };
+        let market = if instance.is_spot { Market::Spot } else { Market::OnDemand };
+        let kind = INSTANCE_TYPES.get(&instance.kind).with_context(|| format!("no price of {}", instance.kind))?;
+        expected += kind.price(market, &instance.zone) * billed / 3600.0;
+        ended += usize::from(end.is_some());
+    }
+    ensure!((known.len(), ended) == (3, 1), "{} instances, {ended} of which have ended: {known:?}", known.len());
+    let totals = cost["totals"].as_array().context("the costs of each kind")?;
+    let told: f64 = totals.iter().filter_map(|series| series["dollars"].as_f64()).sum();
+    println!("  {} instances have cost ${told:.6}, and ${expected:.6} by the call log", known.len());
+    ensure!((told - expected).abs() <= TOLERANCE * expected, "the report says ${told:.6}, and the calls come to ${expected:.6}: {cost}");
+    Ok(())
 }
 
 fn node(pod: &Pod) -> &str {

@@ -9,20 +9,27 @@ use crate::sim::{Fault, Planned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Keeps what is told.
+/// Keeps what is told and what is counted.
 #[derive(Clone, Default)]
-struct Listener(Arc<Mutex<Vec<What>>>);
+struct Listener(Arc<Mutex<(Vec<What>, Vec<Measurement>)>>);
 
 impl Telemetry for Listener {
-    fn record(&self, _: Measurement) {}
+    fn record(&self, measurement: Measurement) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.push(measurement);
+    }
 
     fn tell(&self, happening: Happening) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(happening.what);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.push(happening.what);
     }
 }
 
 /// Lives through a scenario and gives what all of its controllers told, in order.
 fn told(scenario: Scenario) -> Vec<What> {
+    told_and_counted(scenario).0
+}
+
+/// Gives what they counted, too.
+fn told_and_counted(scenario: Scenario) -> (Vec<What>, Vec<Measurement>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("nothing but time");
     let listener = Listener::default();
     runtime.block_on(async {
@@ -103,4 +110,41 @@ fn a_takeover_tells_nothing_twice_and_names_what_it_carries_on_with() {
         }
     }
     assert!(takeovers > 4 && carried > 0, "{takeovers} takeovers carried on with {carried} operations");
+}
+
+fn with(mut scenario: Scenario, faults: &[Fault]) -> Scenario {
+    scenario.faults = faults.iter().map(|&fault| Planned { fault, at: AT, lasts: LASTS }).collect();
+    scenario
+}
+
+/// Names the operations that have come to a milestone.
+fn come_to(told: &[What], wanted: Milestone) -> Vec<&OperationId> {
+    moves(told).filter(|(_, milestone)| *milestone == wanted).map(|(operation, _)| operation.id()).collect()
+}
+
+#[test]
+fn an_interruption_is_told_and_counted_once_however_often_it_is_announced() {
+    let (mut announced, mut interrupted) = (0, 0);
+    for seed in 0..4 {
+        let scenario = Scenario { reclaims_per_hour: 4.0, ..exercise(seed) };
+        let (told, counted) = told_and_counted(with(
+            scenario,
+            &[Fault::DuplicateMessage, Fault::ForgedMessage, Fault::PatchConflict, Fault::StuckTerminating],
+        ));
+        let counts = |is: fn(&Measurement) -> bool| counted.iter().filter(|it| is(it)).count();
+        let ids = come_to(&told, Milestone::Interrupted);
+        assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "one is told twice: {ids:?}");
+        assert_eq!(counts(|it| matches!(it, Measurement::Interrupted { .. })), ids.len());
+        interrupted += ids.len();
+        announced += counts(|it| matches!(it, Measurement::NoticeReceived { kind: "spot_interruption" }));
+    }
+    assert!(interrupted > 0 && announced > interrupted, "{announced} announced, {interrupted} interrupted");
+}
+
+#[test]
+fn a_drain_that_is_rolled_back_is_counted_among_the_failures() {
+    let (told, counted) = told_and_counted(with(exercise(11), &[Fault::StuckTerminating]));
+    let failed = Measurement::OperationFailed { kind: "retire", failure: "rolled_back" };
+    let (failures, ids) = (counted.iter().filter(|it| **it == failed).count(), come_to(&told, Milestone::RolledBack));
+    assert!(failures > 0 && failures == ids.len(), "{failures} failures: {ids:?}");
 }
