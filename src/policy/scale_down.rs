@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// How many refusals are told.
-const REFUSALS_TOLD: usize = 10;
+/// How many refusals are told in a plan.
+pub const REFUSALS_TOLD: usize = 10;
 
 /// Tells why a pod forbids that its node goes, if it does.
 ///
@@ -89,6 +89,19 @@ pub struct Choice<'a> {
     pub passed_over: Vec<String>,
 }
 
+/// Which nodes are to be chosen.
+#[derive(Clone, Copy, Debug)]
+pub struct Which {
+    /// So many at most.
+    pub most: usize,
+    /// Only those without pods that would have to move.
+    pub empty: bool,
+    /// The pool is to keep its base of on-demand and, with so many nodes at least, one in each zone.
+    pub keeps: Option<u32>,
+    /// So many refusals are told.
+    pub told: usize,
+}
+
 /// What a choice of nodes is made from.
 pub struct Chooser<'c, 'a> {
     /// The settings.
@@ -117,11 +130,19 @@ impl<'a> Chooser<'_, 'a> {
     pub fn choose(
         &self,
         pool: &PoolSettings,
-        most: usize,
+        which: Which,
         is_spared: impl Fn(&Resources) -> Result<(), String>,
     ) -> Result<Choice<'a>, Vec<String>> {
         let pods = pods_by_node(self.cluster);
+        let Which { most, empty, .. } = which;
         let (mut candidates, mut refusals) = self.candidates(pool, &pods);
+        if empty {
+            let is_empty = |candidate: &Candidate<'a, '_>| !candidate.pods.iter().any(|pod| !pod.stays_with_node());
+            let busy = candidates.iter().filter(|candidate| !is_empty(candidate));
+            refusals
+                .extend(busy.map(|candidate| format!("{}: it has pods, and the pool is not idle for long enough", candidate.node.name)));
+            candidates.retain(is_empty);
+        }
         let mut balance = Balance::of(self.fleet, pool);
         let mut shared = Shared::of(self.cluster, self.fleet, &pods);
         let new_stay = || Stay::new(self.cluster, self.fleet, self.spare, &pods);
@@ -134,7 +155,8 @@ impl<'a> Chooser<'_, 'a> {
             let mut with_it = gone.clone();
             with_it.add(&candidate.node.allocatable);
             let needs = shared.needs(candidate.pods);
-            let goes = is_spared(&with_it).and_then(|()| shared.allow(&needs)).and_then(|()| {
+            let may = which.keeps.map_or(Ok(()), |least| balance.may_lose(candidate.member, least));
+            let goes = may.and_then(|()| is_spared(&with_it)).and_then(|()| shared.allow(&needs)).and_then(|()| {
                 let stay = stay.get_or_insert_with(new_stay);
                 stay.as_mut().map_err(|why| why.clone())?.lose(&[&candidate.node.name])
             });
@@ -156,7 +178,7 @@ impl<'a> Chooser<'_, 'a> {
             }
             chosen.truncate(chosen.len() / 2);
         }
-        refusals.truncate(REFUSALS_TOLD);
+        refusals.truncate(which.told);
         if chosen.is_empty() { Err(refusals) } else { Ok(Choice { going: chosen, passed_over: refusals }) }
     }
 
@@ -358,6 +380,19 @@ impl Balance {
         let wanted = f64::from(self.base.min(total)) + (above_base + 1e-9).floor();
         let lacks = member.market == Market::OnDemand && f64::from(self.on_demand.saturating_sub(1)) < wanted;
         (most > here + 1, lacks)
+    }
+
+    /// Tells whether a pool of at least so many nodes may lose a member.
+    fn may_lose(&self, member: &Member<'_>, least: u32) -> Result<(), String> {
+        let zones = self.zones.values().filter(|nodes| **nodes > 0).count();
+        if self.zones.get(&member.zone).copied().unwrap_or(0) <= 1 && least as usize >= zones {
+            return Err(format!("it is the last one in zone {}", member.zone));
+        }
+        let on_demand = self.on_demand.saturating_sub(1);
+        if member.market == Market::OnDemand && on_demand < self.base.min(self.total.saturating_sub(1)) {
+            return Err(format!("only {on_demand} on-demand nodes would be left of the base of {}", self.base));
+        }
+        Ok(())
     }
 
     fn lose(&mut self, member: &Member<'_>) {

@@ -2,14 +2,15 @@
 
 use super::{Imagined, Turn, plan};
 use crate::model::explanation::{Explanation, Question};
-use crate::model::plan::{Finding, RetireReason};
+use crate::model::plan::{Finding, Hold, RetireReason};
 use crate::model::snapshot::Observed;
 use crate::model::{Action, Memory, NodeName, Plan, Pod, PodKey, PoolName, Snapshot};
 use crate::policy::audit::audit;
 use crate::policy::buying::Buyer;
 use crate::policy::fit::Board;
 use crate::policy::pending::{self, Fate};
-use crate::policy::scale_down::forbids;
+use crate::policy::rules;
+use crate::policy::scale_down::{Which, forbids};
 use crate::policy::settings::{PoolSettings, Settings};
 use jiff::Timestamp;
 
@@ -104,15 +105,34 @@ impl<'a> Turn<'a> {
     }
 
     fn why_it_stays(&self, decided: &Plan, pool: &PoolSettings, name: &NodeName, memory: &'a Memory) -> String {
-        if let Err(why) = self.chooser(memory).may_go_alone(pool, name, &[]) {
+        let decision = finding(decided, &pool.name);
+        let alone = self.chooser(memory).may_go_alone(pool, name, &[]).map(|_| ());
+        if let Err(why) = alone.and_then(|()| self.in_turn(pool, name, memory, decision)) {
             return format!("it stays: {why}");
         }
-        match finding(decided, &pool.name) {
+        match decision {
             Some(Finding { wants, .. }) if *wants < 0 => "it could go; others go first, with less disruption for each dollar".to_owned(),
             Some(Finding { hold: Some(hold), .. }) => format!("it could go, but pool {} gives nothing back now: {hold}", pool.name),
             Some(Finding { evidence, .. }) => format!("it could go, but pool {} gives nothing back now: {evidence}", pool.name),
             None => "it could go, but nothing is decided now".to_owned(),
         }
+    }
+
+    /// Tells whether the node would be refused among those that the turn has chosen from.
+    fn in_turn(&self, pool: &PoolSettings, name: &NodeName, memory: &'a Memory, decision: Option<&Finding>) -> Result<(), String> {
+        let most = match decision {
+            Some(Finding { wants, .. }) if *wants < 0 => wants.unsigned_abs(),
+            Some(Finding { hold: Some(Hold::NoCandidate { .. }), .. }) => 1,
+            Some(_) | None => return Ok(()),
+        };
+        let load = rules::pool_load(self.settings, self.fleet.pool(&pool.name), &self.snapshot.utilisation);
+        let Ok(load) = self.sound(&load) else { return Ok(()) };
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        let which = Which { most, empty: false, keeps: Some(pool.bounds(self.now).min), told: usize::MAX };
+        let chosen = self.chooser(memory).choose(pool, which, |gone| self.is_spared(load, gone));
+        let refusals = chosen.map_or_else(|refusals| refusals, |choice| choice.passed_over);
+        let of_node = format!("{name}: ");
+        refusals.iter().find_map(|line| line.strip_prefix(&of_node)).map_or(Ok(()), |why| Err(why.to_owned()))
     }
 
     fn explain_offers(&self, memory: &'a Memory) -> Answer {

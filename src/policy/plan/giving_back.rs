@@ -3,14 +3,16 @@
 use super::{Refusal, Turn, Verdicts, cooling_down, to_float};
 use crate::model::memory::{Memory, PoolMemory, Streak};
 use crate::model::plan::{Finding, Hold, NodeRef, RetireReason};
-use crate::model::{Action, Node, OperationId, Resources, RetireOrder, RuleName};
+use crate::model::{Action, Node, NodeName, OperationId, Pod, Resources, RetireOrder, RuleName};
 use crate::policy::buying::Bounds;
 use crate::policy::fleet::{Member, count};
 use crate::policy::rules::{self, NoLoad, PoolLoad, Verdict};
-use crate::policy::scale_down::{Chooser, whole};
+use crate::policy::scale_down::{Chooser, REFUSALS_TOLD, Which, whole};
 use crate::policy::settings::{PoolSettings, ScaleDown, Settings};
 use crate::policy::strays;
 use jiff::Timestamp;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 impl<'a> Turn<'a> {
@@ -69,6 +71,7 @@ impl<'a> Turn<'a> {
             )
         };
         let mut evidence = against(down.cpu_below, down.memory_below, down.sustain);
+        let mut empty = false;
         if self.snapshot.pause.is_some() {
             return Err((evidence, None));
         }
@@ -81,6 +84,11 @@ impl<'a> Turn<'a> {
         } else if let Some(rule) = roomy {
             evidence = against(rule.cpu_below, rule.memory_below, rule.sustain);
             RetireReason::Consolidated { evidence: evidence.clone() }
+        } else if self.has_empty(pool) {
+            let (cpu, memory) = (load.cpu * 100.0, load.memory * 100.0);
+            evidence = format!("no pod has to move, cpu {cpu:.1} %, memory {memory:.1} %, {staying} workers stay");
+            empty = true;
+            RetireReason::Underused { evidence: evidence.clone() }
         } else {
             let since = kept.idle.iter().chain(&kept.roomy).map(|streak| streak.since).min();
             return Err((evidence, Some(Hold::NotSustained { since })));
@@ -109,10 +117,23 @@ impl<'a> Turn<'a> {
             .min(staying.saturating_sub(kept_for));
         // Above the maximum nothing can be kept free.
         let chooser = Chooser { spare: if above_maximum { &[] } else { self.spare }, ..self.chooser(memory) };
-        let chosen = chooser.choose(pool, most as usize, |gone| self.is_spared(load, gone));
+        let which = Which { most: most as usize, empty, keeps: (!above_maximum).then_some(bounds.min), told: REFUSALS_TOLD };
+        let chosen = chooser.choose(pool, which, |gone| self.is_spared(load, gone));
         let chosen = chosen.map_err(|why| (evidence.clone(), Some(Hold::NoCandidate { why })))?;
         let orders = chosen.going.into_iter().map(|(member, node)| order(pool, member, node, reason.clone()));
         Ok((orders.collect(), chosen.passed_over))
+    }
+
+    /// Tells whether a node of the pool has no pods that would have to move.
+    fn has_empty(&self, pool: &PoolSettings) -> bool {
+        let serving = self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).filter_map(|member| member.node);
+        let mut serving = serving.peekable();
+        if serving.peek().is_none() {
+            return false;
+        }
+        let moves = |pod: &&Arc<Pod>| pod.holds_resources() && !pod.stays_with_node();
+        let busy: BTreeSet<&NodeName> = self.cluster.pods.iter().filter(moves).filter_map(|pod| pod.node.as_ref()).collect();
+        serving.any(|node| !busy.contains(&node.name))
     }
 
     /// Gives the pool's load where a removal may rest on it.
@@ -153,7 +174,7 @@ impl<'a> Turn<'a> {
     }
 
     /// Tells whether the nodes that stay would be within their targets without so much capacity.
-    fn is_spared(&self, load: &PoolLoad, gone: &Resources) -> Result<(), String> {
+    pub(super) fn is_spared(&self, load: &PoolLoad, gone: &Resources) -> Result<(), String> {
         let up = &self.settings.scale_up;
         is_within(load, gone, up.cpu_target, up.memory_target)
     }

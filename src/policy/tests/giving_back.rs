@@ -181,8 +181,10 @@ fn a_budget_that_allows_nothing_now_forbids() {
 #[test]
 fn a_node_whose_pods_fit_nowhere_else_stays() {
     let pods = [running("a", 1800, "n0"), running("b", 1800, "n1"), running("c", 1800, "n2")];
-    let plan = Scene::with_nodes(3).pods(pods).busy(0.1, 0.1).turns(0, 10);
-    assert!(matches!(hold(&plan), Some(Hold::NoCandidate { why }) if why.iter().all(|line| line.contains("find no place"))));
+    let mut scene = Scene::with_nodes(3).pods(pods).busy(0.1, 0.1);
+    (scene.settings.pools[0].min, scene.settings.pools[0].on_demand_base) = (1, 0);
+    let Some(Hold::NoCandidate { why }) = hold(&scene.turns(0, 10)) else { panic!("a node goes") };
+    assert!(why.len() == 3 && why.iter().all(|line| line.contains("find no place")), "{why:?}");
 }
 
 #[test]

@@ -115,7 +115,7 @@ fn a_pod_forbids_that_its_node_goes_or_does_not() {
 #[test]
 fn a_pool_at_its_threshold_is_not_idle() {
     let found = |cpu: f64, memory: f64| {
-        let mut scene = Scene::with_nodes(3).busy(cpu, memory);
+        let mut scene = Scene::with_nodes(3).busy(cpu, memory).occupied();
         (scene.settings.scale_down.cpu_below, scene.settings.scale_down.memory_below) = (0.25, 0.25);
         let plan = scene.turns(0, 10);
         (gone(&plan).len(), hold(&plan))
@@ -129,7 +129,7 @@ fn a_pool_at_its_threshold_is_not_idle() {
 #[test]
 fn a_pool_at_the_threshold_of_consolidation_is_not_consolidated() {
     let found = |cpu: f64, memory: f64| {
-        let mut scene = Scene::with_nodes(4).busy(cpu, memory);
+        let mut scene = Scene::with_nodes(4).busy(cpu, memory).occupied();
         scene.settings.consolidation = Some(Consolidation { cpu_below: 0.25, memory_below: 0.5, sustain: Duration::from_mins(10) });
         scene.settings.scale_down.cpu_below = 0.1;
         gone(&scene.turns(0, 10)).len()
@@ -142,13 +142,57 @@ fn a_pool_at_the_threshold_of_consolidation_is_not_consolidated() {
 
 #[test]
 fn what_is_not_idle_for_long_enough_says_since_when() {
-    let mut scene = idle(3);
+    let mut scene = idle(3).occupied();
     assert_eq!(hold(&scene.turns(0, 8)), Some(Hold::NotSustained { since: Some(after(0)) }));
-    let mut scene = Scene::with_nodes(3).busy(0.35, 0.1);
+    let mut scene = Scene::with_nodes(3).busy(0.35, 0.1).occupied();
     scene.settings.consolidation = Some(Consolidation { cpu_below: 0.5, memory_below: 0.5, sustain: Duration::from_mins(30) });
     scene.turns(0, 4);
     let mut scene = scene.busy(0.1, 0.1);
     assert_eq!(hold(&scene.turns(6, 8)), Some(Hold::NotSustained { since: Some(after(0)) }), "the earlier of two streaks");
+}
+
+#[test]
+fn an_empty_node_goes_at_once_where_the_others_are_not_too_busy_without_it() {
+    let busy = |cpu: f64, on: &[&str]| {
+        let mut scene = Scene::with_nodes(4).busy(cpu, 0.1).pods(on.iter().map(|name| running(&format!("on-{name}"), 100, name)));
+        let plan = scene.turn(start());
+        (gone(&plan).into_iter().map(str::to_owned).collect::<Vec<_>>(), hold(&plan))
+    };
+    let others = ["n0", "n1", "n2"];
+    assert_eq!(busy(0.44, &others), (vec!["n3".to_owned()], None), "58.7 % on three, of 60 %");
+    let (gone, held) = busy(0.46, &others);
+    assert_eq!((gone.len(), matches!(held, Some(Hold::NoCandidate { .. }))), (0, true), "61.3 % on three");
+    assert_eq!(busy(0.44, &["n0", "n1", "n2", "n3"]).1, Some(Hold::NotSustained { since: None }));
+    let mut young = Scene::with_nodes(4).busy(0.44, 0.1).pods(others.map(|name| running(&format!("on-{name}"), 100, name)));
+    young = young.with("n3", |node| node.created = start());
+    let Some(Hold::NoCandidate { why }) = hold(&young.turn(after(9))) else { panic!("it is young") };
+    assert!(why.contains(&"n0: it has pods, and the pool is not idle for long enough".to_owned()), "{why:?}");
+    assert_eq!(self::gone(&young.turn(after(10))), ["n3"]);
+}
+
+#[test]
+fn a_pool_keeps_its_base_and_its_last_node_in_a_zone_unless_it_is_above_its_maximum() {
+    // n0 and n2 in zone a, n1 in zone b; of these only n0 is on-demand.
+    let refusal = |change: fn(&mut Scene), name: &str| {
+        let mut scene = Scene::with_nodes(3).busy(0.1, 0.1).occupied();
+        for other in ["n0", "n1", "n2"].into_iter().filter(|other| *other != name) {
+            scene = scene.with(other, |node| node.keep = Some("k".into()));
+        }
+        change(&mut scene);
+        let plan = scene.turns(0, 10);
+        match hold(&plan) {
+            Some(Hold::NoCandidate { why }) => why.into_iter().find(|why| why.starts_with(name)),
+            _ => gone(&plan).first().map(|gone| format!("{gone} goes")),
+        }
+    };
+    assert_eq!(refusal(|_| {}, "n0").as_deref(), Some("n0: only 0 on-demand nodes would be left of the base of 1"));
+    assert_eq!(refusal(|scene| scene.settings.pools[0].on_demand_base = 0, "n0").as_deref(), Some("n0 goes"));
+    assert_eq!(refusal(|_| {}, "n1").as_deref(), Some("n1: it is the last one in zone b"));
+    assert_eq!(refusal(|scene| scene.settings.pools[0].min = 1, "n1").as_deref(), Some("n1 goes"), "two zones are more than it must have");
+    for name in ["n0", "n1"] {
+        let shrunk = |scene: &mut Scene| (scene.settings.pools[0].min, scene.settings.pools[0].max) = (2, 2);
+        assert_eq!(refusal(shrunk, name), Some(format!("{name} goes")), "above the maximum");
+    }
 }
 
 #[test]

@@ -273,6 +273,12 @@ impl Scene {
         self
     }
 
+    /// Adds a small pod to every node.
+    fn occupied(self) -> Self {
+        let pods: Vec<Pod> = self.view.nodes.keys().map(|name| running(&format!("on-{name}"), 100, name.as_str())).collect();
+        self.pods(pods)
+    }
+
     /// Adds an operation to the journal.
     fn under_way(mut self, operation: Operation) -> Self {
         self.snapshot.operations.insert(operation.id().clone(), operation);

@@ -364,7 +364,7 @@ fn an_old_node_at_the_minimum_has_a_successor_even_if_its_pods_need_none() {
     let plan = scene.turn(start());
     assert_eq!((successor(&plan).map(|(node, _)| node), launched(&plan)), (Some("n1"), 1));
     // Above it, it just goes.
-    let mut scene = Scene::with_nodes(3).busy(0.1, 0.1);
+    let mut scene = Scene::with_nodes(3).busy(0.1, 0.1).occupied();
     scene.settings.pools[0].max_node_age = Some(Duration::from_hours(2));
     scene.view.nodes.get_mut("n1").expect("the node").created = start() - SignedDuration::from_hours(3);
     let plan = scene.turn(start());
