@@ -14,7 +14,7 @@ use crate::policy::fleet::{Member, count};
 use crate::policy::learn::GIVEN_UP;
 use crate::policy::pending::{self, Waiting};
 use crate::policy::rules::{NoLoad, PoolLoad};
-use crate::policy::scale_down::{Chooser, lacks_on_demand, load, pods_by_node};
+use crate::policy::scale_down::{Chooser, REFUSALS_TOLD, lacks_on_demand, load, pods_by_node};
 use crate::policy::settings::{PoolSettings, Replacement};
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
@@ -216,24 +216,30 @@ impl<'a> Turn<'a> {
         if let Some(why) = self.unrest(pool).or_else(|| self.cooling(&kept)) {
             return Err((nothing(), Some(why)));
         }
-        let mut held = None;
-        let mut found = None;
+        let (mut held, mut found) = (None, None);
+        let mut refusals = Vec::new();
         let chooser = self.chooser(memory);
         let candidates = self.worth_a_look(pool, &chooser);
         for (candidate, cause) in candidates.iter().flat_map(|candidate| candidate.causes.iter().map(move |cause| (candidate, *cause))) {
             if let Some(why) = self.over_budget(pool, cause) {
                 held = held.or(Some(why));
-            } else if let Some(exchange) =
-                self.exchange(pool, candidate, cause, &Sound { load, known, wanted: ground.veto.is_some() }, &chooser)
-            {
-                found = Some((candidate.member.clone(), candidate.node, exchange));
-                break;
+                continue;
+            }
+            match self.exchange(pool, candidate, cause, &Sound { load, known, wanted: ground.veto.is_some() }, &chooser) {
+                Ok(Some(exchange)) => {
+                    found = Some((candidate.member.clone(), candidate.node, exchange));
+                    break;
+                }
+                Ok(None) => {}
+                Err(why) => refusals.push(format!("{}: it is {}, but {why}", candidate.node.name, cause.name())),
             }
         }
-        match found {
-            Some((member, node, exchange)) => Ok(self.start(pool, member, node, exchange, memory)),
-            None => Err((nothing(), held)),
+        if let Some((member, node, exchange)) = found {
+            return Ok(self.start(pool, member, node, exchange, memory));
         }
+        refusals.truncate(REFUSALS_TOLD);
+        let refused = (!refusals.is_empty()).then_some(Hold::NoCandidate { why: refusals });
+        Err((nothing(), held.or(refused)))
     }
 
     fn start(&self, pool: &PoolSettings, member: Member<'a>, node: &Node, exchange: Exchange, memory: &mut Memory) -> Vec<Action> {
@@ -308,7 +314,10 @@ impl<'a> Turn<'a> {
         turn.wrapping_mul(LOOKED_AT - LOOKED_AT / 2).checked_rem(candidates).unwrap_or(0)
     }
 
-    /// Finds what would take the node's place; `None` when that is not worth it, or not to be had.
+    /// Finds what would take the node's place; `None` when that is not worth it.
+    ///
+    /// # Errors
+    /// Why a node that should be replaced cannot be.
     fn exchange(
         &self,
         pool: &PoolSettings,
@@ -316,11 +325,14 @@ impl<'a> Turn<'a> {
         cause: ReplacementCause,
         sound: &Sound<'_, 'a>,
         chooser: &Chooser<'_, 'a>,
-    ) -> Option<Exchange> {
+    ) -> Result<Option<Exchange>, String> {
         let Candidate { member, node, .. } = *candidate;
+        let for_itself = matches!(cause, ReplacementCause::Cheaper | ReplacementCause::Rebalanced);
+        // What is done for its own sake alone is not missed.
+        let refused = |why: String| if for_itself { Ok(None) } else { Err(why) };
         let mut board = Board::default();
         let ready = self.set_up(&mut board);
-        let home = self.cluster.nodes.keys().position(|name| *name == node.name)?;
+        let Some(home) = self.cluster.nodes.keys().position(|name| *name == node.name) else { return Ok(None) };
         let leave = board.clear(home).into_iter().filter(|pod| !pod.stays_with_node() && pod.terminating_since.is_none());
         let leave: Vec<Waiting<'a>> = leave.map(|pod| Waiting { pod, leaves: Some(&node.name) }).collect();
         let moves = leave.len();
@@ -331,23 +343,27 @@ impl<'a> Turn<'a> {
         let promises = Vec::new();
         let (settings, bought_from, now) = (self.settings, board.nodes(), self.now);
         let context = pending::Context { settings, promises: &promises, ready: &ready, bought_from, now, asked: None };
-        if !pending::place_cheaply(context, &mut board, &mut buyer, leave).serves_all() {
-            return None;
+        let outcome = pending::place_cheaply(context, &mut board, &mut buyer, leave);
+        if !outcome.serves_all() {
+            let hold = outcome.held.get(&pool.name).map_or_else(|| "no offer would take them".to_owned(), |(_, hold)| hold.to_string());
+            return refused(format!("its pods need a node that cannot be had: {hold}"));
         }
-        let for_itself = matches!(cause, ReplacementCause::Cheaper | ReplacementCause::Rebalanced);
         let is_busy = self.is_replaced(sound.load, &node.allocatable).is_err();
         let keeps_number = sound.wanted || is_busy || self.carrying(pool) <= pool.bounds(self.now).min;
         if buyer.bill().1 == 0 && !for_itself && keeps_number {
-            buyer.open_any(&mut board, pool, &LaunchReason::BelowMinimum, |_| 1.0).ok()?;
+            let opened = buyer.open_any(&mut board, pool, &LaunchReason::BelowMinimum, |_| 1.0);
+            if let Err(hold) = opened {
+                return refused(format!("nothing can take its place: {hold}"));
+            }
         }
         let nodes = buyer.nodes();
         if nodes.iter().any(|node| node.offer.pool != pool.name) {
-            return None;
+            return refused("its pods would go to another pool".to_owned());
         }
         // On-demand that cannot be had just now is no reason to give up what the pool must have of it.
         let keeps_market = nodes.iter().any(|node| node.offer.key.market == Market::OnDemand);
         if for_itself && !keeps_market && lacks_on_demand(&self.fleet, pool, member) {
-            return None;
+            return Ok(None);
         }
         let evidence = match (cause, &self.settings.replacement) {
             (ReplacementCause::Recommended, _) => Some("EC2 recommends it".to_owned()),
@@ -356,13 +372,16 @@ impl<'a> Turn<'a> {
             (ReplacementCause::Cheaper, Some(rule)) => self.cheaper(rule, member, moves, &nodes),
             (ReplacementCause::Rebalanced, Some(_)) => self.rebalanced(pool, member, &nodes),
             (ReplacementCause::Cheaper | ReplacementCause::Rebalanced, None) => None,
-        }?;
+        };
+        let Some(evidence) = evidence else { return Ok(None) };
         let mut gone = node.allocatable.clone();
         for bought in &nodes {
             gone.subtract(&bought.offer.allocatable);
         }
-        self.is_replaced(sound.load, &gone).ok()?;
-        chooser.may_go_alone(pool, &node.name, &nodes).ok()?;
+        let goes = self.is_replaced(sound.load, &gone).and_then(|()| chooser.may_go_alone(pool, &node.name, &nodes).map(|_| ()));
+        if let Err(why) = goes {
+            return refused(why);
+        }
         let reason = LaunchReason::Successor { node: node.name.clone(), cause, evidence: evidence.clone() };
         let mut orders = buyer.orders(&board);
         for order in &mut orders {
@@ -372,7 +391,7 @@ impl<'a> Turn<'a> {
                 self.keep_cheap(order, self.dearest(cause, member, &nodes));
             }
         }
-        Some(Exchange { cause, evidence, orders })
+        Ok(Some(Exchange { cause, evidence, orders }))
     }
 
     fn expired(&self, pool: &PoolSettings, member: &Member<'_>, node: &Node) -> Option<String> {

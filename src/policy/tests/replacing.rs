@@ -373,6 +373,19 @@ fn an_old_node_at_the_minimum_has_a_successor_even_if_its_pods_need_none() {
 }
 
 #[test]
+fn a_node_that_should_be_replaced_and_cannot_be_says_why() {
+    let mut scene = Scene::with_nodes(2).busy(0.1, 0.1).occupied();
+    (scene.settings.pools[0].min, scene.settings.pools[0].max) = (2, 2);
+    scene.settings.pools[0].max_node_age = Some(Duration::from_hours(2));
+    scene.view.nodes.get_mut("n0").expect("the node").created = start() - SignedDuration::from_hours(1);
+    scene.view.nodes.get_mut("n1").expect("the node").created = start() - SignedDuration::from_hours(3);
+    let plan = scene.turn(start());
+    let why = "n1: it is expired, but nothing can take its place: at the maximum of 2";
+    assert_eq!(held(&plan, "replacement"), Some(Hold::NoCandidate { why: vec![why.into()] }));
+    assert_eq!(held(&dear().turn(start()), "replacement"), None, "what is not worth it needs no words");
+}
+
+#[test]
 fn a_node_from_an_old_launch_template_is_replaced_unless_nothing_is_known_of_it() {
     let replaced = |drifted: bool, has: Option<&str>, now: Option<&str>| {
         let mut scene = dear();
