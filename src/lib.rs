@@ -74,13 +74,17 @@
 //! do and first fit decreasing, and the cheapest of those that serve most is taken. Headroom is
 //! laid out as pods that nobody sees: they come last, buy room, and hold it against removals.
 //! On-demand prices are those of the price list, spot prices those that EC2 tells for each zone; the
-//! configuration's table stands in for both.
+//! configuration's table stands in for both. The daemons of a new node lie on it before all else, and
+//! what the nodes of a pool were seen to have, in room, labels and taints, is believed before what they
+//! should have. An offer of which EC2 has none rests for every pool, one that is refused or never joins
+//! for its own.
 //!
 //! Nodes go together, of one pool in a turn, when the pods of all of them find places on those
 //! that stay: packed as full as can be, and moved one by one onto the emptiest node in several
 //! orders, since nobody knows in which one they will be evicted. They share the disruption budgets
-//! of their pods, and no workload without a budget loses all its replicas at once. A drain asks the
-//! least important pods first, and those of a stateful set one by one, while it has the time.
+//! of their pods, and no workload without a budget loses all its replicas at once. A node without pods
+//! need not wait until its pool is idle. The base of on-demand and, where the minimum allows it, the
+//! last node in a zone stay. A drain asks the least important pods first, and those of a stateful set one by one, while it has the time.
 //!
 //! A node is replaced, by cheaper ones, at its greatest age or for balance over zones, in two turns:
 //! what takes its place is bought first, rehearsed like a removal with the new nodes on the board, and

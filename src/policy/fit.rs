@@ -7,8 +7,13 @@
 //!
 //! A pod with one of these neither buys a node nor lets its own be removed, and is named where somebody asks:
 //! dynamic resource claims; scheduling groups; a disk that the pod itself names; a claim that does not exist, has lost
-//! its volume, or waits for a class that binds at once; a namespace selector by labels in a term of pod affinity; an
-//! operator that is unknown here.
+//! its volume, or waits for a class that binds at once; a namespace selector by labels in a term of pod affinity (of
+//! anti-affinity it keeps the pods of every namespace away); an operator that is unknown here.
+//!
+//! A pod that asks for a device (`nvidia.com/gpu`) has a place on nodes that have it, and buys none: what devices a type
+//! brings is not known. Not looked at are other schedulers (`schedulerName`), the capacity that a storage driver has left,
+//! and `ReadWriteOncePod`: such pods may wait for what no node changes, buy one where there is no room, and are then told
+//! of as those on which the scheduler disagrees.
 //!
 //! Three things are modelled roughly. Two pods that share a volume count it twice against what a node attaches. Taints
 //! with `PreferNoSchedule` are passed over. Preferences choose which node is bought for a pod, not that one is bought,

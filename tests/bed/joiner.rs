@@ -244,6 +244,7 @@ fn node_of(instance: &Instance) -> NodeSpec {
     let mut labels = BTreeMap::from([
         ("node.kubernetes.io/instance-type".to_owned(), instance.kind.clone()),
         ("topology.kubernetes.io/zone".to_owned(), instance.zone.clone()),
+        ("node-fleet.io/market".to_owned(), if instance.is_spot { "spot" } else { "on-demand" }.to_owned()),
     ]);
     if let Some(pool) = instance.tags.get("node-fleet.io/pool") {
         labels.insert("node-fleet.io/pool".to_owned(), pool.clone());

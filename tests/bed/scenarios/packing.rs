@@ -183,12 +183,12 @@ async fn costs_what_the_calls_come_to(bed: &Bed, daemon: &Daemon) -> Result<()> 
     let (mut expected, mut ended) = (0.0, 0);
     for instance in &known {
         let launch = launches.iter().find(|call| call.instances.contains(&instance.id));
-        let launched = launch.with_context(|| format!("no call has launched {}", instance.id))?.wall;
+        let begin = launch.with_context(|| format!("no call has launched {}", instance.id))?.wall;
         let ends_it = |call: &&Call| call.took_effect() && call.under("InstanceId.").values().any(|id| *id == instance.id);
         let end = ends.iter().find(ends_it).map(|call| call.wall);
         // A later report has the end; this one is of seconds after it.
         ensure!(end.is_none_or(|end| end < as_of), "the report is of {as_of}, and {} has ended later", instance.id);
-        let lived = end.unwrap_or(as_of).duration_since(launched).as_secs_f64();
+        let lived = end.unwrap_or(as_of).duration_since(begin).as_secs_f64();
         let billed = if end.is_some() { lived.max(LEAST_BILLED) } else { lived };
         let market = if instance.is_spot { Market::Spot } else { Market::OnDemand };
         let kind = INSTANCE_TYPES.get(&instance.kind).with_context(|| format!("no price of {}", instance.kind))?;
