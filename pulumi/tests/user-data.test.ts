@@ -110,12 +110,13 @@ function call(target: string, body: string): Answer {
         : { status: 200, body: JSON.stringify({ Name: SecretId, SecretString: value }) };
 }
 
-/** Programs that only a booted machine has; each notes its call. */
-function programs(): string {
+/** Programs that only a booted machine has; each notes its call, and the broken ones fail. */
+function programs(broken: readonly string[]): string {
     const directory = join(root, "programs");
     mkdirSync(directory);
     for (const name of ["systemctl", "apt-get", "node-fleet", "node-fleet-kubeconfig"]) {
-        writeFileSync(join(directory, name), `#!/bin/sh\necho "${name} $*" >>"${root}/called"\n`);
+        const status = broken.includes(name) ? 1 : 0;
+        writeFileSync(join(directory, name), `#!/bin/sh\necho "${name} $*" >>"${root}/called"\nexit ${status}\n`);
         chmodSync(join(directory, name), 0o755);
     }
     return directory;
@@ -128,10 +129,10 @@ interface Boot {
     read(path: string): string;
 }
 
-async function boot(script: string): Promise<Boot> {
+async function boot(script: string, broken: readonly string[] = []): Promise<Boot> {
     const at = `http://127.0.0.1:${port}`;
     const env = {
-        PATH: `${programs()}:${process.env["PATH"]}`,
+        PATH: `${programs(broken)}:${process.env["PATH"]}`,
         NF_ROOT: root,
         NF_METADATA: at,
         NF_KUBELET: at,
@@ -216,11 +217,11 @@ test("a worker without its token gives its instance back and says so", async () 
     secrets = {};
     const { status, said, called } = await boot(worker());
     assert.equal(status, 1);
-    assert.match(said, /FAILED with status 1; this instance is no part of the cluster prod/);
+    assert.match(said, /FAILED with status 1 on the way into the cluster prod/);
     assert.deepEqual(called, ["systemctl poweroff --no-block"]);
 });
 
-test("the first server makes the secrets, lays out the bundle, and starts K3s before the daemon", async () => {
+test("the first server makes the secrets, lays out the bundle, and starts K3s when the daemon is installed and checked", async () => {
     withBundle();
     secrets["prod/k3s-agent-token"] = undefined;
     const { status, said, called, read } = await boot(serverScript(of(), 0, values()));
@@ -242,10 +243,10 @@ test("the first server makes the secrets, lays out the bundle, and starts K3s be
     const crypted = spawnSync("perl", ["-e", "print crypt($ARGV[0], $ARGV[1])", password, hash], { encoding: "utf8" });
     assert.equal(crypted.stdout, hash, "bcrypt of the password");
     assert.deepEqual(called.map(it => it.split(" ").slice(0, 2).join(" ")), [
-        "systemctl daemon-reload",
-        "systemctl enable",
         "apt-get install",
         "node-fleet check",
+        "systemctl daemon-reload",
+        "systemctl enable",
         "node-fleet-kubeconfig ",
         "systemctl enable",
     ]);
@@ -272,11 +273,35 @@ test("a server that may not read a secret makes no value for it", async () => {
     assert.ok(!asked.some(it => it.startsWith("PutSecretValue")));
 });
 
-test("a server whose boot fails stops what it started and tells the topic", async () => {
-    secrets = { "prod/k3s-server-token": "s", "prod/k3s-agent-token": "a", "prod/prometheus": '{"username":"node-fleet","password":"p"}' };
-    const { status, called } = await boot(serverScript(of(), 0, values()));
-    assert.equal(status, 1, "the bundle is not there");
-    assert.deepEqual(called, ["systemctl disable --now node-fleet.service k3s.service"]);
+const KNOWN_SECRETS = { "prod/k3s-server-token": "s", "prod/k3s-agent-token": "a", "prod/prometheus": '{"username":"node-fleet","password":"p"}' };
+
+test("a server whose boot fails before K3s joins never starts it, and tells the topic", async () => {
+    secrets = KNOWN_SECRETS;
+    const first = await boot(serverScript(of(), 0, values()));
+    assert.equal(first.status, 1, "the bundle is not there");
+    assert.deepEqual(first.called, ["systemctl disable --now node-fleet.service"]);
+    assert.equal(asked.at(-1), "Publish");
+    // Whatever of the daemon is wrong: its package, apt, its configuration.
+    for (const broken of ["package", "apt-get", "node-fleet"]) {
+        rmSync(root, { recursive: true });
+        mkdirSync(root);
+        withBundle();
+        if (broken === "package") {
+            objects["/releases/node-fleet.deb"] = "another";
+        }
+        const { status, called } = await boot(serverScript(of(), 0, values()), [broken]);
+        assert.equal(status, 1, broken);
+        assert.ok(!called.some(it => it.includes("k3s.service")), `${broken}: ${called.join("; ")}`);
+        assert.equal(asked.at(-1), "Publish");
+    }
+});
+
+test("a server that fails after it has joined leaves K3s running, since etcd counts on it", async () => {
+    withBundle();
+    secrets = KNOWN_SECRETS;
+    const { status, called } = await boot(serverScript(of(), 0, values()), ["node-fleet-kubeconfig"]);
+    assert.equal(status, 1);
+    assert.deepEqual(called.filter(it => it.includes(".service")), ["systemctl enable --now --no-block k3s.service", "systemctl disable --now node-fleet.service"]);
     assert.equal(asked.at(-1), "Publish");
 });
 

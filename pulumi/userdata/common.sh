@@ -215,7 +215,7 @@ boot() {
         say 'done'
         return 0
     fi
-    say "FAILED with status $status; this instance is no part of the cluster $NF_CLUSTER"
+    say "FAILED with status $status on the way into the cluster $NF_CLUSTER"
     failed || true
     exit 1
 }

@@ -9,14 +9,18 @@ steps() {
     mkdir -p "$manifests" "$NF_ROOT/etc/node-fleet"
     chmod 755 "$NF_ROOT/etc/node-fleet"
     know_secrets
-    install_k3s
     retry 10 fetch "$NF_BUNDLE" "$NF_BUNDLE_SHA256" "$NF_ROOT/var/lib/rancher/bundle.json"
     unpack "$NF_ROOT/var/lib/rancher/bundle.json"
     monitoring_secrets
+    # What may fail comes before K3s, which is a member of etcd from its start on.
+    install_daemon
+    install_k3s
     k3s_config >"$NF_ROOT/etc/rancher/k3s/config.yaml"
     k3s_unit k3s notify server
     retry 120 api_is_ready
-    daemon
+    # It waits for the service account's token, which K3s makes of the bundle's manifests.
+    retry 24 node-fleet-kubeconfig
+    systemctl enable --now node-fleet.service
 }
 
 # Prints 64 hexadecimal digits that nobody can guess.
@@ -146,23 +150,21 @@ api_is_ready() {
     [[ $("$NF_ROOT/usr/local/bin/k3s" kubectl get --raw /readyz 2>/dev/null) == ok ]]
 }
 
-# The package leaves a configuration alone that is there already.
-daemon() {
+# The package starts nothing, and leaves a configuration alone that is there already.
+install_daemon() {
     local package=$NF_ROOT/var/cache/node-fleet.deb
     mkdir -p "$NF_ROOT/var/cache"
     retry 10 fetch "$NF_PACKAGE_SOURCE" "$NF_PACKAGE_SHA256" "$package"
     DEBIAN_FRONTEND=noninteractive retry 10 apt-get install -y -q -o Dpkg::Options::=--force-confold "$package"
     node-fleet check --config "$NF_ROOT/etc/node-fleet/node-fleet.toml"
-    # It waits for the service account's token, which K3s makes of the bundle's manifests.
-    retry 24 node-fleet-kubeconfig
-    systemctl enable --now node-fleet.service
 }
 
 # An API that does not answer is seen by the workers, the daemon's silence by the alarm on its
-# heartbeat; the topic is told the reason's place. The instance stays, to be looked at.
+# heartbeat; the topic is told the reason's place. The instance stays, to be looked at, and K3s with
+# it: of two members of etcd none may stop, or the cluster does.
 failed() {
     facts || true
-    systemctl disable --now node-fleet.service k3s.service || true
+    systemctl disable --now node-fleet.service || true
     signed sns --data-urlencode Action=Publish --data-urlencode Version=2010-03-31 --data-urlencode "TopicArn=$NF_ALARMS" \
         --data-urlencode "Subject=node-fleet: server $NF_INDEX of $NF_CLUSTER did not boot" \
         --data-urlencode "Message=${instance:-An instance}: see journalctl -t node-fleet-boot" -o /dev/null "$(endpoint sns)/"
