@@ -6,7 +6,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { parseAllDocuments } from "yaml";
+import { parse, parseAllDocuments } from "yaml";
 import { dashboards, manifests } from "../src/bundle";
 import { REPOSITORY } from "../src/daemon-config";
 
@@ -102,6 +102,30 @@ test("Prometheus itself accepts its configuration and the web configuration that
     } finally {
         rmSync(directory, { recursive: true });
     }
+});
+
+/** The rule files that Prometheus loads, by the paths at which it sees them. */
+function loadedRules(): [string, string][] {
+    const { rule_files: patterns } = parse(one("ConfigMap", "prometheus")["data"]["prometheus.yml"]);
+    const { containers: [container], volumes } = one("DaemonSet", "prometheus")["spec"].template.spec;
+    const mounted: [string, string][] = container.volumeMounts.flatMap(({ name, mountPath }: Thing) => {
+        const map = volumes.find((it: Thing) => it["name"] === name)?.configMap;
+        return map ? Object.entries(one("ConfigMap", map.name)["data"]).map(([file, text]) => [`${mountPath}/${file}`, text]) : [];
+    });
+    return mounted.filter(([path]) => patterns.some((pattern: string) => matchesGlob(path, pattern)));
+}
+
+const matchesGlob = (path: string, pattern: string): boolean => new RegExp(`^${pattern.replaceAll(".", "\\.").replaceAll("*", "[^/]*")}$`).test(path);
+
+test("Prometheus loads every recording that a dashboard asks for, and the alerts", () => {
+    const rules = loadedRules().flatMap(([, text]) => parse(text).groups.flatMap((group: Thing) => group["rules"]));
+    const recorded = new Set(rules.map((it: Thing) => it["record"]));
+    const boards = Object.values(one("ConfigMap", "grafana-dashboards")["data"] as Record<string, string>);
+    const asked = new Set(boards.flatMap(board => [...board.matchAll(/\b[a-z_]+(?::[a-z0-9_]+)+/g)].map(([name]) => name).filter(name => !name.startsWith("http"))));
+    assert.ok(asked.size >= 10, [...asked].join(" "));
+    assert.deepEqual([...asked].filter(name => !recorded.has(name)), []);
+    const alerts = parse(readFileSync(join(REPOSITORY, "monitoring/prometheus/alerts.yml"), "utf8")).groups.flatMap((it: Thing) => it["rules"]);
+    assert.deepEqual(rules.map((it: Thing) => it["alert"]).filter(Boolean), alerts.map((it: Thing) => it["alert"]));
 });
 
 test("the exporter's series carry the node's name, as the daemon reads them", () => {
