@@ -26,6 +26,7 @@ function common(settings: Settings, serverName: string): Values {
         NF_CLUSTER: settings.cluster,
         NF_REGION: settings.region,
         NF_SERVER: serverName,
+        NF_K3S_VERSION: settings.k3s.version,
         NF_K3S_SOURCE: settings.k3s.source,
         NF_K3S_SHA256: settings.k3s.sha256,
     };

@@ -2,8 +2,8 @@
 
 import { strict as assert } from "node:assert";
 import { spawn, spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createHash, createHmac } from "node:crypto";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -15,7 +15,7 @@ import { type Pool } from "../src/settings";
 import { LIMIT, packed, quoted, type ServerValues, serverScript, workerScript } from "../src/user-data";
 import { HEX, run, settings } from "./world";
 
-const K3S = "#!/bin/sh\necho ok\n";
+const K3S = '#!/bin/sh\n[ "$1" != --version ] && echo ok || printf "k3s version v1.34.1+k3s1 (24fc436e)\\ngo version go1.24.6\\n"\n';
 const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
 
 let aws: Server;
@@ -46,7 +46,7 @@ beforeEach(() => {
     asked = [];
     failures = 0;
     secrets = { "prod/k3s-agent-token": "agent-token-1", "prod/k3s-server-token": undefined, "prod/prometheus": undefined };
-    objects = { "/releases/k3s": K3S };
+    objects = { "/releases/v1.34.1+k3s1/k3s": K3S };
 });
 
 type Answer = { status: number; body: string };
@@ -73,8 +73,7 @@ function answer(method: string, url: string, headers: Headers, body: string): An
     if (url === "/healthz") {
         return { status: 200, body: "ok" };
     }
-    const signature = /^AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE\/\d{8}\/eu-central-1\/(secretsmanager|s3|sns)\/aws4_request/;
-    if (!signature.test(String(headers["authorization"])) || headers["x-amz-security-token"] !== "session-1") {
+    if (!isSigned(method, url, headers, body) || headers["x-amz-security-token"] !== "session-1") {
         return { status: 403, body: "unsigned" };
     }
     if (failures > 0) {
@@ -84,9 +83,27 @@ function answer(method: string, url: string, headers: Headers, body: string): An
     return method === "GET" ? object(url) : call(String(headers["x-amz-target"] ?? ""), body);
 }
 
+/** Reckons the signature as AWS does: of the path as the service understands it, escaped anew. */
+function isSigned(method: string, url: string, headers: Headers, body: string): boolean {
+    const pattern = /^AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE\/(\d{8}\/eu-central-1\/(?:secretsmanager|s3|sns)\/aws4_request), *SignedHeaders=([a-z0-9;-]+), *Signature=([0-9a-f]{64})$/;
+    const [, scope = "", names = "", given] = pattern.exec(String(headers["authorization"])) ?? [];
+    const path = understood(url).split("/").map(encodeURIComponent).join("/");
+    const signed = names.split(";").map(name => `${name}:${String(headers[name] ?? "").trim()}\n`).join("");
+    const payload = headers["x-amz-content-sha256"] ?? sha256(body);
+    const request = [method, path, "", signed, names, payload].join("\n");
+    const text = ["AWS4-HMAC-SHA256", headers["x-amz-date"], scope, sha256(request)].join("\n");
+    const hmac = (key: string | Buffer, of: string): Buffer => createHmac("sha256", key).update(of).digest();
+    return hmac(scope.split("/").reduce(hmac, Buffer.from("AWS4canary-key")), text).toString("hex") === given;
+}
+
+/** A path as S3 reads it. */
+function understood(url: string): string {
+    return decodeURIComponent(url.replaceAll("+", " "));
+}
+
 function object(url: string): Answer {
     asked.push(`GET ${url}`);
-    const found = objects[url];
+    const found = objects[understood(url)];
     return found === undefined ? { status: 403, body: "" } : { status: 200, body: found };
 }
 
@@ -114,7 +131,7 @@ function call(target: string, body: string): Answer {
 function programs(broken: readonly string[]): string {
     const directory = join(root, "programs");
     mkdirSync(directory);
-    for (const name of ["systemctl", "apt-get", "node-fleet", "node-fleet-kubeconfig"]) {
+    for (const name of ["systemctl", "apt-get", "node-fleet", "node-fleet-kubeconfig", "resolvectl"]) {
         const status = broken.includes(name) ? 1 : 0;
         writeFileSync(join(directory, name), `#!/bin/sh\necho "${name} $*" >>"${root}/called"\nexit ${status}\n`);
         chmodSync(join(directory, name), 0o755);
@@ -153,7 +170,7 @@ async function boot(script: string, broken: readonly string[] = []): Promise<Boo
 
 const of = (more: Record<string, unknown> = {}) =>
     settings({
-        k3s: { version: "v1.34.1+k3s1", source: "s3://releases/k3s", sha256: sha256(K3S) },
+        k3s: { version: "v1.34.1+k3s1", source: "s3://releases/v1.34.1+k3s1/k3s", sha256: sha256(K3S) },
         package: { source: "s3://releases/node-fleet.deb", sha256: sha256("deb") },
         ...more,
     });
@@ -194,7 +211,9 @@ test("a worker joins with its provider id, labels and a name of its own", async 
     assert.equal(statSync(join(root, "etc/rancher/k3s/config.yaml")).mode & 0o077, 0, "the token is root's alone");
     const kubelet = parse(read("etc/rancher/k3s/kubelet.yaml"));
     assert.deepEqual([kubelet.shutdownGracePeriod, kubelet.maxPods], ["60s", 110]);
-    assert.deepEqual(called.at(-1), "systemctl enable --now --no-block k3s-agent.service");
+    // Else the image's 30 s stand, and the kubelet delays no shutdown.
+    assert.equal(readlinkSync(join(root, "etc/systemd/logind.conf.d/unattended-upgrades-logind-maxdelay.conf")), "/dev/null");
+    assert.deepEqual(called, ["systemctl restart systemd-logind.service", "systemctl daemon-reload", "systemctl enable --now --no-block k3s-agent.service"]);
     assert.ok(!/agent-token-1|canary-key|session-1/.test(said), "no secret is said");
 });
 
@@ -205,11 +224,21 @@ test("a worker waits for the token while services stumble", async () => {
 });
 
 test("a K3s that is not the one of the checksum is never run, and the instance goes", async () => {
-    objects["/releases/k3s"] = "#!/bin/sh\necho evil\n";
+    objects["/releases/v1.34.1+k3s1/k3s"] = "#!/bin/sh\necho evil\n";
     const { status, said, called } = await boot(worker());
     assert.equal(status, 1);
-    assert.match(said, /s3:\/\/releases\/k3s is not the file with the checksum/);
+    assert.match(said, /s3:\/\/releases\/v1\.34\.1\+k3s1\/k3s is not the file with the checksum/);
     assert.ok(!existsSync(join(root, "usr/local/bin/k3s")));
+    assert.deepEqual(called, ["systemctl poweroff --no-block"]);
+});
+
+test("a K3s of another version than the configuration's is never started", async () => {
+    const other = K3S.replace("v1.34.1+k3s1 ", "v1.34.1+k3s10 ");
+    objects["/releases/v1.34.1+k3s1/k3s"] = other;
+    const k3s = { version: "v1.34.1+k3s1", source: "s3://releases/v1.34.1+k3s1/k3s", sha256: sha256(other) };
+    const { status, said, called } = await boot(worker({ k3s }));
+    assert.equal(status, 1);
+    assert.match(said, /is k3s version v1\.34\.1\+k3s10 \(24fc436e\); right would be v1\.34\.1\+k3s1/);
     assert.deepEqual(called, ["systemctl poweroff --no-block"]);
 });
 
@@ -245,11 +274,14 @@ test("the first server makes the secrets, lays out the bundle, and starts K3s wh
     assert.deepEqual(called.map(it => it.split(" ").slice(0, 2).join(" ")), [
         "apt-get install",
         "node-fleet check",
+        "systemctl restart",
+        "resolvectl flush-caches",
         "systemctl daemon-reload",
         "systemctl enable",
         "node-fleet-kubeconfig ",
         "systemctl enable",
     ]);
+    assert.match(called[0] ?? "", / -o DPkg::Lock::Timeout=600 /, "the first boot's own upgrades hold the lock");
     for (const secret of [password, secrets["prod/k3s-server-token"], secrets["prod/k3s-agent-token"], "canary-key"]) {
         assert.ok(!said.includes(secret ?? "?"), "no secret is said");
     }
@@ -301,8 +333,19 @@ test("a server that fails after it has joined leaves K3s running, since etcd cou
     secrets = KNOWN_SECRETS;
     const { status, called } = await boot(serverScript(of(), 0, values()), ["node-fleet-kubeconfig"]);
     assert.equal(status, 1);
-    assert.deepEqual(called.filter(it => it.includes(".service")), ["systemctl enable --now --no-block k3s.service", "systemctl disable --now node-fleet.service"]);
+    assert.deepEqual(called.filter(it => it.includes("able --now")), ["systemctl enable --now --no-block k3s.service", "systemctl disable --now node-fleet.service"]);
     assert.equal(asked.at(-1), "Publish");
+});
+
+test("a further server asks for the others anew each time, for longer than a resolver remembers that there are none", async () => {
+    withBundle();
+    secrets = KNOWN_SECRETS;
+    const { status, said, called } = await boot(serverScript(of(), 1, values()));
+    assert.equal(status, 1);
+    assert.match(said, /gave up after 4 tries: cluster_exists/);
+    assert.equal(called.filter(it => it === "resolvectl flush-caches").length, 4);
+    const [, tries = "0"] = /retry (\d+) cluster_exists/.exec(serverScript(of(), 1, values())) ?? [];
+    assert.ok(Number(tries) * 5 > 900, "the negative answers of a private zone are kept for 900 s");
 });
 
 test("a bundle cannot write beside its places", async () => {

@@ -119,13 +119,16 @@ END
 }
 
 # Another server answers: then there is a cluster to join, for the first one too when it is replaced.
+# The name comes last of all at the first `pulumi up`; that it is not there is remembered for 900 s.
 cluster_exists() {
+    resolvectl flush-caches || true
     curl -fsSk --max-time 5 -o /dev/null "https://$NF_SERVER:6443/ping" 2>/dev/null
 }
 
 k3s_config() {
     if [[ $NF_INDEX != 0 ]]; then
-        retry 120 cluster_exists >&2
+        # 20 minutes: longer than any resolver on the way remembers that there is no such name.
+        retry 240 cluster_exists >&2
         printf 'server: "https://%s:6443"\n' "$NF_SERVER"
     elif cluster_exists; then
         printf 'server: "https://%s:6443"\n' "$NF_SERVER"
@@ -155,7 +158,8 @@ install_daemon() {
     local package=$NF_ROOT/var/cache/node-fleet.deb
     mkdir -p "$NF_ROOT/var/cache"
     retry 10 fetch "$NF_PACKAGE_SOURCE" "$NF_PACKAGE_SHA256" "$package"
-    DEBIAN_FRONTEND=noninteractive retry 10 apt-get install -y -q -o Dpkg::Options::=--force-confold "$package"
+    # The first boot's own upgrades hold the lock for minutes.
+    DEBIAN_FRONTEND=noninteractive retry 10 apt-get install -y -q -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confold "$package"
     node-fleet check --config "$NF_ROOT/etc/node-fleet/node-fleet.toml"
 }
 
