@@ -41,6 +41,7 @@ export interface Names {
     readonly serverToken: string;
     readonly agentToken: string;
     readonly prometheus: string;
+    readonly daemonToken: string;
     readonly slack: string;
     readonly bundle: string;
     /** The Debian package and K3s, where they lie in S3. */
@@ -168,7 +169,7 @@ function data(names: Names): Statement[] {
         allow("TakeNotices", ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], [names.queue]),
         // It has no permissions by resource; the namespace bounds it.
         allow("SendFigures", ["cloudwatch:PutMetricData"], ["*"], { StringEquals: { "cloudwatch:namespace": NAMESPACE } }),
-        allow("ReadTheDaemonsSecrets", ["secretsmanager:GetSecretValue"], [names.prometheus, names.slack]),
+        allow("ReadTheDaemonsSecrets", ["secretsmanager:GetSecretValue"], [names.prometheus, names.daemonToken, names.slack]),
     ];
 }
 
@@ -177,7 +178,7 @@ export function server(names: Names): Document {
     return document([
         allow("ReadTheClustersTokens", ["secretsmanager:GetSecretValue"], [names.serverToken, names.agentToken]),
         // The first boot makes their values.
-        allow("MakeSecrets", ["secretsmanager:PutSecretValue"], [names.serverToken, names.agentToken, names.prometheus]),
+        allow("MakeSecrets", ["secretsmanager:PutSecretValue"], [names.serverToken, names.agentToken, names.prometheus, names.daemonToken]),
         allow("ReadTheBundle", ["s3:GetObject"], [names.bundle, ...names.artifacts.server]),
         allow("SayThatABootFailed", ["sns:Publish"], [names.alarms]),
         ...sessions(names),

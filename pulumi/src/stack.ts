@@ -31,10 +31,10 @@ export function stack(settings: Settings): Record<string, pulumi.Input<unknown>>
     const pools = templates(settings, net, workerSide, imageId, entries.agentToken.name);
     const bucket = artifacts(settings);
     const config = pulumi
-        .all([table.name, queue.url, entries.prometheus.name, entries.slack.name, pulumi.all(net.privateSubnets.map(it => it.id)), pulumi.all(pools.map(it => it.template.id))])
-        .apply(([name, queueUrl, prometheusSecret, slackSecret, subnets, ids]) => {
+        .all([table.name, queue.url, entries.prometheus.name, entries.daemonToken.name, entries.slack.name, pulumi.all(net.privateSubnets.map(it => it.id)), pulumi.all(pools.map(it => it.template.id))])
+        .apply(([name, queueUrl, prometheusSecret, daemonToken, slackSecret, subnets, ids]) => {
             const byPool = Object.fromEntries(pools.map(({ pool }, index) => [pool, ids[index] ?? ""]));
-            return daemonConfig(settings, { table: name, queueUrl, prometheusSecret, slackSecret, subnets, templates: byPool });
+            return daemonConfig(settings, { table: name, queueUrl, prometheusSecret, daemonToken, slackSecret, subnets, templates: byPool });
         });
     const packedUp: pulumi.Output<Bundle> = config.apply(bundle);
     const object = upload(settings, bucket, packedUp);
@@ -48,6 +48,7 @@ export function stack(settings: Settings): Record<string, pulumi.Input<unknown>>
         serverToken: entries.serverToken.name,
         agentToken: entries.agentToken.name,
         prometheus: entries.prometheus.name,
+        daemonToken: entries.daemonToken.name,
         alarms: alarms.arn,
         bundle: pulumi.interpolate`s3://${bucket.bucket}/${object.key}`,
         bundleSha256: packedUp.sha256,
@@ -96,6 +97,7 @@ function naming(settings: Settings, account: pulumi.Output<string>, of: Named): 
         serverToken: of.entries.serverToken.arn,
         agentToken: of.entries.agentToken.arn,
         prometheus: of.entries.prometheus.arn,
+        daemonToken: of.entries.daemonToken.arn,
         slack: of.entries.slack.arn,
         bundle: of.bundle,
         artifacts: { server: inS3(settings.k3s, settings.package), worker: inS3(settings.k3s) },

@@ -41,6 +41,7 @@ export interface ServerValues {
     readonly serverToken: string;
     readonly agentToken: string;
     readonly prometheus: string;
+    readonly daemonToken: string;
     readonly alarms: string;
     readonly bundle: string;
     readonly bundleSha256: string;
@@ -53,6 +54,7 @@ export function serverScript(settings: Settings, index: number, values: ServerVa
         NF_SERVER_TOKEN: values.serverToken,
         NF_AGENT_TOKEN: values.agentToken,
         NF_PROMETHEUS: values.prometheus,
+        NF_DAEMON_TOKEN: values.daemonToken,
         NF_ALARMS: values.alarms,
         NF_BUNDLE: values.bundle,
         NF_BUNDLE_SHA256: values.bundleSha256,

@@ -72,10 +72,11 @@ test("apiFrom opens the API server alone, to these networks alone", async () => 
     assert.equal(open[0]?.inputs["securityGroupId"], apiFromServers.inputs["securityGroupId"]);
 });
 
-test("only servers reach etcd, kubelets and exporters of servers, and no port of a worker is open to all of the VPC", () => {
+test("only servers reach etcd, daemons and exporters of servers, and no port of a worker is open to all of the VPC", () => {
     const from = (side: string, port: number): string[] => OPENINGS.filter(it => it.to === side && it.first <= port && port <= it.last).map(it => it.from).sort();
     assert.deepEqual(from("server", 2379), ["server"]);
     assert.deepEqual(from("worker", 9100), ["server"]);
+    assert.deepEqual(from("server", 9477), ["server"]);
     assert.deepEqual(from("worker", 6443), []);
     assert.deepEqual(from("server", 22), []);
     assert.deepEqual(from("worker", 8472), ["server", "worker"]);
@@ -121,7 +122,7 @@ test("every event that the daemon reads has a rule into the queue", async () => 
 test("secrets are made without values", async () => {
     const made = await run(settings());
     const names = made.of("aws:secretsmanager/secret:Secret").map(it => it.inputs["name"]);
-    assert.deepEqual(names.sort(), ["prod/k3s-agent-token", "prod/k3s-server-token", "prod/prometheus", "prod/slack"]);
+    assert.deepEqual(names.sort(), ["prod/daemon-token", "prod/k3s-agent-token", "prod/k3s-server-token", "prod/prometheus", "prod/slack"]);
     assert.deepEqual(made.of("aws:secretsmanager/secretVersion:SecretVersion"), []);
 });
 

@@ -45,7 +45,7 @@ beforeEach(() => {
     root = mkdtempSync(join(tmpdir(), "node-fleet-boot-"));
     asked = [];
     failures = 0;
-    secrets = { "prod/k3s-agent-token": "agent-token-1", "prod/k3s-server-token": undefined, "prod/prometheus": undefined };
+    secrets = { "prod/k3s-agent-token": "agent-token-1", "prod/k3s-server-token": undefined, "prod/prometheus": undefined, "prod/daemon-token": undefined };
     objects = { "/releases/v1.34.1+k3s1/k3s": K3S };
 });
 
@@ -127,13 +127,15 @@ function call(target: string, body: string): Answer {
         : { status: 200, body: JSON.stringify({ Name: SecretId, SecretString: value }) };
 }
 
+const OUTPUTS: Record<string, string> = { ip: "echo 'default via 10.0.64.1 dev ens5 proto dhcp src 10.0.64.10 metric 100'" };
+
 /** Programs that only a booted machine has; each notes its call, and the broken ones fail. */
 function programs(broken: readonly string[]): string {
     const directory = join(root, "programs");
     mkdirSync(directory);
-    for (const name of ["systemctl", "apt-get", "node-fleet", "node-fleet-kubeconfig", "resolvectl"]) {
+    for (const name of ["systemctl", "apt-get", "node-fleet", "node-fleet-kubeconfig", "resolvectl", "ip"]) {
         const status = broken.includes(name) ? 1 : 0;
-        writeFileSync(join(directory, name), `#!/bin/sh\necho "${name} $*" >>"${root}/called"\nexit ${status}\n`);
+        writeFileSync(join(directory, name), `#!/bin/sh\necho "${name} $*" >>"${root}/called"\n${OUTPUTS[name] ?? ""}\nexit ${status}\n`);
         chmodSync(join(directory, name), 0o755);
     }
     return directory;
@@ -184,11 +186,15 @@ const values = (more: Partial<ServerValues> = {}): ServerValues => ({
     serverToken: "prod/k3s-server-token",
     agentToken: "prod/k3s-agent-token",
     prometheus: "prod/prometheus",
+    daemonToken: "prod/daemon-token",
     alarms: "arn:aws:sns:eu-central-1:123456789012:alarms",
     bundle: "s3://prod-artifacts/server.json",
     bundleSha256: sha256(BUNDLE),
     ...more,
 });
+const KNOWN_SECRETS = {
+    "prod/k3s-server-token": "s", "prod/k3s-agent-token": "a", "prod/daemon-token": "d", "prod/prometheus": '{"username":"node-fleet","password":"p"}',
+};
 const withBundle = (): void => {
     objects = { ...objects, "/prod-artifacts/server.json": BUNDLE, "/releases/node-fleet.deb": "deb" };
 };
@@ -257,6 +263,7 @@ test("the first server makes the secrets, lays out the bundle, and starts K3s wh
     assert.equal(status, 0, said);
     assert.match(secrets["prod/k3s-server-token"] ?? "", /^[0-9a-f]{64}$/);
     assert.notEqual(secrets["prod/k3s-agent-token"], secrets["prod/k3s-server-token"]);
+    assert.match(secrets["prod/daemon-token"] ?? "", /^[0-9a-f]{64}$/);
     const { username, password } = JSON.parse(secrets["prod/prometheus"] ?? "{}");
     assert.equal(username, "node-fleet");
     const config = parse(read("etc/rancher/k3s/config.yaml"));
@@ -274,6 +281,7 @@ test("the first server makes the secrets, lays out the bundle, and starts K3s wh
     assert.deepEqual(called.map(it => it.split(" ").slice(0, 2).join(" ")), [
         "apt-get install",
         "node-fleet check",
+        "ip -o",
         "systemctl restart",
         "resolvectl flush-caches",
         "systemctl daemon-reload",
@@ -281,6 +289,8 @@ test("the first server makes the secrets, lays out the bundle, and starts K3s wh
         "node-fleet-kubeconfig ",
         "systemctl enable",
     ]);
+    const dropIn = "etc/systemd/system/node-fleet.service.d/interfaces.conf";
+    assert.equal(read(dropIn), "[Service]\nRestrictNetworkInterfaces=lo ens5\n", "no pod's network reaches the daemon");
     assert.match(called[0] ?? "", / -o DPkg::Lock::Timeout=600 /, "the first boot's own upgrades hold the lock");
     for (const secret of [password, secrets["prod/k3s-server-token"], secrets["prod/k3s-agent-token"], "canary-key"]) {
         assert.ok(!said.includes(secret ?? "?"), "no secret is said");
@@ -289,7 +299,7 @@ test("the first server makes the secrets, lays out the bundle, and starts K3s wh
 
 test("a server that is replaced keeps the secrets that there are", async () => {
     withBundle();
-    secrets = { "prod/k3s-server-token": "old", "prod/k3s-agent-token": "older", "prod/prometheus": '{"username":"node-fleet","password":"p"}' };
+    secrets = { ...KNOWN_SECRETS, "prod/k3s-server-token": "old" };
     const { status, said } = await boot(serverScript(of(), 0, values()));
     assert.equal(status, 0, said);
     assert.deepEqual(secrets["prod/k3s-server-token"], "old");
@@ -304,8 +314,6 @@ test("a server that may not read a secret makes no value for it", async () => {
     assert.match(said, /AccessDeniedException/);
     assert.ok(!asked.some(it => it.startsWith("PutSecretValue")));
 });
-
-const KNOWN_SECRETS = { "prod/k3s-server-token": "s", "prod/k3s-agent-token": "a", "prod/prometheus": '{"username":"node-fleet","password":"p"}' };
 
 test("a server whose boot fails before K3s joins never starts it, and tells the topic", async () => {
     secrets = KNOWN_SECRETS;
@@ -352,7 +360,7 @@ test("a bundle cannot write beside its places", async () => {
     const bad = JSON.stringify({ "manifests/../../../../../etc/passwd": "x" });
     withBundle();
     objects["/prod-artifacts/server.json"] = bad;
-    secrets = { "prod/k3s-server-token": "s", "prod/k3s-agent-token": "a", "prod/prometheus": '{"username":"node-fleet","password":"p"}' };
+    secrets = KNOWN_SECRETS;
     const { status, said } = await boot(serverScript(of(), 0, values({ bundleSha256: sha256(bad) })));
     assert.equal(status, 1);
     assert.match(said, /right would be KIND\/FILE/);

@@ -34,6 +34,7 @@ know_secrets() {
     if [[ $NF_INDEX == 0 ]]; then
         retry 24 make_secret "$NF_SERVER_TOKEN" "$(random)"
         retry 24 make_secret "$NF_AGENT_TOKEN" "$(random)"
+        retry 24 make_secret "$NF_DAEMON_TOKEN" "$(random)"
         retry 24 make_secret "$NF_PROMETHEUS" "{\"username\":\"node-fleet\",\"password\":\"$(random)\"}"
     fi
     retry 120 learn server_token "$NF_SERVER_TOKEN"
@@ -161,6 +162,17 @@ install_daemon() {
     # The first boot's own upgrades hold the lock for minutes.
     DEBIAN_FRONTEND=noninteractive retry 10 apt-get install -y -q -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confold "$package"
     node-fleet check --config "$NF_ROOT/etc/node-fleet/node-fleet.toml"
+    confine_daemon
+}
+
+# Security groups do not see what pods send over flannel's network, by which the addresses of a
+# server's bridge are reached from every node: the daemon takes nothing from there.
+confine_daemon() {
+    local folder=$NF_ROOT/etc/systemd/system/node-fleet.service.d interface
+    interface=$(ip -o -4 route show default | sed -n 's/.* dev \([^ ]*\).*/\1/p;q')
+    [[ -n $interface ]] || return 1
+    mkdir -p "$folder"
+    printf '[Service]\nRestrictNetworkInterfaces=lo %s\n' "$interface" >"$folder/interfaces.conf"
 }
 
 # An API that does not answer is seen by the workers, the daemon's silence by the alarm on its
