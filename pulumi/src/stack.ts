@@ -11,7 +11,7 @@ import { grant, type Role, serverRole, serviceRoles, workerRole } from "./iam";
 import { artifacts, servers, upload } from "./master";
 import { network, type Network } from "./network";
 import { outputs } from "./outputs";
-import type { Names } from "./policies";
+import { instanceTypes, type Names } from "./policies";
 import { type Secrets, secrets } from "./secrets";
 import type { Artifact, Settings } from "./settings";
 import { ledger } from "./state";
@@ -42,7 +42,7 @@ export function stack(settings: Settings): Record<string, pulumi.Input<unknown>>
         net, pools, serverSide, workerSide, entries, imageId, table: table.arn, queue: queue.arn, alarms: alarms.arn,
         bundle: pulumi.interpolate`${bucket.arn}/${object.key}`,
     });
-    const rights = grant(serverSide, workerSide, names);
+    const rights = grant(settings, serverSide, workerSide, names);
     const values = pulumi.output({
         serverName: net.serverName,
         serverToken: entries.serverToken.name,
@@ -88,7 +88,7 @@ function naming(settings: Settings, account: pulumi.Output<string>, of: Named): 
         workerGroup: of.net.workerGroup.arn,
         // Images have no account in their names.
         image: pulumi.interpolate`arn:${partition}:ec2:${settings.region}::image/${of.imageId}`,
-        instanceTypes: [...new Set(settings.pools.flatMap(pool => pool.instanceTypes))],
+        instanceTypes: instanceTypes(settings),
         workerRole: of.workerSide.role.arn,
         workerProfile: of.workerSide.profile.arn,
         table: of.table,
