@@ -58,6 +58,7 @@ function answer(method: string, url: string, headers: Headers, body: string): An
         "meta-data/placement/availability-zone": "eu-central-1a",
         "meta-data/instance-type": "m5.large",
         "meta-data/instance-life-cycle": "spot",
+        "meta-data/public-ipv4": "198.51.100.7",
         "meta-data/iam/security-credentials/": "worker",
         "meta-data/iam/security-credentials/worker": JSON.stringify({ AccessKeyId: "AKIDEXAMPLE", SecretAccessKey: "canary-key", Token: "session-1" }),
     };
@@ -268,6 +269,7 @@ test("the first server makes the secrets, lays out the bundle, and starts K3s wh
     assert.equal(username, "node-fleet");
     const config = parse(read("etc/rancher/k3s/config.yaml"));
     assert.deepEqual([config["cluster-init"], config.server, config.token], [true, undefined, secrets["prod/k3s-server-token"]]);
+    assert.deepEqual(config["tls-san"], ["127.0.0.1"]);
     assert.deepEqual(config["node-taint"], ["CriticalAddonsOnly=true:NoExecute"]);
     assert.equal(read("var/lib/rancher/k3s/server/manifests/monitoring-x.yaml"), "kind: X\n");
     assert.equal(read("etc/node-fleet/node-fleet.toml"), "[cluster]\n");
@@ -295,6 +297,14 @@ test("the first server makes the secrets, lays out the bundle, and starts K3s wh
     for (const secret of [password, secrets["prod/k3s-server-token"], secrets["prod/k3s-agent-token"], "canary-key"]) {
         assert.ok(!said.includes(secret ?? "?"), "no secret is said");
     }
+});
+
+test("a server whose API is open answers with a certificate for its public address as well", async () => {
+    withBundle();
+    secrets = KNOWN_SECRETS;
+    const { status, said, read } = await boot(serverScript(of({ apiFrom: ["203.0.113.0/24"] }), 0, values()));
+    assert.equal(status, 0, said);
+    assert.deepEqual(parse(read("etc/rancher/k3s/config.yaml"))["tls-san"], ["127.0.0.1", "198.51.100.7"]);
 });
 
 test("a server that is replaced keeps the secrets that there are", async () => {

@@ -126,7 +126,18 @@ cluster_exists() {
     curl -fsSk --max-time 5 -o /dev/null "https://$NF_SERVER:6443/ping" 2>/dev/null
 }
 
+# By it those are let in who are far from the private name.
+public_address() {
+    local session
+    session=$(metadata_session) && public=$(metadata "$session" meta-data/public-ipv4)
+}
+
 k3s_config() {
+    local names='"'$NF_SERVER'"'
+    if [[ $NF_OPEN == true ]]; then
+        retry 24 public_address
+        names+=', "'$public'"'
+    fi
     if [[ $NF_INDEX != 0 ]]; then
         # 20 minutes: longer than any resolver on the way remembers that there is no such name.
         retry 240 cluster_exists >&2
@@ -139,7 +150,7 @@ k3s_config() {
     cat <<END
 token: "${server_token:?}"
 agent-token: "${agent_token:?}"
-tls-san: ["$NF_SERVER"]
+tls-san: [$names]
 secrets-encryption: true
 # Nodes carry EC2's provider id, and nothing listens for the world.
 disable-cloud-controller: true
