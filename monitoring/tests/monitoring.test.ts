@@ -65,6 +65,26 @@ test('every condition that the daemon wants a human to look at is in the runbook
   }
 });
 
+test('every command of the runbook is one that root has on a K3s server', () => {
+  const runbook = readFileSync(join(HERE, 'runbook.md'), 'utf8');
+  const commands = runbook.split('`').filter((_, index) => index % 2 === 1);
+  const live = commands.filter((command) => /node-fleet check .*--live/.test(command));
+  assert.ok(live.length >= 3 && commands.some((command) => command.startsWith('k3s kubectl ')));
+  // There is no kubectl but that of K3s, and root has no kubeconfig by itself.
+  assert.deepEqual(commands.filter((command) => /(^|[|;&\n] *)kubectl /.test(command)), []);
+  assert.deepEqual(live.filter((command) => !command.startsWith('KUBECONFIG=/etc/node-fleet/kubeconfig ')), []);
+});
+
+test('no counter is asked for its increase alone, which leaves out the first event', () => {
+  const expressions = [...panelExpressions(), ...ruleExpressions()];
+  const increases = expressions.flatMap(({ place, text }) =>
+    [...text.matchAll(/increase\((node_fleet_\w+_total(?:\{[^}]*\})?)\[(\w+)\]\)/g)].map(([, counter, window]) => ({ place, text: text.replace(/\s+/g, ' '), counter, window })),
+  );
+  assert.ok(increases.length >= 12, `${increases.length}`);
+  const alone = increases.filter(({ text, counter, window }) => !text.includes(`(${counter} unless ${counter} offset ${window}) or increase(${counter}[${window}])`));
+  assert.deepEqual(alone.map(({ place }) => place), []);
+});
+
 test('every alert is tested: silent, firing, and silent again', () => {
   const tests = readFileSync(join(HERE, 'prometheus', 'tests.yml'), 'utf8');
   for (const { alert } of rules()) {
