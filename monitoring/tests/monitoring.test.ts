@@ -1,7 +1,7 @@
 // What dashboards, rules and the runbook say of each other and of the daemon.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { HERE, dashboards, panelExpressions, ruleExpressions, rules, selectors } from './expressions.js';
@@ -19,6 +19,18 @@ test('every metric of a panel or a rule is one that there is, with the labels by
         assert.ok(has.has(label), `${expression.place}: ${metric} has no label ${label}`);
       }
     }
+  }
+});
+
+test('the pages that stand in for what the demonstration does not have say only what there is', () => {
+  const metrics = known();
+  const folder = join(HERE, 'tests', 'pages');
+  const lines = readdirSync(folder).flatMap((file) => readFileSync(join(folder, file), 'utf8').split('\n')).filter((line) => line !== '' && !line.startsWith('#'));
+  assert.ok(lines.length > 20);
+  for (const line of lines) {
+    const [, metric = '', labels = ''] = /^(\w+)(?:\{(.*)\})? [\d.e+]+$/.exec(line) ?? [];
+    const names = [...labels.matchAll(/(\w+)="/g)].map(([, name]) => name ?? '');
+    assert.ok(metrics.has(metric) && names.every((name) => metrics.get(metric)?.has(name)), line);
   }
 });
 
