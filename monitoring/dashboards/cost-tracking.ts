@@ -63,8 +63,8 @@ export const costTracking = dashboard('node-fleet-cost', 'node-fleet / Cost trac
       'What the workers cost, by what the running pods of each namespace request of them: the mean of their shares of cores and memory. Takes kube-state-metrics',
       'currencyUSD',
       [
-        ['namespace:requests:ratio * on () group_left () sum(node_fleet:cost_dollars_per_hour:max)', '{{namespace}}'],
-        ['(1 - sum(namespace:requests:ratio)) * on () group_left () sum(node_fleet:cost_dollars_per_hour:max)', 'not requested'],
+        ['namespace:cost_dollars_per_hour:requests', '{{namespace}}'],
+        ['sum(node_fleet:cost_dollars_per_hour:max) - sum(namespace:cost_dollars_per_hour:requests)', 'not requested'],
       ],
     ),
   )
@@ -73,7 +73,7 @@ export const costTracking = dashboard('node-fleet-cost', 'node-fleet / Cost trac
       'A month by namespace, at the rate of the day before',
       '30 days of what the namespace has come to in the last 24 hours',
       'currencyUSD',
-      'avg_over_time((namespace:requests:ratio * on () group_left () sum(node_fleet:cost_dollars_per_hour:max))[1d:5m]) * 24 * 30',
+      'avg_over_time(namespace:cost_dollars_per_hour:requests[1d]) * 24 * 30',
     ),
   )
   .withRow(row('What it buys'))
