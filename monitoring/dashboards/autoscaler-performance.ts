@@ -1,6 +1,6 @@
 // The daemon itself: how fast it decides, what it decides and why, and what it could not do.
 
-import { bars, dashboard, durations, latest, lines, number, row } from './panels.js';
+import { bars, dashboard, durations, grown, latest, lines, number, row } from './panels.js';
 
 const SCALE_EVENTS = [
   ['sum by (pool) (node_fleet:launches:increase15m{pool=~"$pool"})', '{{pool}} launched'],
@@ -68,15 +68,15 @@ export const autoscalerPerformance = dashboard('node-fleet-autoscaler', 'node-fl
   .withPanel(bars('Failures', 'Launches and retirements that failed, in 15 minutes', 'short', [['node_fleet:operation_failures:increase15m', '{{kind}}: {{failure}}']]))
   .withPanel(
     bars('Drains rolled back', 'Those that did not end in time, in 15 minutes', 'short', [
-      ['sum by (pool) (increase(node_fleet_drain_rollbacks_total{pool=~"$pool"}[15m]))', '{{pool}}'],
+      [`sum by (pool) (${grown('node_fleet_drain_rollbacks_total{pool=~"$pool"}', '15m')})`, '{{pool}}'],
     ]),
   )
-  .withPanel(bars('Plans refused by the audit', 'Each of them is a defect', 'short', [['sum by (invariant) (increase(node_fleet_audit_refusals_total[15m]))', '{{invariant}}']]))
+  .withPanel(bars('Plans refused by the audit', 'Each of them is a defect', 'short', [[`sum by (invariant) (${grown('node_fleet_audit_refusals_total', '15m')})`, '{{invariant}}']]))
   .withRow(row('Sources and notices'))
   .withPanel(lines('Sources', '1 when the source answered last time', 'short', [['min by (source) (node_fleet_source_up)', '{{source}}']]).max(1))
-  .withPanel(bars('Failed calls', 'By system and class, in 15 minutes', 'short', [['sum by (port, class) (increase(node_fleet_port_failures_total[15m]))', '{{port}}: {{class}}']]))
-  .withPanel(bars('Notices', 'Messages of the queue, by what they announce, in 15 minutes', 'short', [['sum by (kind) (increase(node_fleet_notices_total[15m]))', '{{kind}}']]))
-  .withPanel(bars('Messages', 'What went to Slack, CloudWatch and Kubernetes Events, and what was dropped, in 15 minutes', 'short', [['sum by (outlet, outcome) (increase(node_fleet_told_total[15m]))', '{{outlet}}: {{outcome}}']]))
+  .withPanel(bars('Failed calls', 'By system and class, in 15 minutes', 'short', [[`sum by (port, class) (${grown('node_fleet_port_failures_total', '15m')})`, '{{port}}: {{class}}']]))
+  .withPanel(bars('Notices', 'Messages of the queue, by what they announce, in 15 minutes', 'short', [[`sum by (kind) (${grown('node_fleet_notices_total', '15m')})`, '{{kind}}']]))
+  .withPanel(bars('Messages', 'What went to Slack, CloudWatch and Kubernetes Events, and what was dropped, in 15 minutes', 'short', [[`sum by (outlet, outcome) (${grown('node_fleet_told_total', '15m')})`, '{{outlet}}: {{outcome}}']]))
   .withPanel(lines('Age of prices', 'Since they were read from AWS; without a line those of the configuration hold', 's', [['time() - max by (market) (node_fleet_prices_read_timestamp_seconds)', '{{market}}']]))
   .withPanel(bars('Interruptions', 'Instances that EC2 takes back, in 15 minutes', 'short', [['sum by (pool) (increase(node_fleet_interruptions_total{pool=~"$pool"}[15m]))', '{{pool}}']]))
   .withPanel(durations('Interruption to cordon', 'EC2 gives two minutes', 'sum by (le) (increase(node_fleet_notice_to_cordon_seconds_bucket[$__rate_interval]))'))

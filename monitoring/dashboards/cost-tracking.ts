@@ -1,19 +1,30 @@
 // What the fleet costs, by pool, and against fleets that do not scale. List and market prices, not the bill.
 
-import { bars, dashboard, latest, lines, number, row, stacked } from './panels.js';
+import { bars, dashboard, grown, latest, lines, number, row, stacked } from './panels.js';
+
+const LAUNCHED = 'node_fleet_instances_launched_total{pool=~"$pool"}';
+const LAUNCHED_SPOT = 'node_fleet_instances_launched_total{pool=~"$pool", market="spot"}';
 
 export const costTracking = dashboard('node-fleet-cost', 'node-fleet / Cost tracking', 'What the instances of the pools cost at list prices, on-demand or spot as they run')
   .time({ from: 'now-7d', to: 'now' })
-  .withPanel(number('An hour now', 'All pools', 'currencyUSD', 'sum(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"})'))
-  .withPanel(number('A month at this rate', '730 hours', 'currencyUSD', 'sum(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"}) * 730'))
-  .withPanel(number('Today', 'The ledger, all pools, from midnight UTC', 'currencyUSD', 'max(node_fleet:spend_dollars:max{period="today", basis="actual"})'))
-  .withPanel(number('This month', 'The ledger, all pools, in UTC', 'currencyUSD', 'max(node_fleet:spend_dollars:max{period="month", basis="actual"})'))
+  .withPanel(number('An hour now', 'All pools', 'currencyUSD', 'sum(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"})').span(3))
+  .withPanel(number('A month at this rate', '730 hours', 'currencyUSD', 'sum(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"}) * 730').span(3))
+  .withPanel(number('Today', 'The ledger, all pools, from midnight UTC', 'currencyUSD', 'max(node_fleet:spend_dollars:max{period="today", basis="actual"})').span(3))
+  .withPanel(number('This month', 'The ledger, all pools, in UTC', 'currencyUSD', 'max(node_fleet:spend_dollars:max{period="month", basis="actual"})').span(3))
   .withPanel(
     number(
       'Saved against a static peak',
       'The share of this month that a fleet always as large as at its largest would have cost more, on demand',
       'percentunit',
       '1 - max(node_fleet:spend_dollars:max{period="month", basis="actual"}) / max(node_fleet:spend_dollars:max{period="month", basis="static_peak"})',
+    ),
+  )
+  .withPanel(
+    number(
+      'Saved against on-demand',
+      'The share of this month that the same instances would have cost more on demand',
+      'percentunit',
+      '1 - max(node_fleet:spend_dollars:max{period="month", basis="actual"}) / max(node_fleet:spend_dollars:max{period="month", basis="on_demand"})',
     ),
   )
   .withPanel(
@@ -45,6 +56,26 @@ export const costTracking = dashboard('node-fleet-cost', 'node-fleet / Cost trac
       ['sum by (instance_type) (rate(node_fleet:node_seconds:total{pool=~"$pool"}[1h]))', '{{instance_type}}'],
     ]),
   )
+  .withRow(row('Who it is for'))
+  .withPanel(
+    stacked(
+      'Hourly spend by namespace',
+      'What the workers cost, by what the running pods of each namespace request of them: the mean of their shares of cores and memory. Takes kube-state-metrics',
+      'currencyUSD',
+      [
+        ['namespace:cost_dollars_per_hour:requests', '{{namespace}}'],
+        ['sum(node_fleet:cost_dollars_per_hour:max) - sum(namespace:cost_dollars_per_hour:requests)', 'not requested'],
+      ],
+    ),
+  )
+  .withPanel(
+    latest(
+      'A month by namespace, at the rate of the day before',
+      '30 days of what the namespace has come to in the last 24 hours',
+      'currencyUSD',
+      'avg_over_time(namespace:cost_dollars_per_hour:requests[1d]) * 24 * 30',
+    ),
+  )
   .withRow(row('What it buys'))
   .withPanel(
     lines('Price of a busy core hour', 'Dollars an hour for each core that works', 'currencyUSD', [
@@ -52,12 +83,12 @@ export const costTracking = dashboard('node-fleet-cost', 'node-fleet / Cost trac
     ]),
   )
   .withPanel(
-    bars('Instances by market', 'Launched in a day', 'short', [['sum by (market) (increase(node_fleet_instances_launched_total{pool=~"$pool"}[1d]))', '{{market}}']]),
+    bars('Instances by market', 'Launched in a day', 'short', [[`sum by (market) (${grown(LAUNCHED, '1d')})`, '{{market}}']]),
   )
   .withPanel(
     lines('Share of spot among launches', 'In a day; interruptions and a shortage lower it', 'percentunit', [
       [
-        'sum(increase(node_fleet_instances_launched_total{pool=~"$pool", market="spot"}[1d])) / (sum(increase(node_fleet_instances_launched_total{pool=~"$pool"}[1d])) > 0)',
+        `sum(${grown(LAUNCHED_SPOT, '1d')}) / (sum(${grown(LAUNCHED, '1d')}) > 0)`,
         'spot',
       ],
     ]).max(1),

@@ -25,6 +25,11 @@ function queries(list: readonly Query[]): DataqueryBuilder[] {
   );
 }
 
+/** How much a counter has grown. One that appears with its first event has no increase yet: all of its value is news. */
+export function grown(counter: string, window: string): string {
+  return `(${counter} unless ${counter} offset ${window}) or increase(${counter}[${window}])`;
+}
+
 /** Lines over time. */
 export function lines(title: string, description: string, unit: string, list: readonly Query[]): timeseries.PanelBuilder {
   return new timeseries.PanelBuilder()

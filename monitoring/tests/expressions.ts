@@ -57,6 +57,19 @@ export function ruleExpressions(): Expression[] {
   return rules().map((rule) => ({ place: rule.alert ?? rule.record ?? '', text: rule.expr }));
 }
 
+/** What an expression selects, as it is written there, without windows and offsets. */
+export function selections(text: string): string[] {
+  const found: string[] = [];
+  parser.parse(text).iterate({
+    enter(node) {
+      if (node.name === 'VectorSelector') {
+        found.push(text.slice(node.from, node.to));
+      }
+    },
+  });
+  return found;
+}
+
 /** The metrics that an expression selects, each with the labels by which it does; throws where it does not parse. */
 export function selectors(expression: Expression): { readonly metric: string; readonly labels: readonly string[] }[] {
   const found: { metric: string; labels: string[] }[] = [];

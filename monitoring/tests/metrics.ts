@@ -13,6 +13,7 @@ const OTHERS: Record<string, readonly string[]> = {
   node_memory_MemAvailable_bytes: [],
   node_memory_MemTotal_bytes: [],
   // kube-state-metrics
+  kube_node_role: ['node', 'role'],
   kube_node_spec_unschedulable: ['node'],
   kube_node_status_allocatable: ['node', 'resource', 'unit'],
   kube_pod_container_resource_requests: ['namespace', 'pod', 'container', 'node', 'resource', 'unit'],

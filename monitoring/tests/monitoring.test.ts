@@ -1,7 +1,7 @@
 // What dashboards, rules and the runbook say of each other and of the daemon.
 
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { HERE, dashboards, panelExpressions, ruleExpressions, rules, selectors } from './expressions.js';
@@ -19,6 +19,18 @@ test('every metric of a panel or a rule is one that there is, with the labels by
         assert.ok(has.has(label), `${expression.place}: ${metric} has no label ${label}`);
       }
     }
+  }
+});
+
+test('the pages that stand in for what the demonstration does not have say only what there is', () => {
+  const metrics = known();
+  const folder = join(HERE, 'tests', 'pages');
+  const lines = readdirSync(folder).flatMap((file) => readFileSync(join(folder, file), 'utf8').split('\n')).filter((line) => line !== '' && !line.startsWith('#'));
+  assert.ok(lines.length > 20);
+  for (const line of lines) {
+    const [, metric = '', labels = ''] = /^(\w+)(?:\{(.*)\})? [\d.e+]+$/.exec(line) ?? [];
+    const names = [...labels.matchAll(/(\w+)="/g)].map(([, name]) => name ?? '');
+    assert.ok(metrics.has(metric) && names.every((name) => metrics.get(metric)?.has(name)), line);
   }
 });
 
@@ -63,6 +75,26 @@ test('every condition that the daemon wants a human to look at is in the runbook
   for (const condition of conditions) {
     assert.ok(runbook.includes(`\n### ${condition}\n`), `the runbook has no section on ${condition}`);
   }
+});
+
+test('every command of the runbook is one that root has on a K3s server', () => {
+  const runbook = readFileSync(join(HERE, 'runbook.md'), 'utf8');
+  const commands = runbook.split('`').filter((_, index) => index % 2 === 1);
+  const live = commands.filter((command) => /node-fleet check .*--live/.test(command));
+  assert.ok(live.length >= 3 && commands.some((command) => command.startsWith('k3s kubectl ')));
+  // There is no kubectl but that of K3s, and root has no kubeconfig by itself.
+  assert.deepEqual(commands.filter((command) => /(^|[|;&\n] *)kubectl /.test(command)), []);
+  assert.deepEqual(live.filter((command) => !command.startsWith('KUBECONFIG=/etc/node-fleet/kubeconfig ')), []);
+});
+
+test('no counter is asked for its increase alone, which leaves out the first event', () => {
+  const expressions = [...panelExpressions(), ...ruleExpressions()];
+  const increases = expressions.flatMap(({ place, text }) =>
+    [...text.matchAll(/increase\((node_fleet_\w+_total(?:\{[^}]*\})?)\[(\w+)\]\)/g)].map(([, counter, window]) => ({ place, text: text.replace(/\s+/g, ' '), counter, window })),
+  );
+  assert.ok(increases.length >= 12, `${increases.length}`);
+  const alone = increases.filter(({ text, counter, window }) => !text.includes(`(${counter} unless ${counter} offset ${window}) or increase(${counter}[${window}])`));
+  assert.deepEqual(alone.map(({ place }) => place), []);
 });
 
 test('every alert is tested: silent, firing, and silent again', () => {

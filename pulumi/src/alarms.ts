@@ -2,7 +2,7 @@
 
 import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
-import { DIMENSIONS, type Metric, NAMESPACE } from "./metrics";
+import { DIMENSIONS, type Metric, NAMESPACE, POOL_DIMENSION } from "./metrics";
 import { tags } from "./names";
 import type { Settings } from "./settings";
 
@@ -10,6 +10,8 @@ import type { Settings } from "./settings";
 export interface Alarm {
     readonly name: string;
     readonly metric: Metric;
+    /** Watches this pool alone; without it the cluster as a whole. */
+    readonly pool?: string;
     readonly statistic: "Average" | "Maximum" | "Minimum" | "Sum";
     readonly comparison: "GreaterThanThreshold" | "GreaterThanOrEqualToThreshold" | "LessThanThreshold";
     readonly threshold: number;
@@ -20,9 +22,11 @@ export interface Alarm {
     readonly meaning: string;
 }
 
-/** The alarms of a stack whose pools have these bounds. */
+/**
+ * The alarms of a stack whose pools have these bounds. The bounds that schedules set are the daemon's alone:
+ * `NodeFleetAtMaximum` of its metrics knows them.
+ */
 export function alarms(settings: Settings): readonly Alarm[] {
-    const most = settings.pools.reduce((sum, pool) => sum + pool.max, 0);
     const above = { statistic: "Average", comparison: "GreaterThanThreshold", silence: "missing" } as const;
     return [
         {
@@ -30,10 +34,10 @@ export function alarms(settings: Settings): readonly Alarm[] {
             threshold: 3, seconds: 900, periods: 1, silence: "notBreaching", meaning: "Three launches or drains failed within 15 minutes",
         },
         { name: "cpu-high", metric: "ClusterCPUUtilization", ...above, threshold: 90, seconds: 60, periods: 5, meaning: "CPU above 90 % for 5 minutes" },
-        {
-            name: "at-maximum", metric: "CurrentNodeCount", statistic: "Minimum", comparison: "GreaterThanOrEqualToThreshold",
-            threshold: most, seconds: 60, periods: 10, silence: "missing", meaning: "All pools at their maximum for 10 minutes",
-        },
+        ...settings.pools.map((pool): Alarm => ({
+            name: `at-maximum-${pool.name}`, metric: "CurrentNodeCount", pool: pool.name, statistic: "Minimum", comparison: "GreaterThanOrEqualToThreshold",
+            threshold: pool.max, seconds: 60, periods: 10, silence: "missing", meaning: `The pool ${pool.name} at its maximum for 10 minutes`,
+        })),
         {
             name: "join-slow", metric: "NodeJoinLatency", statistic: "Maximum", comparison: "GreaterThanThreshold",
             threshold: 300, seconds: 300, periods: 1, silence: "notBreaching", meaning: "A node took more than 300 s from launch to Ready",
@@ -90,7 +94,7 @@ export function watch(settings: Settings, to: aws.sns.Topic): void {
             alarmDescription: alarm.meaning,
             namespace: NAMESPACE,
             metricName: alarm.metric,
-            dimensions: { [cluster]: settings.cluster },
+            dimensions: { [cluster]: settings.cluster, ...(alarm.pool === undefined ? {} : { [POOL_DIMENSION]: alarm.pool }) },
             statistic: alarm.statistic,
             comparisonOperator: alarm.comparison,
             threshold: alarm.threshold,

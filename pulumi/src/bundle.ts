@@ -25,12 +25,21 @@ function files(directory: string, ending: string): [string, string][] {
     return names.sort().map(name => [name, readFileSync(join(directory, name), "utf8")]);
 }
 
-/** The manifests by name: the monitoring, its dashboards, and the daemon's own Kubernetes role. */
+/** The manifests by name: the monitoring, its dashboards and rules, and the daemon's own Kubernetes role. */
 export function manifests(repository: string = REPOSITORY): Record<string, string> {
     const monitoring = files(join(repository, "pulumi", "manifests"), ".yaml").map(([name, text]) => [`monitoring-${name}`, text]);
     const role = files(join(repository, "packaging", "kubernetes"), ".yaml").map(([name, text]) => [`node-fleet-${name}`, text]);
     const boards = dashboards(files(join(repository, "monitoring", "grafana-dashboards"), ".json"));
-    return Object.fromEntries([...monitoring, ...role, ["monitoring-dashboards.yaml", boards]]);
+    return Object.fromEntries([...monitoring, ...role, ["monitoring-dashboards.yaml", boards], ["monitoring-rules.yaml", rules(repository)]]);
+}
+
+/** Prometheus' ConfigMap of recording and alert rules, as `monitoring/` has them. */
+function rules(repository: string): string {
+    const read = (name: string): string => readFileSync(join(repository, "monitoring", "prometheus", name), "utf8");
+    const metadata = { name: "prometheus-rules", namespace: "monitoring" };
+    // Its other file is their test.
+    const data = Object.fromEntries(["recording.yml", "alerts.yml"].map(name => [name, read(name)]));
+    return stringify({ apiVersion: "v1", kind: "ConfigMap", metadata, data });
 }
 
 /** Grafana's ConfigMap of dashboards, in which it looks for them. */

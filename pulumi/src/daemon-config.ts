@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { NAMESPACE } from "./metrics";
+import { DAEMON_PORT } from "./network";
 import type { Pool, Settings } from "./settings";
 
 /** Where the repository lies: the daemon's example configuration and Kubernetes role are taken from it. */
@@ -13,6 +14,7 @@ export interface Made {
     readonly table: string;
     readonly queueUrl: string;
     readonly prometheusSecret: string;
+    readonly daemonToken: string;
     readonly slackSecret: string;
     readonly subnets: readonly string[];
     /** Launch templates by pool. */
@@ -47,6 +49,11 @@ export function daemonConfig(settings: Settings, made: Made): string {
         "",
         "[notices]",
         `queue_url = ${quote(made.queueUrl)}`,
+        "",
+        "# The Prometheus of each server reads /metrics of all; whoever would know or do more needs the token.",
+        "[http]",
+        `listen = "0.0.0.0:${DAEMON_PORT}"`,
+        `token = { secrets_manager = ${quote(made.daemonToken)} }`,
         "",
         "# What the alarms watch.",
         "[cloudwatch]",

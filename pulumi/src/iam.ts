@@ -3,7 +3,7 @@
 import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
 import { tags } from "./names";
-import { daemon, type Document, type Names, server, trust, worker } from "./policies";
+import { daemonPolicies, type Document, type Names, server, trust, worker } from "./policies";
 import type { Settings } from "./settings";
 
 export interface Role {
@@ -32,10 +32,19 @@ export function workerRole(settings: Settings): Role {
 }
 
 /** Gives the roles their rights, once all that these name is there. */
-export function grant(serverRole: Role, workerRole: Role, names: pulumi.Output<Names>): aws.iam.RolePolicy[] {
-    const policy = (name: string, to: Role, make: (names: Names) => Document): aws.iam.RolePolicy =>
+export function grant(settings: Settings, serverRole: Role, workerRole: Role, names: pulumi.Output<Names>): pulumi.Resource[] {
+    const inline = (name: string, to: Role, make: (names: Names) => Document): pulumi.Resource =>
         new aws.iam.RolePolicy(name, { role: to.role.id, policy: names.apply(it => JSON.stringify(make(it))) });
-    return [policy("daemon", serverRole, daemon), policy("server", serverRole, server), policy("worker", workerRole, worker)];
+    const daemon = daemonPolicies(settings).map(({ name, make }) => {
+        const policy = new aws.iam.Policy(name, {
+            name: `${settings.cluster}-${settings.region}-${name}`,
+            description: "What the node-fleet daemon may do, or a part of it",
+            policy: names.apply(it => JSON.stringify(make(it))),
+            tags: tags(settings, name),
+        });
+        return new aws.iam.RolePolicyAttachment(name, { role: serverRole.role.name, policyArn: policy.arn });
+    });
+    return [...daemon, inline("server", serverRole, server), inline("worker", workerRole, worker)];
 }
 
 /** The roles that EC2 itself needs for fleets and for spot; an account has each once, whoever made it. */

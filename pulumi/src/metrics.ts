@@ -2,8 +2,9 @@
 
 export const NAMESPACE = "node-fleet";
 
-/** Every metric comes for the cluster as a whole, and so it is watched; some come by pool as well. */
+/** Every metric comes for the cluster as a whole; some come by pool as well. */
 export const DIMENSIONS = ["Cluster"] as const;
+export const POOL_DIMENSION = "Pool";
 
 export const METRICS = {
     CurrentNodeCount: "Count",
@@ -21,3 +22,6 @@ export const METRICS = {
 } as const;
 
 export type Metric = keyof typeof METRICS;
+
+/** Those that come with both dimensions as well. */
+export const BY_POOL: readonly Metric[] = ["CurrentNodeCount", "ClusterCPUUtilization", "ClusterMemoryUtilization", "CostEstimates"];

@@ -137,7 +137,10 @@ export interface Opening {
     readonly why: string;
 }
 
-/** What K3s with flannel's VXLAN needs between its nodes, and the scrape of node_exporter. Nothing else is open. */
+/** Where the daemons answer. */
+export const DAEMON_PORT = 9477;
+
+/** What K3s with flannel's VXLAN needs between its nodes, and the scrapes. Nothing else is open. */
 export const OPENINGS: readonly Opening[] = [
     { to: "server", from: "worker", protocol: "tcp", first: 6443, last: 6443, why: "agents and kubelets reach the API server" },
     { to: "server", from: "server", protocol: "tcp", first: 6443, last: 6443, why: "servers join each other" },
@@ -153,6 +156,7 @@ export const OPENINGS: readonly Opening[] = [
     { to: "worker", from: "worker", protocol: "udp", first: 8472, last: 8472, why: "flannel VXLAN" },
     { to: "server", from: "server", protocol: "tcp", first: 9100, last: 9100, why: "Prometheus scrapes node_exporter" },
     { to: "worker", from: "server", protocol: "tcp", first: 9100, last: 9100, why: "Prometheus scrapes node_exporter" },
+    { to: "server", from: "server", protocol: "tcp", first: DAEMON_PORT, last: DAEMON_PORT, why: "Prometheus scrapes every daemon" },
 ];
 
 function groups(settings: Settings, vpc: aws.ec2.Vpc): { serverGroup: aws.ec2.SecurityGroup; workerGroup: aws.ec2.SecurityGroup } {

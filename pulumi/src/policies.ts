@@ -8,6 +8,7 @@
 
 import { NAMESPACE } from "./metrics";
 import { CLUSTER_TAG, PROJECT, WORKER_TAGS } from "./names";
+import type { Settings } from "./settings";
 
 export interface Statement {
     readonly Sid: string;
@@ -41,6 +42,7 @@ export interface Names {
     readonly serverToken: string;
     readonly agentToken: string;
     readonly prometheus: string;
+    readonly daemonToken: string;
     readonly slack: string;
     readonly bundle: string;
     /** The Debian package and K3s, where they lie in S3. */
@@ -72,9 +74,30 @@ function document(statements: readonly Statement[]): Document {
     return { Version: "2012-10-17", Statement: statements.filter(it => it.Resource.length > 0) };
 }
 
-/** What the daemon may do; `grants.ts` names the code that needs each action. */
-export function daemon(names: Names): Document {
-    return document([...reading(names), ...fleet(names), ...instances(names), ...giving(names), ...data(names)]);
+/** So many types stand in one statement: more would not fit into a managed policy beside ten templates. */
+const TYPES_AT_ONCE = 200;
+
+/**
+ * What the daemon may do, in managed policies: IAM takes 6,144 characters of each, and 10,240 of all that stands
+ * in a role itself, which a few pools with many types outgrow. How many there are depends on the settings alone.
+ * `grants.ts` names the code that needs each action.
+ */
+export function daemonPolicies(settings: Settings): readonly { readonly name: string; readonly make: (names: Names) => Document }[] {
+    const groups = Array.from({ length: Math.ceil(instanceTypes(settings).length / TYPES_AT_ONCE) }, (_, index) => index);
+    return [
+        { name: "daemon", make: names => document([...reading(names), ...fleet(names), ...giving(names), ...data(names)]) },
+        { name: "daemon-places", make: names => document(places(names)) },
+        { name: "daemon-parts", make: names => document(parts(names)) },
+        ...groups.map(index => ({
+            name: `daemon-instances-${index}`,
+            make: (names: Names) => document([instances(names, names.instanceTypes.slice(index * TYPES_AT_ONCE, (index + 1) * TYPES_AT_ONCE))]),
+        })),
+    ];
+}
+
+/** All types of all pools, each once. */
+export function instanceTypes(settings: Settings): string[] {
+    return [...new Set(settings.pools.flatMap(pool => pool.instanceTypes))];
 }
 
 function reading(names: Names): Statement[] {
@@ -110,17 +133,27 @@ function fleet(names: Names): Statement[] {
 }
 
 /** A fleet of type `instant` runs its instances with the caller's own rights, so RunInstances is judged as well. */
-function instances(names: Names): Statement[] {
+function places(names: Names): Statement[] {
     const action = ["ec2:RunInstances"];
     const ours = { "ec2:LaunchTemplate": names.templates };
     return [
         allow("RunOurTemplates", action, names.templates, { ArnEquals: ours }),
         // Each of these is named whole, so that a request which overrides the template's can only name the same.
         allow("RunInOurPlaces", action, [...names.subnets, names.image, names.workerGroup], { ArnEquals: ours }),
-        allow("RunTaggedInstances", action, [any(names, "instance")], {
-            ArnEquals: { ...ours, "ec2:InstanceProfile": names.workerProfile },
-            StringEquals: { ...requestTags(names), "ec2:InstanceType": names.instanceTypes, "ec2:MetadataHttpTokens": "required" },
-        }),
+    ];
+}
+
+function instances(names: Names, types: readonly string[]): Statement {
+    return allow("RunTaggedInstances", ["ec2:RunInstances"], [any(names, "instance")], {
+        ArnEquals: { "ec2:LaunchTemplate": names.templates, "ec2:InstanceProfile": names.workerProfile },
+        StringEquals: { ...requestTags(names), "ec2:InstanceType": types, "ec2:MetadataHttpTokens": "required" },
+    });
+}
+
+function parts(names: Names): Statement[] {
+    const action = ["ec2:RunInstances"];
+    const ours = { "ec2:LaunchTemplate": names.templates };
+    return [
         allow("RunWithEncryptedTaggedVolumes", action, [any(names, "volume")], {
             ArnEquals: ours,
             Bool: { "ec2:Encrypted": "true" },
@@ -168,7 +201,7 @@ function data(names: Names): Statement[] {
         allow("TakeNotices", ["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], [names.queue]),
         // It has no permissions by resource; the namespace bounds it.
         allow("SendFigures", ["cloudwatch:PutMetricData"], ["*"], { StringEquals: { "cloudwatch:namespace": NAMESPACE } }),
-        allow("ReadTheDaemonsSecrets", ["secretsmanager:GetSecretValue"], [names.prometheus, names.slack]),
+        allow("ReadTheDaemonsSecrets", ["secretsmanager:GetSecretValue"], [names.prometheus, names.daemonToken, names.slack]),
     ];
 }
 
@@ -177,7 +210,7 @@ export function server(names: Names): Document {
     return document([
         allow("ReadTheClustersTokens", ["secretsmanager:GetSecretValue"], [names.serverToken, names.agentToken]),
         // The first boot makes their values.
-        allow("MakeSecrets", ["secretsmanager:PutSecretValue"], [names.serverToken, names.agentToken, names.prometheus]),
+        allow("MakeSecrets", ["secretsmanager:PutSecretValue"], [names.serverToken, names.agentToken, names.prometheus, names.daemonToken]),
         allow("ReadTheBundle", ["s3:GetObject"], [names.bundle, ...names.artifacts.server]),
         allow("SayThatABootFailed", ["sns:Publish"], [names.alarms]),
         ...sessions(names),

@@ -18,6 +18,8 @@ export interface Secrets {
     readonly agentToken: aws.secretsmanager.Secret;
     /** JSON with `username` and `password`. */
     readonly prometheus: aws.secretsmanager.Secret;
+    /** What whoever changes something over TCP must show to the daemon. */
+    readonly daemonToken: aws.secretsmanager.Secret;
     /** The webhook's URL. */
     readonly slack: aws.secretsmanager.Secret;
 }
@@ -34,6 +36,7 @@ export function secrets(settings: Settings): Secrets {
         serverToken: entry("k3s-server-token", "Joins servers to K3s; the first server makes it"),
         agentToken: entry("k3s-agent-token", "Joins workers to K3s; the first server makes it"),
         prometheus: entry("prometheus", "username and password of Prometheus, as JSON; the first server makes them"),
+        daemonToken: entry("daemon-token", "http.token of the daemon; the first server makes it"),
         slack: entry("slack", "The Slack webhook; put there by an operator"),
     };
 }

@@ -149,7 +149,7 @@ export function read(raw: Raw, region: string): Settings {
     const settings: Settings = {
         prices,
         cluster,
-        region: where.text("region", undefined, /^[a-z]{2}(?:-[a-z]+)+-\d$/, "a region like eu-central-1"),
+        region: where.text("region", undefined, /^(?!cn-|us-iso|eu-iso)[a-z]{2}(?:-[a-z]+)+-\d$/, "a region like eu-central-1; in those of China and the isolated ones services have other names"),
         servers: at.integer("servers", 1, 1, 3),
         serverType: at.text("serverType", "t3.large", INSTANCE_TYPE, "an amd64 instance type like t3.large"),
         serverVolumeGib: at.integer("serverVolumeGib", 40, 20, 1000),

@@ -11,7 +11,7 @@ import { grant, type Role, serverRole, serviceRoles, workerRole } from "./iam";
 import { artifacts, servers, upload } from "./master";
 import { network, type Network } from "./network";
 import { outputs } from "./outputs";
-import type { Names } from "./policies";
+import { instanceTypes, type Names } from "./policies";
 import { type Secrets, secrets } from "./secrets";
 import type { Artifact, Settings } from "./settings";
 import { ledger } from "./state";
@@ -31,10 +31,10 @@ export function stack(settings: Settings): Record<string, pulumi.Input<unknown>>
     const pools = templates(settings, net, workerSide, imageId, entries.agentToken.name);
     const bucket = artifacts(settings);
     const config = pulumi
-        .all([table.name, queue.url, entries.prometheus.name, entries.slack.name, pulumi.all(net.privateSubnets.map(it => it.id)), pulumi.all(pools.map(it => it.template.id))])
-        .apply(([name, queueUrl, prometheusSecret, slackSecret, subnets, ids]) => {
+        .all([table.name, queue.url, entries.prometheus.name, entries.daemonToken.name, entries.slack.name, pulumi.all(net.privateSubnets.map(it => it.id)), pulumi.all(pools.map(it => it.template.id))])
+        .apply(([name, queueUrl, prometheusSecret, daemonToken, slackSecret, subnets, ids]) => {
             const byPool = Object.fromEntries(pools.map(({ pool }, index) => [pool, ids[index] ?? ""]));
-            return daemonConfig(settings, { table: name, queueUrl, prometheusSecret, slackSecret, subnets, templates: byPool });
+            return daemonConfig(settings, { table: name, queueUrl, prometheusSecret, daemonToken, slackSecret, subnets, templates: byPool });
         });
     const packedUp: pulumi.Output<Bundle> = config.apply(bundle);
     const object = upload(settings, bucket, packedUp);
@@ -42,12 +42,13 @@ export function stack(settings: Settings): Record<string, pulumi.Input<unknown>>
         net, pools, serverSide, workerSide, entries, imageId, table: table.arn, queue: queue.arn, alarms: alarms.arn,
         bundle: pulumi.interpolate`${bucket.arn}/${object.key}`,
     });
-    const rights = grant(serverSide, workerSide, names);
+    const rights = grant(settings, serverSide, workerSide, names);
     const values = pulumi.output({
         serverName: net.serverName,
         serverToken: entries.serverToken.name,
         agentToken: entries.agentToken.name,
         prometheus: entries.prometheus.name,
+        daemonToken: entries.daemonToken.name,
         alarms: alarms.arn,
         bundle: pulumi.interpolate`s3://${bucket.bucket}/${object.key}`,
         bundleSha256: packedUp.sha256,
@@ -87,7 +88,7 @@ function naming(settings: Settings, account: pulumi.Output<string>, of: Named): 
         workerGroup: of.net.workerGroup.arn,
         // Images have no account in their names.
         image: pulumi.interpolate`arn:${partition}:ec2:${settings.region}::image/${of.imageId}`,
-        instanceTypes: [...new Set(settings.pools.flatMap(pool => pool.instanceTypes))],
+        instanceTypes: instanceTypes(settings),
         workerRole: of.workerSide.role.arn,
         workerProfile: of.workerSide.profile.arn,
         table: of.table,
@@ -96,6 +97,7 @@ function naming(settings: Settings, account: pulumi.Output<string>, of: Named): 
         serverToken: of.entries.serverToken.arn,
         agentToken: of.entries.agentToken.arn,
         prometheus: of.entries.prometheus.arn,
+        daemonToken: of.entries.daemonToken.arn,
         slack: of.entries.slack.arn,
         bundle: of.bundle,
         artifacts: { server: inS3(settings.k3s, settings.package), worker: inS3(settings.k3s) },

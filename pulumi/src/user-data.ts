@@ -26,6 +26,7 @@ function common(settings: Settings, serverName: string): Values {
         NF_CLUSTER: settings.cluster,
         NF_REGION: settings.region,
         NF_SERVER: serverName,
+        NF_K3S_VERSION: settings.k3s.version,
         NF_K3S_SOURCE: settings.k3s.source,
         NF_K3S_SHA256: settings.k3s.sha256,
     };
@@ -40,6 +41,7 @@ export interface ServerValues {
     readonly serverToken: string;
     readonly agentToken: string;
     readonly prometheus: string;
+    readonly daemonToken: string;
     readonly alarms: string;
     readonly bundle: string;
     readonly bundleSha256: string;
@@ -49,9 +51,11 @@ export function serverScript(settings: Settings, index: number, values: ServerVa
     return script("server", {
         ...common(settings, values.serverName),
         NF_INDEX: String(index),
+        NF_OPEN: String(settings.apiFrom.length > 0),
         NF_SERVER_TOKEN: values.serverToken,
         NF_AGENT_TOKEN: values.agentToken,
         NF_PROMETHEUS: values.prometheus,
+        NF_DAEMON_TOKEN: values.daemonToken,
         NF_ALARMS: values.alarms,
         NF_BUNDLE: values.bundle,
         NF_BUNDLE_SHA256: values.bundleSha256,

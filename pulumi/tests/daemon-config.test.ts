@@ -36,6 +36,7 @@ test("the configuration that the bundle carries is valid for the daemon, and nam
         made.one("aws:sqs/queue:Queue", "notices").id,
         "prod-ledger",
         "prod/prometheus",
+        "prod/daemon-token",
     ];
     assert.deepEqual(parts.filter(part => !text.includes(`"${part}"`)), []);
     assert.ok(!text.includes(made.one("aws:ec2/subnet:Subnet", "public-0").id));
@@ -61,7 +62,7 @@ test("Slack is told where that is wished, by the webhook in its secret", async (
 test("a type without a price is refused before anything is made", async () => {
     const { daemonConfig } = await import("../src/daemon-config");
     const of = settings({ pools: [{ name: "workers", instanceTypes: ["r7i.48xlarge"] }] });
-    const made = { table: "t", queueUrl: "q", prometheusSecret: "s", slackSecret: "w", subnets: [], templates: { workers: "lt-1" } };
+    const made = { table: "t", queueUrl: "q", prometheusSecret: "s", daemonToken: "d", slackSecret: "w", subnets: [], templates: { workers: "lt-1" } };
     assert.throws(() => daemonConfig(of, made), /node-fleet:prices has no price for r7i.48xlarge; right would be/);
 });
 

@@ -6,9 +6,11 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { parseAllDocuments } from "yaml";
+import { parse, parseAllDocuments } from "yaml";
 import { dashboards, manifests } from "../src/bundle";
 import { REPOSITORY } from "../src/daemon-config";
+import { DAEMON_PORT, OPENINGS } from "../src/network";
+import { run, settings } from "./world";
 
 type Thing = Record<string, any>;
 
@@ -95,13 +97,53 @@ test("Prometheus itself accepts its configuration and the web configuration that
         // Debian builds Prometheus without the discovery of Kubernetes.
         const text: string = one("ConfigMap", "prometheus")["data"]["prometheus.yml"];
         const discovery = /kubernetes_sd_configs:\n\s+- role: pod\n\s+namespaces:\n\s+names: \[monitoring\]/g;
-        assert.equal(text.match(discovery)?.length, 2);
+        assert.equal(text.match(discovery)?.length, 3);
         assert.equal(check(["config", "--syntax-only"], text.replace(discovery, "static_configs: []")), "");
         assert.equal(check(["web-config"], web), "");
         assert.notEqual(check(["web-config"], web.replace("basic_auth_users", "basic_auth_user")), "");
     } finally {
         rmSync(directory, { recursive: true });
     }
+});
+
+/** The rule files that Prometheus loads, by the paths at which it sees them. */
+function loadedRules(): [string, string][] {
+    const { rule_files: patterns } = parse(one("ConfigMap", "prometheus")["data"]["prometheus.yml"]);
+    const { containers: [container], volumes } = one("DaemonSet", "prometheus")["spec"].template.spec;
+    const mounted: [string, string][] = container.volumeMounts.flatMap(({ name, mountPath }: Thing) => {
+        const map = volumes.find((it: Thing) => it["name"] === name)?.configMap;
+        return map ? Object.entries(one("ConfigMap", map.name)["data"]).map(([file, text]) => [`${mountPath}/${file}`, text]) : [];
+    });
+    return mounted.filter(([path]) => patterns.some((pattern: string) => matchesGlob(path, pattern)));
+}
+
+const matchesGlob = (path: string, pattern: string): boolean => new RegExp(`^${pattern.replaceAll(".", "\\.").replaceAll("*", "[^/]*")}$`).test(path);
+
+test("Prometheus loads every recording that a dashboard asks for, and the alerts", () => {
+    const rules = loadedRules().flatMap(([, text]) => parse(text).groups.flatMap((group: Thing) => group["rules"]));
+    const recorded = new Set(rules.map((it: Thing) => it["record"]));
+    const boards = Object.values(one("ConfigMap", "grafana-dashboards")["data"] as Record<string, string>);
+    const asked = new Set(boards.flatMap(board => [...board.matchAll(/\b[a-z_]+(?::[a-z0-9_]+)+/g)].map(([name]) => name).filter(name => !name.startsWith("http"))));
+    assert.ok(asked.size >= 10, [...asked].join(" "));
+    assert.deepEqual([...asked].filter(name => !recorded.has(name)), []);
+    const alerts = parse(readFileSync(join(REPOSITORY, "monitoring/prometheus/alerts.yml"), "utf8")).groups.flatMap((it: Thing) => it["rules"]);
+    assert.deepEqual(rules.map((it: Thing) => it["alert"]).filter(Boolean), alerts.map((it: Thing) => it["alert"]));
+});
+
+test("every Prometheus scrapes the daemons of all servers, where they listen and the security group lets it", async () => {
+    const { scrape_configs: jobs } = parse(one("ConfigMap", "prometheus")["data"]["prometheus.yml"]);
+    const { relabel_configs: labels } = jobs.find((it: Thing) => it["job_name"] === "node-fleet");
+    // One pod of it is on each server, in the server's own network.
+    assert.deepEqual([labels[0].source_labels, labels[0].regex, labels[0].action], [
+        ["__meta_kubernetes_pod_label_app", "__meta_kubernetes_pod_container_name"], "prometheus;prometheus", "keep",
+    ]);
+    const { spec, metadata } = one("DaemonSet", "prometheus")["spec"].template;
+    assert.deepEqual([metadata.labels.app, spec.containers[0].name, spec.hostNetwork], ["prometheus", "prometheus", true]);
+    const address = labels.find((it: Thing) => it["target_label"] === "__address__");
+    assert.deepEqual([address.source_labels, address.replacement], [["__meta_kubernetes_pod_host_ip"], `$1:${DAEMON_PORT}`]);
+    const { outputs } = await run(settings({ servers: 3 }));
+    assert.ok(outputs["daemonConfig"].includes(`listen = "0.0.0.0:${DAEMON_PORT}"`));
+    assert.ok(OPENINGS.some(it => it.to === "server" && it.from === "server" && it.first === DAEMON_PORT));
 });
 
 test("the exporter's series carry the node's name, as the daemon reads them", () => {

@@ -2,7 +2,7 @@
 
 import { strict as assert } from "node:assert";
 import { before, test } from "node:test";
-import { ACCOUNT, python, REGION, type Run, run, settings } from "./world";
+import { ACCOUNT, attached, python, REGION, type Run, run, settings } from "./world";
 
 interface Case {
     readonly what: string;
@@ -50,13 +50,14 @@ before(async () => {
         serverToken: arn("aws:secretsmanager/secret:Secret", "k3s-server-token"),
         agentToken: arn("aws:secretsmanager/secret:Secret", "k3s-agent-token"),
         prometheus: arn("aws:secretsmanager/secret:Secret", "prometheus"),
+        daemonToken: arn("aws:secretsmanager/secret:Secret", "daemon-token"),
         slack: arn("aws:secretsmanager/secret:Secret", "slack"),
         image: `arn:aws:ec2:${REGION}::image/ami-0123456789abcdef0`,
         bundle: "arn:aws:s3:::prod-artifacts/server.json",
     };
     const policy = (name: string): unknown => JSON.parse(made.one("aws:iam/rolePolicy:RolePolicy", name).inputs["policy"]);
     documents = {
-        server: { arn: a("serverRole"), policies: [policy("daemon"), policy("server")] },
+        server: { arn: a("serverRole"), policies: [...attached(made, "server"), policy("server")] },
         worker: { arn: a("workerRole"), policies: [policy("worker")] },
         events: { arn: a("eventsRole"), policies: [policy("events")] },
         // One who may send anywhere as far as its own policy goes.
@@ -187,6 +188,7 @@ const denied = (): Case[] => [
     // Workers
     { what: "a worker reads the server's token", role: "worker", action: "secretsmanager:GetSecretValue", resource: a("serverToken") },
     { what: "a worker reads the Prometheus password", role: "worker", action: "secretsmanager:GetSecretValue", resource: a("prometheus") },
+    { what: "a worker reads the daemon's token", role: "worker", action: "secretsmanager:GetSecretValue", resource: a("daemonToken") },
     { what: "a worker reads the Slack webhook", role: "worker", action: "secretsmanager:GetSecretValue", resource: a("slack") },
     { what: "a worker changes the agent's token", role: "worker", action: "secretsmanager:PutSecretValue", resource: a("agentToken") },
     { what: "a worker terminates a worker", role: "worker", action: "ec2:TerminateInstances", resource: ec2("instance", "i-0f"), context: carried() },
@@ -240,6 +242,8 @@ const allowed = (): Case[] => [
     ...["ReceiveMessage", "DeleteMessage", "GetQueueAttributes"].map(name => daemon(`${name} of its queue`, `sqs:${name}`, a("queue"))),
     daemon("the Prometheus password", "secretsmanager:GetSecretValue", a("prometheus")),
     daemon("the Slack webhook", "secretsmanager:GetSecretValue", a("slack")),
+    daemon("the daemon's token", "secretsmanager:GetSecretValue", a("daemonToken")),
+    daemon("a server makes the daemon's token", "secretsmanager:PutSecretValue", a("daemonToken")),
     daemon("figures in its namespace", "cloudwatch:PutMetricData", "*", { "cloudwatch:namespace": "node-fleet" }),
     daemon("a server makes the agent's token", "secretsmanager:PutSecretValue", a("agentToken")),
     daemon("a server reads the server's token", "secretsmanager:GetSecretValue", a("serverToken")),
@@ -298,10 +302,13 @@ function loosened(policy: any): [string, unknown][] {
 }
 
 test("no bound of the daemon's policy can go without a denied case becoming an allowed one", context => {
-    const [policy, server] = documents["server"]?.policies ?? [];
-    const mutants = loosened(policy);
+    const policies = documents["server"]?.policies ?? [];
+    const ofDaemon = attached(made, "server").length;
+    const mutants = policies.slice(0, ofDaemon).flatMap((policy, index) =>
+        loosened(policy).map(([what, mutant]): [string, unknown[]] => [what, policies.map((it, at) => (at === index ? mutant : it))]),
+    );
     const cases = denied().filter(it => it.role === "server");
-    const roles = Object.fromEntries(mutants.map(([what, mutant]) => [what, { arn: a("serverRole"), policies: [mutant, server] }]));
+    const roles = Object.fromEntries(mutants.map(([what, mutant]) => [what, { arn: a("serverRole"), policies: mutant }]));
     const all = mutants.flatMap(([what]) => cases.map(it => ({ context: {}, ...it, role: what })));
     const results: boolean[] = python("evaluate.py", { roles, cases: all });
     context.diagnostic(`${mutants.length} bounds`);
@@ -311,7 +318,7 @@ test("no bound of the daemon's policy can go without a denied case becoming an a
 });
 
 test("the policies say only what AWS documents: actions, resources, condition keys, no needless wildcard", () => {
-    const policies = made.of("aws:iam/rolePolicy:RolePolicy").map(it => JSON.parse(it.inputs["policy"]));
+    const policies = [...made.of("aws:iam/rolePolicy:RolePolicy"), ...made.of("aws:iam/policy:Policy")].map(it => JSON.parse(it.inputs["policy"]));
     const list = (value: string | string[]): string[] => (Array.isArray(value) ? value : [value]);
     const statements = policies.flatMap(it => it.Statement).map(it => ({ ...it, Action: list(it.Action), Resource: list(it.Resource) }));
     assert.ok(statements.length >= 20);
@@ -322,6 +329,25 @@ test("the policies say only what AWS documents: actions, resources, condition ke
         { Sid: "Typo", Action: ["ec2:CreateFleets"], Resource: ["*"] },
     ];
     assert.equal(python("documented.py", planted).length, 3, "the check itself sees a wildcard, a key that the action lacks and a typo");
+});
+
+test("the largest configuration fits into what IAM takes", async () => {
+    const families = ["c5", "c5a", "c6i", "c6a", "c6id", "m5", "m5a", "m5ad", "m6i", "m6a", "m6id", "m7i", "m7i-flex", "r5", "r5a", "r6i", "r6id", "r7i"];
+    const sizes = ["medium", "large", "xlarge", ...Array.from({ length: 20 }, (_, index) => `${index + 10}xlarge`)];
+    const types = families.flatMap(family => sizes.map(size => `${family}.${size}`)).sort((one, other) => other.length - one.length);
+    const pools = Array.from({ length: 10 }, (_, index) => ({ name: `p${index}`, instanceTypes: types.slice(index * 30, index * 30 + 30) }));
+    const largest = await run(settings({ cluster: "c".repeat(24), pools, prices: Object.fromEntries(types.map(type => [type, 1])) }));
+    // The longest names of a partition and a region.
+    const size = (policy: unknown): number => JSON.stringify(policy).replaceAll("arn:aws:", "arn:aws-us-gov:").replaceAll(REGION, "ap-southeast-2").length;
+    const managed = attached(largest, "server");
+    const granted = managed.flatMap(it => it.Statement).filter(it => it.Sid === "RunTaggedInstances").flatMap(it => it.Condition.StringEquals["ec2:InstanceType"]);
+    assert.deepEqual(granted.sort(), pools.flatMap(it => it.instanceTypes).sort());
+    assert.ok(managed.length <= 10, `${managed.length} policies`);
+    assert.deepEqual(managed.map(size).filter(it => it > 6144), []);
+    for (const role of ["server", "worker"]) {
+        const own = size(JSON.parse(largest.one("aws:iam/rolePolicy:RolePolicy", role).inputs["policy"]));
+        assert.ok(own <= 10_240, `${role}: ${own}`);
+    }
 });
 
 test("each role is taken on by its service alone", () => {

@@ -6,7 +6,9 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { parse } from "yaml";
 import { GRANTS } from "../src/grants";
+import { BY_POOL, METRICS } from "../src/metrics";
 import { read, SETTING_KEYS, SettingsError } from "../src/settings";
+import { run, settings } from "./world";
 
 const ROOT = join(__dirname, "..");
 const README = readFileSync(join(ROOT, "README.md"), "utf8");
@@ -23,6 +25,26 @@ test("the README names every key of the configuration and no other", () => {
     const table = (section.split("### Opening it up")[0] ?? "").split("\n").filter(line => line.startsWith("| `"));
     const said = table.flatMap(line => [...(line.split("|")[1] ?? "").matchAll(/`(\w+)`/g)].map(([, key]) => key));
     assert.deepEqual(said.sort(), [...SETTING_KEYS].sort());
+});
+
+test("the README frees the name of every secret before the cluster is made anew", async () => {
+    const made = await run(settings());
+    const names = made.of("aws:secretsmanager/secret:Secret").map(it => it.inputs["name"].replace("prod/", ""));
+    const [, loop = ""] = /for name in ([a-z0-9 -]+); do\n\s+aws secretsmanager delete-secret --secret-id "CLUSTER\/\$name" --force-delete-without-recovery\n/.exec(README) ?? [];
+    assert.deepEqual(loop.split(" ").sort(), names.sort());
+});
+
+test("the README's table of costs counts what is made, and its sum is right", async () => {
+    const [, section = ""] = README.split("## What it costs");
+    const rows = section.split("\n").filter(line => /^\| [^|]+ \| (?:below )?[\d.]/.test(line));
+    const cost = (row: string): number => Number(/\| (?:below )?([\d.]+)/.exec(row)?.[1]);
+    const of = (pattern: RegExp): number => cost(rows.find(row => pattern.test(row)) ?? "");
+    const made = await run(settings());
+    assert.equal(of(/secrets/), 0.4 * made.of("aws:secretsmanager/secret:Secret").length);
+    assert.equal(of(/alarms/), 0.1 * made.of("aws:cloudwatch/metricAlarm:MetricAlarm").length);
+    assert.ok(Math.abs(of(/metrics/) - 0.3 * (Object.keys(METRICS).length + BY_POOL.length)) < 0.01);
+    const sum = rows.reduce((total, row) => total + cost(row), 0);
+    assert.ok(Math.abs(Number(/About (\d+) in all/.exec(section)?.[1]) - sum) < 1, `${sum}`);
 });
 
 test("every file that the README names is there", () => {

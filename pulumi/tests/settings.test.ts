@@ -52,6 +52,10 @@ test("each problem names the key, the value and what would be right", () => {
         assert.match(found[0] ?? "", wanted);
     }
     assert.match(problems({}, "mars")[0] ?? "", /^aws:region is "mars"/);
+    for (const region of ["cn-north-1", "cn-northwest-1", "us-iso-east-1", "us-isob-east-1"]) {
+        assert.match(problems({}, region)[0] ?? "", new RegExp(`^aws:region is "${region}"; right would be a region like eu-central-1`));
+    }
+    assert.deepEqual(["us-gov-west-1", "ap-southeast-2"].flatMap(region => problems({}, region)), []);
 });
 
 test("all problems are told at once, and a long value is shortened", () => {

@@ -1,10 +1,13 @@
 /** What the program makes, and with which inputs. */
 
 import { strict as assert } from "node:assert";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { test } from "node:test";
 import { alarms } from "../src/alarms";
+import { REPOSITORY } from "../src/daemon-config";
 import { PATTERNS } from "../src/events";
-import { DIMENSIONS, METRICS, NAMESPACE } from "../src/metrics";
+import { BY_POOL, METRICS, NAMESPACE, POOL_DIMENSION } from "../src/metrics";
 import { OPENINGS } from "../src/network";
 import { type Made, run, settings } from "./world";
 
@@ -13,6 +16,7 @@ const UNTAGGED = new Set([
     "aws:cloudwatch/eventTarget:EventTarget",
     "aws:ec2/routeTableAssociation:RouteTableAssociation",
     "aws:iam/rolePolicy:RolePolicy",
+    "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
     "aws:route53/record:Record",
     "aws:s3/bucketPolicy:BucketPolicy",
     "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
@@ -72,10 +76,11 @@ test("apiFrom opens the API server alone, to these networks alone", async () => 
     assert.equal(open[0]?.inputs["securityGroupId"], apiFromServers.inputs["securityGroupId"]);
 });
 
-test("only servers reach etcd, kubelets and exporters of servers, and no port of a worker is open to all of the VPC", () => {
+test("only servers reach etcd, daemons and exporters of servers, and no port of a worker is open to all of the VPC", () => {
     const from = (side: string, port: number): string[] => OPENINGS.filter(it => it.to === side && it.first <= port && port <= it.last).map(it => it.from).sort();
     assert.deepEqual(from("server", 2379), ["server"]);
     assert.deepEqual(from("worker", 9100), ["server"]);
+    assert.deepEqual(from("server", 9477), ["server"]);
     assert.deepEqual(from("worker", 6443), []);
     assert.deepEqual(from("server", 22), []);
     assert.deepEqual(from("worker", 8472), ["server", "worker"]);
@@ -121,7 +126,7 @@ test("every event that the daemon reads has a rule into the queue", async () => 
 test("secrets are made without values", async () => {
     const made = await run(settings());
     const names = made.of("aws:secretsmanager/secret:Secret").map(it => it.inputs["name"]);
-    assert.deepEqual(names.sort(), ["prod/k3s-agent-token", "prod/k3s-server-token", "prod/prometheus", "prod/slack"]);
+    assert.deepEqual(names.sort(), ["prod/daemon-token", "prod/k3s-agent-token", "prod/k3s-server-token", "prod/prometheus", "prod/slack"]);
     assert.deepEqual(made.of("aws:secretsmanager/secretVersion:SecretVersion"), []);
 });
 
@@ -172,25 +177,42 @@ test("the alarms are those of the list, on the metrics of the one list of names"
         const seconds = inputs["period"] * inputs["evaluationPeriods"];
         return [name, inputs["metricName"], inputs["threshold"], seconds, inputs["treatMissingData"]];
     });
-    assert.deepEqual(found, [
-        ["scaling-failures", "ScalingFailures", 3, 900, "notBreaching"],
+    // The order in which they are made says nothing.
+    assert.deepEqual(found.sort(), [
+        ["at-maximum-workers", "CurrentNodeCount", 10, 600, "missing"],
         ["cpu-high", "ClusterCPUUtilization", 90, 300, "missing"],
-        ["at-maximum", "CurrentNodeCount", 10, 600, "missing"],
+        ["interruptions", "SpotInterruptions", 3, 900, "notBreaching"],
         ["join-slow", "NodeJoinLatency", 300, 300, "notBreaching"],
         ["memory-high", "ClusterMemoryUtilization", 80, 600, "missing"],
-        ["pods-pending", "PendingPods", 0, 360, "missing"],
         ["no-heartbeat", "Heartbeat", 1, 300, "breaching"],
-        ["interruptions", "SpotInterruptions", 3, 900, "notBreaching"],
+        ["pods-pending", "PendingPods", 0, 360, "missing"],
+        ["scaling-failures", "ScalingFailures", 3, 900, "notBreaching"],
     ]);
     const topic = made.one("aws:sns/topic:Topic", "alarms").state["arn"];
     for (const { inputs } of made.of("aws:cloudwatch/metricAlarm:MetricAlarm")) {
         assert.equal(inputs["namespace"], NAMESPACE);
-        assert.deepEqual(Object.keys(inputs["dimensions"]), [...DIMENSIONS]);
+        const byPool = inputs["metricName"] === "CurrentNodeCount";
+        assert.deepEqual(inputs["dimensions"], { Cluster: "prod", ...(byPool ? { Pool: "workers" } : {}) });
         assert.deepEqual(inputs["alarmActions"], [topic]);
     }
     for (const { metric } of alarms(settings())) {
         assert.ok(metric in METRICS, `the daemon sends ${metric}`);
     }
+});
+
+test("each pool has an alarm of its own at its own maximum, on a figure that the daemon sends by pool", async () => {
+    const made = await run(settings(EVERYTHING));
+    const found = made.of("aws:cloudwatch/metricAlarm:MetricAlarm").filter(it => it.inputs["dimensions"].Pool);
+    assert.deepEqual(found.map(({ name, inputs }) => [name, inputs["dimensions"], inputs["threshold"]]), [
+        ["at-maximum-workers", { Cluster: "prod", Pool: "workers" }, 10],
+        ["at-maximum-batch", { Cluster: "prod", Pool: "batch" }, 5],
+    ]);
+    const figures = readFileSync(join(REPOSITORY, "src/observability/figures.rs"), "utf8");
+    const [, constants = ""] = /BY_POOL: \[Metric; \d+\] = \[([^\]]*)\]/.exec(figures) ?? [];
+    const names = constants.split(",").map(it => it.trim()).map(it => new RegExp(`const ${it}: Metric = \\("(\\w+)"`).exec(figures)?.[1]);
+    assert.deepEqual(names, [...BY_POOL]);
+    assert.ok(figures.includes(`POOL: &str = "${POOL_DIMENSION}"`));
+    assert.ok(found.every(it => BY_POOL.includes(it.inputs["metricName"])));
 });
 
 test("no output is a secret, and the outputs say how to get in", async () => {

@@ -2,8 +2,8 @@
 
 import { strict as assert } from "node:assert";
 import { spawn, spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createHash, createHmac } from "node:crypto";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -15,7 +15,7 @@ import { type Pool } from "../src/settings";
 import { LIMIT, packed, quoted, type ServerValues, serverScript, workerScript } from "../src/user-data";
 import { HEX, run, settings } from "./world";
 
-const K3S = "#!/bin/sh\necho ok\n";
+const K3S = '#!/bin/sh\n[ "$1" != --version ] && echo ok || printf "k3s version v1.34.1+k3s1 (24fc436e)\\ngo version go1.24.6\\n"\n';
 const sha256 = (text: string): string => createHash("sha256").update(text).digest("hex");
 
 let aws: Server;
@@ -45,8 +45,8 @@ beforeEach(() => {
     root = mkdtempSync(join(tmpdir(), "node-fleet-boot-"));
     asked = [];
     failures = 0;
-    secrets = { "prod/k3s-agent-token": "agent-token-1", "prod/k3s-server-token": undefined, "prod/prometheus": undefined };
-    objects = { "/releases/k3s": K3S };
+    secrets = { "prod/k3s-agent-token": "agent-token-1", "prod/k3s-server-token": undefined, "prod/prometheus": undefined, "prod/daemon-token": undefined };
+    objects = { "/releases/v1.34.1+k3s1/k3s": K3S };
 });
 
 type Answer = { status: number; body: string };
@@ -58,6 +58,7 @@ function answer(method: string, url: string, headers: Headers, body: string): An
         "meta-data/placement/availability-zone": "eu-central-1a",
         "meta-data/instance-type": "m5.large",
         "meta-data/instance-life-cycle": "spot",
+        "meta-data/public-ipv4": "198.51.100.7",
         "meta-data/iam/security-credentials/": "worker",
         "meta-data/iam/security-credentials/worker": JSON.stringify({ AccessKeyId: "AKIDEXAMPLE", SecretAccessKey: "canary-key", Token: "session-1" }),
     };
@@ -73,8 +74,7 @@ function answer(method: string, url: string, headers: Headers, body: string): An
     if (url === "/healthz") {
         return { status: 200, body: "ok" };
     }
-    const signature = /^AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE\/\d{8}\/eu-central-1\/(secretsmanager|s3|sns)\/aws4_request/;
-    if (!signature.test(String(headers["authorization"])) || headers["x-amz-security-token"] !== "session-1") {
+    if (!isSigned(method, url, headers, body) || headers["x-amz-security-token"] !== "session-1") {
         return { status: 403, body: "unsigned" };
     }
     if (failures > 0) {
@@ -84,9 +84,27 @@ function answer(method: string, url: string, headers: Headers, body: string): An
     return method === "GET" ? object(url) : call(String(headers["x-amz-target"] ?? ""), body);
 }
 
+/** Reckons the signature as AWS does: of the path as the service understands it, escaped anew. */
+function isSigned(method: string, url: string, headers: Headers, body: string): boolean {
+    const pattern = /^AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE\/(\d{8}\/eu-central-1\/(?:secretsmanager|s3|sns)\/aws4_request), *SignedHeaders=([a-z0-9;-]+), *Signature=([0-9a-f]{64})$/;
+    const [, scope = "", names = "", given] = pattern.exec(String(headers["authorization"])) ?? [];
+    const path = understood(url).split("/").map(encodeURIComponent).join("/");
+    const signed = names.split(";").map(name => `${name}:${String(headers[name] ?? "").trim()}\n`).join("");
+    const payload = headers["x-amz-content-sha256"] ?? sha256(body);
+    const request = [method, path, "", signed, names, payload].join("\n");
+    const text = ["AWS4-HMAC-SHA256", headers["x-amz-date"], scope, sha256(request)].join("\n");
+    const hmac = (key: string | Buffer, of: string): Buffer => createHmac("sha256", key).update(of).digest();
+    return hmac(scope.split("/").reduce(hmac, Buffer.from("AWS4canary-key")), text).toString("hex") === given;
+}
+
+/** A path as S3 reads it. */
+function understood(url: string): string {
+    return decodeURIComponent(url.replaceAll("+", " "));
+}
+
 function object(url: string): Answer {
     asked.push(`GET ${url}`);
-    const found = objects[url];
+    const found = objects[understood(url)];
     return found === undefined ? { status: 403, body: "" } : { status: 200, body: found };
 }
 
@@ -110,12 +128,15 @@ function call(target: string, body: string): Answer {
         : { status: 200, body: JSON.stringify({ Name: SecretId, SecretString: value }) };
 }
 
-/** Programs that only a booted machine has; each notes its call. */
-function programs(): string {
+const OUTPUTS: Record<string, string> = { ip: "echo 'default via 10.0.64.1 dev ens5 proto dhcp src 10.0.64.10 metric 100'" };
+
+/** Programs that only a booted machine has; each notes its call, and the broken ones fail. */
+function programs(broken: readonly string[]): string {
     const directory = join(root, "programs");
     mkdirSync(directory);
-    for (const name of ["systemctl", "apt-get", "node-fleet", "node-fleet-kubeconfig"]) {
-        writeFileSync(join(directory, name), `#!/bin/sh\necho "${name} $*" >>"${root}/called"\n`);
+    for (const name of ["systemctl", "apt-get", "node-fleet", "node-fleet-kubeconfig", "resolvectl", "ip"]) {
+        const status = broken.includes(name) ? 1 : 0;
+        writeFileSync(join(directory, name), `#!/bin/sh\necho "${name} $*" >>"${root}/called"\n${OUTPUTS[name] ?? ""}\nexit ${status}\n`);
         chmodSync(join(directory, name), 0o755);
     }
     return directory;
@@ -128,10 +149,10 @@ interface Boot {
     read(path: string): string;
 }
 
-async function boot(script: string): Promise<Boot> {
+async function boot(script: string, broken: readonly string[] = []): Promise<Boot> {
     const at = `http://127.0.0.1:${port}`;
     const env = {
-        PATH: `${programs()}:${process.env["PATH"]}`,
+        PATH: `${programs(broken)}:${process.env["PATH"]}`,
         NF_ROOT: root,
         NF_METADATA: at,
         NF_KUBELET: at,
@@ -152,7 +173,7 @@ async function boot(script: string): Promise<Boot> {
 
 const of = (more: Record<string, unknown> = {}) =>
     settings({
-        k3s: { version: "v1.34.1+k3s1", source: "s3://releases/k3s", sha256: sha256(K3S) },
+        k3s: { version: "v1.34.1+k3s1", source: "s3://releases/v1.34.1+k3s1/k3s", sha256: sha256(K3S) },
         package: { source: "s3://releases/node-fleet.deb", sha256: sha256("deb") },
         ...more,
     });
@@ -166,11 +187,15 @@ const values = (more: Partial<ServerValues> = {}): ServerValues => ({
     serverToken: "prod/k3s-server-token",
     agentToken: "prod/k3s-agent-token",
     prometheus: "prod/prometheus",
+    daemonToken: "prod/daemon-token",
     alarms: "arn:aws:sns:eu-central-1:123456789012:alarms",
     bundle: "s3://prod-artifacts/server.json",
     bundleSha256: sha256(BUNDLE),
     ...more,
 });
+const KNOWN_SECRETS = {
+    "prod/k3s-server-token": "s", "prod/k3s-agent-token": "a", "prod/daemon-token": "d", "prod/prometheus": '{"username":"node-fleet","password":"p"}',
+};
 const withBundle = (): void => {
     objects = { ...objects, "/prod-artifacts/server.json": BUNDLE, "/releases/node-fleet.deb": "deb" };
 };
@@ -193,7 +218,9 @@ test("a worker joins with its provider id, labels and a name of its own", async 
     assert.equal(statSync(join(root, "etc/rancher/k3s/config.yaml")).mode & 0o077, 0, "the token is root's alone");
     const kubelet = parse(read("etc/rancher/k3s/kubelet.yaml"));
     assert.deepEqual([kubelet.shutdownGracePeriod, kubelet.maxPods], ["60s", 110]);
-    assert.deepEqual(called.at(-1), "systemctl enable --now --no-block k3s-agent.service");
+    // Else the image's 30 s stand, and the kubelet delays no shutdown.
+    assert.equal(readlinkSync(join(root, "etc/systemd/logind.conf.d/unattended-upgrades-logind-maxdelay.conf")), "/dev/null");
+    assert.deepEqual(called, ["systemctl restart systemd-logind.service", "systemctl daemon-reload", "systemctl enable --now --no-block k3s-agent.service"]);
     assert.ok(!/agent-token-1|canary-key|session-1/.test(said), "no secret is said");
 });
 
@@ -204,11 +231,21 @@ test("a worker waits for the token while services stumble", async () => {
 });
 
 test("a K3s that is not the one of the checksum is never run, and the instance goes", async () => {
-    objects["/releases/k3s"] = "#!/bin/sh\necho evil\n";
+    objects["/releases/v1.34.1+k3s1/k3s"] = "#!/bin/sh\necho evil\n";
     const { status, said, called } = await boot(worker());
     assert.equal(status, 1);
-    assert.match(said, /s3:\/\/releases\/k3s is not the file with the checksum/);
+    assert.match(said, /s3:\/\/releases\/v1\.34\.1\+k3s1\/k3s is not the file with the checksum/);
     assert.ok(!existsSync(join(root, "usr/local/bin/k3s")));
+    assert.deepEqual(called, ["systemctl poweroff --no-block"]);
+});
+
+test("a K3s of another version than the configuration's is never started", async () => {
+    const other = K3S.replace("v1.34.1+k3s1 ", "v1.34.1+k3s10 ");
+    objects["/releases/v1.34.1+k3s1/k3s"] = other;
+    const k3s = { version: "v1.34.1+k3s1", source: "s3://releases/v1.34.1+k3s1/k3s", sha256: sha256(other) };
+    const { status, said, called } = await boot(worker({ k3s }));
+    assert.equal(status, 1);
+    assert.match(said, /is k3s version v1\.34\.1\+k3s10 \(24fc436e\); right would be v1\.34\.1\+k3s1/);
     assert.deepEqual(called, ["systemctl poweroff --no-block"]);
 });
 
@@ -216,21 +253,23 @@ test("a worker without its token gives its instance back and says so", async () 
     secrets = {};
     const { status, said, called } = await boot(worker());
     assert.equal(status, 1);
-    assert.match(said, /FAILED with status 1; this instance is no part of the cluster prod/);
+    assert.match(said, /FAILED with status 1 on the way into the cluster prod/);
     assert.deepEqual(called, ["systemctl poweroff --no-block"]);
 });
 
-test("the first server makes the secrets, lays out the bundle, and starts K3s before the daemon", async () => {
+test("the first server makes the secrets, lays out the bundle, and starts K3s when the daemon is installed and checked", async () => {
     withBundle();
     secrets["prod/k3s-agent-token"] = undefined;
     const { status, said, called, read } = await boot(serverScript(of(), 0, values()));
     assert.equal(status, 0, said);
     assert.match(secrets["prod/k3s-server-token"] ?? "", /^[0-9a-f]{64}$/);
     assert.notEqual(secrets["prod/k3s-agent-token"], secrets["prod/k3s-server-token"]);
+    assert.match(secrets["prod/daemon-token"] ?? "", /^[0-9a-f]{64}$/);
     const { username, password } = JSON.parse(secrets["prod/prometheus"] ?? "{}");
     assert.equal(username, "node-fleet");
     const config = parse(read("etc/rancher/k3s/config.yaml"));
     assert.deepEqual([config["cluster-init"], config.server, config.token], [true, undefined, secrets["prod/k3s-server-token"]]);
+    assert.deepEqual(config["tls-san"], ["127.0.0.1"]);
     assert.deepEqual(config["node-taint"], ["CriticalAddonsOnly=true:NoExecute"]);
     assert.equal(read("var/lib/rancher/k3s/server/manifests/monitoring-x.yaml"), "kind: X\n");
     assert.equal(read("etc/node-fleet/node-fleet.toml"), "[cluster]\n");
@@ -242,21 +281,35 @@ test("the first server makes the secrets, lays out the bundle, and starts K3s be
     const crypted = spawnSync("perl", ["-e", "print crypt($ARGV[0], $ARGV[1])", password, hash], { encoding: "utf8" });
     assert.equal(crypted.stdout, hash, "bcrypt of the password");
     assert.deepEqual(called.map(it => it.split(" ").slice(0, 2).join(" ")), [
-        "systemctl daemon-reload",
-        "systemctl enable",
         "apt-get install",
         "node-fleet check",
+        "ip -o",
+        "systemctl restart",
+        "resolvectl flush-caches",
+        "systemctl daemon-reload",
+        "systemctl enable",
         "node-fleet-kubeconfig ",
         "systemctl enable",
     ]);
+    const dropIn = "etc/systemd/system/node-fleet.service.d/interfaces.conf";
+    assert.equal(read(dropIn), "[Service]\nRestrictNetworkInterfaces=lo ens5\n", "no pod's network reaches the daemon");
+    assert.match(called[0] ?? "", / -o DPkg::Lock::Timeout=600 /, "the first boot's own upgrades hold the lock");
     for (const secret of [password, secrets["prod/k3s-server-token"], secrets["prod/k3s-agent-token"], "canary-key"]) {
         assert.ok(!said.includes(secret ?? "?"), "no secret is said");
     }
 });
 
+test("a server whose API is open answers with a certificate for its public address as well", async () => {
+    withBundle();
+    secrets = KNOWN_SECRETS;
+    const { status, said, read } = await boot(serverScript(of({ apiFrom: ["203.0.113.0/24"] }), 0, values()));
+    assert.equal(status, 0, said);
+    assert.deepEqual(parse(read("etc/rancher/k3s/config.yaml"))["tls-san"], ["127.0.0.1", "198.51.100.7"]);
+});
+
 test("a server that is replaced keeps the secrets that there are", async () => {
     withBundle();
-    secrets = { "prod/k3s-server-token": "old", "prod/k3s-agent-token": "older", "prod/prometheus": '{"username":"node-fleet","password":"p"}' };
+    secrets = { ...KNOWN_SECRETS, "prod/k3s-server-token": "old" };
     const { status, said } = await boot(serverScript(of(), 0, values()));
     assert.equal(status, 0, said);
     assert.deepEqual(secrets["prod/k3s-server-token"], "old");
@@ -272,19 +325,52 @@ test("a server that may not read a secret makes no value for it", async () => {
     assert.ok(!asked.some(it => it.startsWith("PutSecretValue")));
 });
 
-test("a server whose boot fails stops what it started and tells the topic", async () => {
-    secrets = { "prod/k3s-server-token": "s", "prod/k3s-agent-token": "a", "prod/prometheus": '{"username":"node-fleet","password":"p"}' };
-    const { status, called } = await boot(serverScript(of(), 0, values()));
-    assert.equal(status, 1, "the bundle is not there");
-    assert.deepEqual(called, ["systemctl disable --now node-fleet.service k3s.service"]);
+test("a server whose boot fails before K3s joins never starts it, and tells the topic", async () => {
+    secrets = KNOWN_SECRETS;
+    const first = await boot(serverScript(of(), 0, values()));
+    assert.equal(first.status, 1, "the bundle is not there");
+    assert.deepEqual(first.called, ["systemctl disable --now node-fleet.service"]);
     assert.equal(asked.at(-1), "Publish");
+    // Whatever of the daemon is wrong: its package, apt, its configuration.
+    for (const broken of ["package", "apt-get", "node-fleet"]) {
+        rmSync(root, { recursive: true });
+        mkdirSync(root);
+        withBundle();
+        if (broken === "package") {
+            objects["/releases/node-fleet.deb"] = "another";
+        }
+        const { status, called } = await boot(serverScript(of(), 0, values()), [broken]);
+        assert.equal(status, 1, broken);
+        assert.ok(!called.some(it => it.includes("k3s.service")), `${broken}: ${called.join("; ")}`);
+        assert.equal(asked.at(-1), "Publish");
+    }
+});
+
+test("a server that fails after it has joined leaves K3s running, since etcd counts on it", async () => {
+    withBundle();
+    secrets = KNOWN_SECRETS;
+    const { status, called } = await boot(serverScript(of(), 0, values()), ["node-fleet-kubeconfig"]);
+    assert.equal(status, 1);
+    assert.deepEqual(called.filter(it => it.includes("able --now")), ["systemctl enable --now --no-block k3s.service", "systemctl disable --now node-fleet.service"]);
+    assert.equal(asked.at(-1), "Publish");
+});
+
+test("a further server asks for the others anew each time, for longer than a resolver remembers that there are none", async () => {
+    withBundle();
+    secrets = KNOWN_SECRETS;
+    const { status, said, called } = await boot(serverScript(of(), 1, values()));
+    assert.equal(status, 1);
+    assert.match(said, /gave up after 4 tries: cluster_exists/);
+    assert.equal(called.filter(it => it === "resolvectl flush-caches").length, 4);
+    const [, tries = "0"] = /retry (\d+) cluster_exists/.exec(serverScript(of(), 1, values())) ?? [];
+    assert.ok(Number(tries) * 5 > 900, "the negative answers of a private zone are kept for 900 s");
 });
 
 test("a bundle cannot write beside its places", async () => {
     const bad = JSON.stringify({ "manifests/../../../../../etc/passwd": "x" });
     withBundle();
     objects["/prod-artifacts/server.json"] = bad;
-    secrets = { "prod/k3s-server-token": "s", "prod/k3s-agent-token": "a", "prod/prometheus": '{"username":"node-fleet","password":"p"}' };
+    secrets = KNOWN_SECRETS;
     const { status, said } = await boot(serverScript(of(), 0, values({ bundleSha256: sha256(bad) })));
     assert.equal(status, 1);
     assert.match(said, /right would be KIND\/FILE/);

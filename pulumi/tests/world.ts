@@ -47,6 +47,8 @@ function named(type: string, name: string, inputs: Record<string, any>): { id: s
             return { ...ec2("i", "instance"), more: { privateIp: "10.0.64.10", publicIp: "" } };
         case "aws:iam/role:Role":
             return { id: inputs["name"] ?? name, more: { arn: arn("iam", `role/${inputs["name"] ?? name}`, ""), name: inputs["name"] ?? name } };
+        case "aws:iam/policy:Policy":
+            return { id: arn("iam", `policy/${inputs["name"]}`, ""), more: { arn: arn("iam", `policy/${inputs["name"]}`, "") } };
         case "aws:iam/instanceProfile:InstanceProfile":
             return { id: inputs["name"], more: { arn: arn("iam", `instance-profile/${inputs["name"]}`, "") } };
         case "aws:dynamodb/table:Table":
@@ -68,6 +70,13 @@ function named(type: string, name: string, inputs: Record<string, any>): { id: s
         default:
             return { id: `${name}-id`, more: { arn: arn("other", `${type}/${name}`) } };
     }
+}
+
+/** The documents of the managed policies that a role has. */
+export function attached(made: Run, role: string): any[] {
+    const name = made.one("aws:iam/role:Role", role).inputs["name"];
+    const arns = made.of("aws:iam/rolePolicyAttachment:RolePolicyAttachment").filter(it => it.inputs["role"] === name).map(it => it.inputs["policyArn"]);
+    return made.of("aws:iam/policy:Policy").filter(it => arns.includes(it.state["arn"])).map(it => JSON.parse(it.inputs["policy"]));
 }
 
 let recorded: Made[] = [];

@@ -116,6 +116,8 @@ fetch() {
             bucket=${source#s3://}
             bucket=${bucket%%/*}
             key=${source#"s3://$bucket/"}
+            # S3 reads a raw + as a space; of what else settings.ts lets pass nothing needs an escape.
+            key=${key//+/%2B}
             NF_TIMEOUT=300 signed s3 -f -H "x-amz-content-sha256: $empty" -o "$file.part" "$(endpoint s3)/$bucket/$key" || return 1
             ;;
         *) curl -fsSL --proto '=https' --max-time 300 -o "$file.part" "$source" || return 1 ;;
@@ -132,6 +134,12 @@ install_k3s() {
     mkdir -p "$NF_ROOT/usr/local/bin" "$NF_ROOT/etc/rancher/k3s" "$NF_ROOT/etc/systemd/system"
     retry 10 fetch "$NF_K3S_SOURCE" "$NF_K3S_SHA256" "$NF_ROOT/usr/local/bin/k3s"
     chmod 755 "$NF_ROOT/usr/local/bin/k3s"
+    local found
+    found=$("$NF_ROOT/usr/local/bin/k3s" --version) || return 1
+    if [[ $found != "k3s version $NF_K3S_VERSION "* ]]; then
+        say "$NF_K3S_SOURCE is ${found%%$'\n'*}; right would be $NF_K3S_VERSION"
+        return 1
+    fi
     # On shutdown, a spot interruption's too, pods get their time before the network goes. What is
     # reserved is what the daemon's configuration says of every pool.
     cat >"$NF_ROOT/etc/rancher/k3s/kubelet.yaml" <<'END'
@@ -149,6 +157,11 @@ evictionHard:
   imagefs.available: 15%
   nodefs.inodesFree: 5%
 END
+    # The image's own limit of 30 s is read after the kubelet's (99-kubelet.conf), and a kubelet that
+    # is given less than its period delays no shutdown at all.
+    mkdir -p "$NF_ROOT/etc/systemd/logind.conf.d"
+    ln -sfn /dev/null "$NF_ROOT/etc/systemd/logind.conf.d/unattended-upgrades-logind-maxdelay.conf"
+    systemctl restart systemd-logind.service
 }
 
 # What K3s is told on every node. A value in quotes is JSON, and so YAML.
@@ -215,7 +228,7 @@ boot() {
         say 'done'
         return 0
     fi
-    say "FAILED with status $status; this instance is no part of the cluster $NF_CLUSTER"
+    say "FAILED with status $status on the way into the cluster $NF_CLUSTER"
     failed || true
     exit 1
 }

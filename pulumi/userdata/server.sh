@@ -9,14 +9,18 @@ steps() {
     mkdir -p "$manifests" "$NF_ROOT/etc/node-fleet"
     chmod 755 "$NF_ROOT/etc/node-fleet"
     know_secrets
-    install_k3s
     retry 10 fetch "$NF_BUNDLE" "$NF_BUNDLE_SHA256" "$NF_ROOT/var/lib/rancher/bundle.json"
     unpack "$NF_ROOT/var/lib/rancher/bundle.json"
     monitoring_secrets
+    # What may fail comes before K3s, which is a member of etcd from its start on.
+    install_daemon
+    install_k3s
     k3s_config >"$NF_ROOT/etc/rancher/k3s/config.yaml"
     k3s_unit k3s notify server
     retry 120 api_is_ready
-    daemon
+    # It waits for the service account's token, which K3s makes of the bundle's manifests.
+    retry 24 node-fleet-kubeconfig
+    systemctl enable --now node-fleet.service
 }
 
 # Prints 64 hexadecimal digits that nobody can guess.
@@ -30,6 +34,7 @@ know_secrets() {
     if [[ $NF_INDEX == 0 ]]; then
         retry 24 make_secret "$NF_SERVER_TOKEN" "$(random)"
         retry 24 make_secret "$NF_AGENT_TOKEN" "$(random)"
+        retry 24 make_secret "$NF_DAEMON_TOKEN" "$(random)"
         retry 24 make_secret "$NF_PROMETHEUS" "{\"username\":\"node-fleet\",\"password\":\"$(random)\"}"
     fi
     retry 120 learn server_token "$NF_SERVER_TOKEN"
@@ -115,13 +120,27 @@ END
 }
 
 # Another server answers: then there is a cluster to join, for the first one too when it is replaced.
+# The name comes last of all at the first `pulumi up`; that it is not there is remembered for 900 s.
 cluster_exists() {
+    resolvectl flush-caches || true
     curl -fsSk --max-time 5 -o /dev/null "https://$NF_SERVER:6443/ping" 2>/dev/null
 }
 
+# By it those are let in who are far from the private name.
+public_address() {
+    local session
+    session=$(metadata_session) && public=$(metadata "$session" meta-data/public-ipv4)
+}
+
 k3s_config() {
+    local names='"'$NF_SERVER'"'
+    if [[ $NF_OPEN == true ]]; then
+        retry 24 public_address
+        names+=', "'$public'"'
+    fi
     if [[ $NF_INDEX != 0 ]]; then
-        retry 120 cluster_exists >&2
+        # 20 minutes: longer than any resolver on the way remembers that there is no such name.
+        retry 240 cluster_exists >&2
         printf 'server: "https://%s:6443"\n' "$NF_SERVER"
     elif cluster_exists; then
         printf 'server: "https://%s:6443"\n' "$NF_SERVER"
@@ -131,7 +150,7 @@ k3s_config() {
     cat <<END
 token: "${server_token:?}"
 agent-token: "${agent_token:?}"
-tls-san: ["$NF_SERVER"]
+tls-san: [$names]
 secrets-encryption: true
 # Nodes carry EC2's provider id, and nothing listens for the world.
 disable-cloud-controller: true
@@ -146,23 +165,33 @@ api_is_ready() {
     [[ $("$NF_ROOT/usr/local/bin/k3s" kubectl get --raw /readyz 2>/dev/null) == ok ]]
 }
 
-# The package leaves a configuration alone that is there already.
-daemon() {
+# The package starts nothing, and leaves a configuration alone that is there already.
+install_daemon() {
     local package=$NF_ROOT/var/cache/node-fleet.deb
     mkdir -p "$NF_ROOT/var/cache"
     retry 10 fetch "$NF_PACKAGE_SOURCE" "$NF_PACKAGE_SHA256" "$package"
-    DEBIAN_FRONTEND=noninteractive retry 10 apt-get install -y -q -o Dpkg::Options::=--force-confold "$package"
+    # The first boot's own upgrades hold the lock for minutes.
+    DEBIAN_FRONTEND=noninteractive retry 10 apt-get install -y -q -o DPkg::Lock::Timeout=600 -o Dpkg::Options::=--force-confold "$package"
     node-fleet check --config "$NF_ROOT/etc/node-fleet/node-fleet.toml"
-    # It waits for the service account's token, which K3s makes of the bundle's manifests.
-    retry 24 node-fleet-kubeconfig
-    systemctl enable --now node-fleet.service
+    confine_daemon
+}
+
+# Security groups do not see what pods send over flannel's network, by which the addresses of a
+# server's bridge are reached from every node: the daemon takes nothing from there.
+confine_daemon() {
+    local folder=$NF_ROOT/etc/systemd/system/node-fleet.service.d interface
+    interface=$(ip -o -4 route show default | sed -n 's/.* dev \([^ ]*\).*/\1/p;q')
+    [[ -n $interface ]] || return 1
+    mkdir -p "$folder"
+    printf '[Service]\nRestrictNetworkInterfaces=lo %s\n' "$interface" >"$folder/interfaces.conf"
 }
 
 # An API that does not answer is seen by the workers, the daemon's silence by the alarm on its
-# heartbeat; the topic is told the reason's place. The instance stays, to be looked at.
+# heartbeat; the topic is told the reason's place. The instance stays, to be looked at, and K3s with
+# it: of two members of etcd none may stop, or the cluster does.
 failed() {
     facts || true
-    systemctl disable --now node-fleet.service k3s.service || true
+    systemctl disable --now node-fleet.service || true
     signed sns --data-urlencode Action=Publish --data-urlencode Version=2010-03-31 --data-urlencode "TopicArn=$NF_ALARMS" \
         --data-urlencode "Subject=node-fleet: server $NF_INDEX of $NF_CLUSTER did not boot" \
         --data-urlencode "Message=${instance:-An instance}: see journalctl -t node-fleet-boot" -o /dev/null "$(endpoint sns)/"
