@@ -104,3 +104,16 @@ fn a_takeover_tells_nothing_twice_and_names_what_it_carries_on_with() {
     }
     assert!(takeovers > 4 && carried > 0, "{takeovers} takeovers carried on with {carried} operations");
 }
+
+#[test]
+fn an_alert_is_told_once_and_not_with_each_turn() {
+    let mut scenario = exercise(11);
+    scenario.faults = vec![Planned { fault: Fault::VcpuQuota, at: AT, lasts: LASTS }];
+    let mut alerts = BTreeMap::new();
+    for what in told(scenario) {
+        if let What::Alerted { alert } = what {
+            *alerts.entry((alert.name, alert.subject)).or_insert(0) += 1;
+        }
+    }
+    assert!(!alerts.is_empty() && alerts.values().all(|times| *times == 1), "{alerts:?}");
+}
