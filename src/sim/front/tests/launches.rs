@@ -6,7 +6,6 @@ use crate::sim::client::Mishap;
 use crate::sim::front::{Scenario, Stage};
 use crate::sim::universe::Truth;
 use jiff::SignedDuration;
-use std::time::Duration;
 
 #[tokio::test(start_paused = true)]
 async fn a_launch_that_could_not_be_journalled_in_time_is_never_sent() {
