@@ -291,6 +291,7 @@ impl<W: World> Controller<W> {
         if let Err(error) = answer {
             warn!(%error, "the ledger could not be written");
             self.source("dynamodb", Err(error.to_string()));
+            self.publish();
         }
     }
 

@@ -11,6 +11,7 @@ use crate::model::{InstanceId, InstanceState, OfferKey, Operation, OperationId, 
 use crate::ports::{
     Clock, Cloud, CloudError, Cluster, ClusterError, Entropy, Grant, Ledger, LedgerError, Measurement, Monotonic, Telemetry, World,
 };
+use jiff::Timestamp;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -150,7 +151,7 @@ pub async fn step<W: World>(context: Context<W>, mut drive: Drive) -> Stepped {
             drive.failures = drive.failures.saturating_add(1);
             warn!(operation = %drive.operation.id(), state = drive.operation.state_name(), failures = drive.failures, %error, "the step failed and is tried again");
             let pause = pause(context.settings.operations.retry, drive.failures, context.world.entropy().fraction());
-            let pause = pause.min(time_left(&context, &drive.operation));
+            let pause = pause.min(time_left(&drive.operation, context.world.clock().now(), context.settings.operations.retry));
             sleep_unless(&mut amended, pause).await;
             false
         }
@@ -169,11 +170,11 @@ async fn sleep_unless(amended: &mut watch::Receiver<u64>, pause: Duration) {
 }
 
 /// Gives half the time that is left until EC2 takes the operation's instance back: a pause is not longer.
-fn time_left<W: World>(context: &Context<W>, operation: &Operation) -> Duration {
+fn time_left(operation: &Operation, now: Timestamp, retry: Duration) -> Duration {
     match operation {
         Operation::Retire(Retire { order: RetireOrder { reason: RetireReason::SpotInterruption { deadline }, .. }, .. }) => {
-            let left = Duration::try_from(deadline.duration_since(context.world.clock().now())).unwrap_or_default() / 2;
-            left.max(context.settings.operations.retry)
+            let left = Duration::try_from(deadline.duration_since(now)).unwrap_or_default() / 2;
+            left.max(retry)
         }
         Operation::Retire(_) | Operation::Launch(_) => Duration::MAX,
     }
@@ -314,7 +315,6 @@ mod tests {
     use crate::model::Market;
     use crate::model::ids::Epoch;
     use crate::model::plan::OnDrainTimeout;
-    use jiff::Timestamp;
 
     fn retirement(state: RetireState) -> Operation {
         Operation::Retire(Retire {
@@ -341,6 +341,18 @@ mod tests {
         assert_eq!(pauses(1.0), [1_000, 2_000, 4_000, 8_000, 30_000]);
         assert_eq!(pauses(0.0), [500, 1_000, 2_000, 4_000, 15_000]);
         assert_eq!(pauses(0.5)[1], 1_500);
+    }
+
+    #[test]
+    fn a_pause_takes_half_the_time_that_ec2_leaves_at_most() {
+        let second = |second| Timestamp::from_second(second).expect("a time");
+        let mut operation = retirement(RetireState::Journalled);
+        let left = |operation: &Operation, now| time_left(operation, second(now), Duration::from_secs(1));
+        assert_eq!(left(&operation, 0), Duration::MAX, "nothing presses");
+        if let Operation::Retire(retire) = &mut operation {
+            retire.order.reason = RetireReason::SpotInterruption { deadline: second(120) };
+        }
+        assert_eq!([0, 100, 119, 200].map(|now| left(&operation, now).as_secs()), [60, 10, 1, 1]);
     }
 
     #[test]

@@ -264,6 +264,7 @@ mod tests {
         assert!(!says(&young, false).evidence.contains("it only watches"), "in the other modes the week means nothing");
         let unread = Followed { caught_up: false, ..young };
         assert!(!says(&unread, true).on_trial, "nobody knows how long its past is");
+        assert!(says(&unread, true).wanted.is_none(), "who does not know the whole past wants nothing");
         let refused = Followed { caught_up: false, trouble: Some(Missing::Empty), ..followed(0, now) };
         assert!(says(&refused, true).on_trial, "what was never read forbids nothing for ever");
         let prospect = says(&followed(week, now), true);

@@ -231,24 +231,27 @@ fn give_back(
     let total = sight.ready + sight.booting;
     let lasted = |streak: &Option<_>, sustain| streak.as_ref().is_some_and(|streak| rules::lasted(streak, sustain, now));
     let roomy = settings.consolidation.as_ref().is_some_and(|rule| lasted(&memory.roomy, rule.sustain));
-    let (cause, reason) = match () {
-        () if total > bounds.max => (Cause::AboveMaximum, "above_maximum"),
-        () if lasted(&memory.idle, down.sustain) => (Cause::Underused, "underused"),
-        () if roomy => (Cause::Consolidated, "consolidated"),
-        () => return None,
-    };
+    // Every node that may go is without pods here.
     let empty = sight.ready.saturating_sub(sight.pods);
     let is_quiet = sight.booting == 0 && moves.launches.is_empty() && sight.ready > bounds.min && empty > 0;
     if !is_quiet || say.vetoes || cooling(down, memory, now).is_some() {
         return None;
     }
-    let allowed = pool.allows(reason, total, now);
+    let ways = match () {
+        () if total > bounds.max => [Some((Cause::AboveMaximum, "above_maximum", false)), None],
+        () if !lasted(&memory.idle, down.sustain) && roomy => {
+            [Some((Cause::Underused, "underused", true)), Some((Cause::Consolidated, "consolidated", false))]
+        }
+        () => [Some((Cause::Underused, "underused", true)), None],
+    };
     let surplus = if total > bounds.max { total - bounds.max } else { u32::MAX };
-    let most = at_once(settings, pool, total).min(sight.ready - bounds.min).min(surplus).min(allowed).min(total.saturating_sub(say.keeps));
-    let most = most.min(sight.grown).min(empty);
     let spared = |nodes: &u32| {
         is_within(load, &sight.node.times(u64::from(*nodes)), settings.scale_up.cpu_target, settings.scale_up.memory_target).is_ok()
     };
-    let going = (1..=most).take_while(spared).last()?;
-    Some((cause, going))
+    ways.into_iter().flatten().find_map(|(cause, reason, empty_alone)| {
+        let allowed = pool.allows(reason, total, now);
+        let most = at_once(settings, pool, total, empty_alone).min(sight.ready - bounds.min).min(surplus).min(allowed);
+        let most = most.min(total.saturating_sub(say.keeps)).min(sight.grown).min(empty);
+        Some((cause, (1..=most).take_while(&spared).last()?))
+    })
 }

@@ -40,6 +40,8 @@ pub enum Mishap {
     AnswerLost,
     /// It is refused: there were too many.
     Throttled,
+    /// It is refused: it is not allowed.
+    Denied,
 }
 
 /// What a fault makes of a call.
@@ -121,6 +123,7 @@ impl<T: Telemetry> Sim<T> {
         Some(match mishaps.remove(place).1 {
             Mishap::AnswerLost => Fate::Lands,
             Mishap::Throttled => Fate::Fails(Trouble::Throttled),
+            Mishap::Denied => Fate::Fails(Trouble::Denied),
         })
     }
 

@@ -254,3 +254,14 @@ pub(super) fn interpolated(ahead: usize, value: impl Fn(usize) -> f64) -> f64 {
 fn level_of(quantile: f64) -> usize {
     LEVELS.partition_point(|level| *level < quantile - 1e-9).min(LEVELS.len() - 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_for_which_nobody_would_wait_costs_its_minute_and_gains_nothing() {
+        let worth = Worth::of(&[0.0; HORIZONS.len()], 10, 20.0, 4);
+        assert!(worth.keep.iter().chain(&worth.launch).all(|worth| (worth + 1.0).abs() < 1e-9), "{:?} {:?}", worth.keep, worth.launch);
+    }
+}

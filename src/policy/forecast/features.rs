@@ -260,3 +260,28 @@ impl<const N: usize> Sample<N> {
         self.known().iter().map(|value| (value - from).abs()).sum::<f64>() / self.number.max(1) as f64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_season_is_what_days_have_in_common_and_what_sticks_out_of_the_hours() {
+        let mut levels = vec![14.0_f32; 2 * DAY];
+        levels[..DAY / 2].fill(10.0);
+        // A job of each hour, which grows from the third hour before to the last one by steps of thirty-one.
+        for (hours, height) in [(1, 93.0), (2, 62.0), (3, 31.0)] {
+            levels[2 * DAY - hours * 60] += height;
+        }
+        let mut past = Past::default();
+        past.sums.push_back(0.0);
+        for (at, level) in levels.iter().enumerate() {
+            past.sums.push_back(past.sums[at] + f64::from(*level));
+        }
+        let season = past.season(&levels, 2 * DAY);
+        let found = [season.profile, season.spread, season.hour_peak, season.hour_peak_3, season.hour_peak_8, season.hour_roughness];
+        for (found, expected) in found.into_iter().zip([12.0, 2.0, 90.0, 60.0, 0.0, 22.5]) {
+            assert!((found - expected).abs() < 1e-9, "{found} {expected}: {season:?}");
+        }
+    }
+}

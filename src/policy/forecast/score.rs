@@ -209,4 +209,13 @@ mod tests {
         }
         assert!(record.relative_loss() < 1.0);
     }
+
+    #[test]
+    fn the_margins_of_a_naive_forecast_that_is_right_stay_at_nothing() {
+        let mut entrant = Entrant::default();
+        for _ in 0..100 {
+            let quantiles = entrant.margin(10.0, 10.0);
+            assert!(quantiles.iter().all(|quantile| (quantile - 10.0).abs() < 1e-9), "{quantiles:?}");
+        }
+    }
 }

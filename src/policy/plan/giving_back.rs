@@ -15,6 +15,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// A reason for which nodes of a pool may go.
+struct Way {
+    reason: RetireReason,
+    /// The same in words.
+    evidence: String,
+    /// Only those without pods that would have to move.
+    empty: bool,
+}
+
 impl<'a> Turn<'a> {
     pub(super) fn give_back(&mut self, memory: &mut Memory, verdicts: &Verdicts) {
         let strays = strays::find(self.settings, self.cluster, self.instances, &self.snapshot.operations, &self.fleet, memory, self.now);
@@ -70,56 +79,83 @@ impl<'a> Turn<'a> {
                 "cpu {cpu:.1} % (below {cpu_below:.1} %), memory {memory:.1} % (below {memory_below:.1} %) for {sustain:?}, {staying} workers stay"
             )
         };
-        let mut evidence = against(down.cpu_below, down.memory_below, down.sustain);
-        let mut empty = false;
+        let evidence = against(down.cpu_below, down.memory_below, down.sustain);
         if self.snapshot.pause.is_some() {
             return Err((evidence, None));
         }
         let lasted = |streak: &Option<Streak>, sustain| streak.as_ref().is_some_and(|streak| rules::lasted(streak, sustain, self.now));
         let roomy = self.settings.consolidation.as_ref().filter(|rule| lasted(&kept.roomy, rule.sustain));
-        let reason = if above_maximum {
-            RetireReason::AboveMaximum
-        } else if lasted(&kept.idle, down.sustain) {
-            RetireReason::Underused { evidence: evidence.clone() }
-        } else if let Some(rule) = roomy {
-            evidence = against(rule.cpu_below, rule.memory_below, rule.sustain);
-            RetireReason::Consolidated { evidence: evidence.clone() }
-        } else if self.has_empty(pool) {
-            let (cpu, memory) = (load.cpu * 100.0, load.memory * 100.0);
-            evidence = format!("no pod has to move, cpu {cpu:.1} %, memory {memory:.1} %, {staying} workers stay");
-            empty = true;
-            RetireReason::Underused { evidence: evidence.clone() }
+        let mut ways = Vec::new();
+        if above_maximum {
+            ways.push(Way { evidence: evidence.clone(), reason: RetireReason::AboveMaximum, empty: false });
         } else {
-            let since = kept.idle.iter().chain(&kept.roomy).map(|streak| streak.since).min();
-            return Err((evidence, Some(Hold::NotSustained { since })));
-        };
-        let hold = |hold| Err((evidence.clone(), Some(hold)));
+            if self.has_empty(pool) {
+                let (cpu, memory) = (load.cpu * 100.0, load.memory * 100.0);
+                let evidence = format!("no pod has to move, cpu {cpu:.1} %, memory {memory:.1} %, {staying} workers stay");
+                ways.push(Way { reason: RetireReason::Underused { evidence: evidence.clone() }, evidence, empty: true });
+            }
+            if lasted(&kept.idle, down.sustain) {
+                let reason = RetireReason::Underused { evidence: evidence.clone() };
+                ways.push(Way { evidence: evidence.clone(), reason, empty: false });
+            } else if let Some(rule) = roomy {
+                let evidence = against(rule.cpu_below, rule.memory_below, rule.sustain);
+                ways.push(Way { reason: RetireReason::Consolidated { evidence: evidence.clone() }, evidence, empty: false });
+            }
+        }
+        let since = kept.idle.iter().chain(&kept.roomy).map(|streak| streak.since).min();
+        let mut refusal = (evidence, Some(Hold::NotSustained { since }));
+        let Some(first) = ways.first() else { return Err(refusal) };
+        if let Some(hold) = self.nothing_goes(pool, bounds, verdicts, kept, memory) {
+            return Err((first.evidence.clone(), Some(hold)));
+        }
+        for way in ways {
+            match self.go(pool, bounds, load, verdicts, memory, &way) {
+                Ok(gone) => return Ok(gone),
+                Err(hold) => refusal = (way.evidence, Some(hold)),
+            }
+        }
+        Err(refusal)
+    }
+
+    /// Says what keeps every node of the pool, whatever it is like.
+    fn nothing_goes(&self, pool: &PoolSettings, bounds: Bounds, verdicts: &[Verdict], kept: &PoolMemory, memory: &Memory) -> Option<Hold> {
         if let Some((node, _)) = memory.successions.iter().find(|(_, succession)| succession.pool == pool.name && !succession.failed) {
-            return hold(Hold::Replacing { node: node.clone() });
+            return Some(Hold::Replacing { node: node.clone() });
         }
-        let carrying = self.carrying(pool);
-        if carrying <= bounds.min {
-            return hold(Hold::AtMinimum { min: bounds.min });
+        if self.carrying(pool) <= bounds.min {
+            return Some(Hold::AtMinimum { min: bounds.min });
         }
-        if let Some(why) = self.unrest(pool).or_else(|| vetoed(verdicts)).or_else(|| self.cooling(kept)) {
-            return hold(why);
-        }
+        self.unrest(pool).or_else(|| vetoed(verdicts)).or_else(|| self.cooling(kept))
+    }
+
+    /// Chooses the nodes that go for one reason.
+    fn go(
+        &self,
+        pool: &PoolSettings,
+        bounds: Bounds,
+        load: &PoolLoad,
+        verdicts: &[Verdict],
+        memory: &Memory,
+        way: &Way,
+    ) -> Result<(Vec<RetireOrder>, Vec<String>), Hold> {
+        let Way { reason, empty, .. } = way;
+        let staying = self.fleet.staying(&pool.name);
+        let above_maximum = staying > bounds.max;
         let allowed = pool.allows(reason.name(), staying, self.now);
         if allowed == 0 {
-            return hold(Hold::Budget { reason: reason.name().into() });
+            return Err(Hold::Budget { reason: reason.name().into() });
         }
         let surplus = if above_maximum { staying - bounds.max } else { u32::MAX };
         let kept_for = verdicts.iter().map(|verdict| verdict.keeps).max().unwrap_or(0);
-        let most = at_once(self.settings, pool, staying)
-            .min(carrying - bounds.min)
+        let most = at_once(self.settings, pool, staying, *empty)
+            .min(self.carrying(pool).saturating_sub(bounds.min))
             .min(surplus)
             .min(allowed)
             .min(staying.saturating_sub(kept_for));
         // Above the maximum nothing can be kept free.
         let chooser = Chooser { spare: if above_maximum { &[] } else { self.spare }, ..self.chooser(memory) };
-        let which = Which { most: most as usize, empty, keeps: (!above_maximum).then_some(bounds.min), told: REFUSALS_TOLD };
-        let chosen = chooser.choose(pool, which, |gone| self.is_spared(load, gone));
-        let chosen = chosen.map_err(|why| (evidence.clone(), Some(Hold::NoCandidate { why })))?;
+        let which = Which { most: most as usize, empty: *empty, keeps: (!above_maximum).then_some(bounds.min), told: REFUSALS_TOLD };
+        let chosen = chooser.choose(pool, which, |gone| self.is_spared(load, gone)).map_err(|why| Hold::NoCandidate { why })?;
         let orders = chosen.going.into_iter().map(|(member, node)| order(pool, member, node, reason.clone()));
         Ok((orders.collect(), chosen.passed_over))
     }
@@ -211,12 +247,12 @@ pub(in crate::policy) fn cooling(down: &ScaleDown, kept: &PoolMemory, now: Times
     last.into_iter().filter_map(|(last, cooldown)| cooling_down(last, cooldown, now)).max()
 }
 
-/// Gives the number of nodes that may leave together, of so many: at least one.
-pub(in crate::policy) fn at_once(settings: &Settings, pool: &PoolSettings, nodes: u32) -> u32 {
+/// Gives the number of nodes that may leave together, of so many: at least one. Where they are empty, no pod is disrupted.
+pub(in crate::policy) fn at_once(settings: &Settings, pool: &PoolSettings, nodes: u32, empty: bool) -> u32 {
     // A metric's rule says whether the fleet could do without one node, and no more.
     let has_rule = settings.metrics.iter().any(|rule| rule.pool == pool.name);
     let most = if has_rule { 1 } else { settings.scale_down.most_at_once.max(1) };
-    whole(settings.scale_down.share_at_once * f64::from(nodes)).clamp(1, most)
+    if empty { most } else { whole(settings.scale_down.share_at_once * f64::from(nodes)).clamp(1, most) }
 }
 
 /// Tells whether a pool would be within these shares without so much capacity.

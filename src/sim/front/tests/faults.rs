@@ -77,10 +77,12 @@ fn once_each(lines: &[String], words: &str) -> bool {
 
 /// Names the tests in these sources that name the fault.
 fn tests_of(fault: Fault) -> Vec<&'static str> {
-    const SOURCES: [&str; 6] = [
+    const SOURCES: [&str; 8] = [
         include_str!("crashes.rs"),
+        include_str!("drains.rs"),
         include_str!("faults.rs"),
         include_str!("interventions.rs"),
+        include_str!("launches.rs"),
         include_str!("plants.rs"),
         include_str!("regressions.rs"),
         include_str!("worlds.rs"),

@@ -2,8 +2,10 @@
 
 mod bill;
 mod crashes;
+mod drains;
 mod faults;
 mod interventions;
+mod launches;
 mod mornings;
 mod oracle;
 mod plants;

@@ -148,3 +148,16 @@ fn a_drain_that_is_rolled_back_is_counted_among_the_failures() {
     let (failures, ids) = (counted.iter().filter(|it| **it == failed).count(), come_to(&told, Milestone::RolledBack));
     assert!(failures > 0 && failures == ids.len(), "{failures} failures: {ids:?}");
 }
+
+#[test]
+fn an_alert_is_told_once_and_not_with_each_turn() {
+    let mut scenario = exercise(11);
+    scenario.faults = vec![Planned { fault: Fault::VcpuQuota, at: AT, lasts: LASTS }];
+    let mut alerts = BTreeMap::new();
+    for what in told(scenario) {
+        if let What::Alerted { alert } = what {
+            *alerts.entry((alert.name, alert.subject)).or_insert(0) += 1;
+        }
+    }
+    assert!(!alerts.is_empty() && alerts.values().all(|times| *times == 1), "{alerts:?}");
+}
