@@ -7,7 +7,7 @@ use super::settings::Settings;
 use super::status::ForecastStatus;
 use crate::model::prospect::{Prospect, Wanted};
 use crate::model::{Memory, Missing, PoolName, RuleName};
-use crate::policy::forecast::{Advice, ForecastSettings, Forecaster, KEPT, Minute, lead_time};
+use crate::policy::forecast::{Advice, ForecastSettings, Forecaster, KEPT, Minute, Rests, lead_time};
 use crate::policy::{ForecastRule, PredictiveMode};
 use crate::ports::{Clock, Metrics, World};
 use futures::future::join_all;
@@ -48,14 +48,14 @@ struct Followed {
 impl Forecasts {
     /// Takes the rules as they are now. A rule with another query, or another size of nodes, begins anew.
     pub fn follow(&mut self, settings: &Settings, memory: &Memory) {
-        let predictive = &settings.policy.predictive;
+        let (predictive, rests) = (&settings.policy.predictive, Rests::of(&settings.policy));
         self.act_of_themselves = predictive.mode == PredictiveMode::Auto;
         let rules: &[ForecastRule] = if predictive.is_off() { &[] } else { &settings.policy.forecasts };
         self.followed.retain(|name, followed| rules.iter().any(|rule| rule.name == *name && followed.is_of(rule)));
         for rule in rules {
             let boots = memory.pools.get(&rule.pool).map_or(&[][..], |pool| &pool.boots);
             let boot = lead_time(boots, predictive.boot, settings.policy.interval);
-            let wanted = ForecastSettings { node: rule.per_node, boot, price_of_waiting: predictive.price_of_waiting };
+            let wanted = ForecastSettings { node: rule.per_node, boot, price_of_waiting: predictive.price_of_waiting, rests };
             match self.followed.get_mut(&rule.name) {
                 Some(followed) => followed.forecaster.set(wanted),
                 None => drop(self.followed.insert(rule.name.clone(), Followed::new(rule, wanted))),
@@ -241,7 +241,7 @@ mod tests {
     /// A demand of so many minutes up to `now`, whose past is read.
     fn followed(minutes: i64, now: Timestamp) -> Followed {
         let rule = ForecastRule { name: "cores".into(), pool: "workers".into(), query: "q".into(), per_node: 1.0 };
-        let settings = ForecastSettings { node: 1.0, boot: 4, price_of_waiting: 20.0 };
+        let settings = ForecastSettings { node: 1.0, boot: 4, price_of_waiting: 20.0, rests: Rests::NONE };
         let mut followed = Followed { caught_up: true, ..Followed::new(&rule, settings) };
         let end = Minute::of_second(now.as_second());
         for minute in -minutes..0 {

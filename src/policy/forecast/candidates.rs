@@ -2,6 +2,7 @@
 
 use super::features::FARTHEST;
 use super::predictor::{HORIZONS, LEVELS, Outlook, Predictor};
+use super::shadow::Rests;
 use crate::model::prospect::Wanted;
 use serde::Serialize;
 
@@ -23,8 +24,9 @@ pub enum Way {
         /// Minutes for which the largest need is held.
         window: usize,
     },
-    /// Buys for one quantile of the forecast at the time a node bought this minute would be ready, and holds the
-    /// largest of another one until a node given back this minute could be bought again.
+    /// Buys for one quantile of the forecast, the largest from the time a node bought this minute would be ready until
+    /// one of the next purchase would be, and holds the largest of another one until a node given back this minute could
+    /// be bought again.
     Quantiles {
         /// The quantile that is bought for.
         buy: f64,
@@ -72,6 +74,8 @@ pub(super) struct Scene<'a> {
     pub boot: usize,
     /// What a node-minute of unmet demand costs in node-minutes.
     pub price: f64,
+    /// How the fleet is left alone between changes.
+    pub rests: Rests,
     /// The forecast at each of `HORIZONS`; empty where there is none.
     pub outlooks: &'a [Outlook],
     /// What the forecast means for each node; `None` where there is none.
@@ -128,6 +132,11 @@ impl Scene<'_> {
         }
     }
 
+    /// Counts the nodes that the latest demand needs.
+    pub(super) fn needed(&self) -> u32 {
+        self.nodes(f64::from(self.highest[0]))
+    }
+
     fn nodes(&self, demand: f64) -> u32 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
         let nodes = (demand / self.node - 1e-6).ceil() as u32;
@@ -142,7 +151,10 @@ impl Scene<'_> {
 
     fn quantiles(&self, buy: f64, hold: f64) -> Wanted {
         let (buy, hold) = (level_of(buy), level_of(hold));
-        let buy = self.nodes(interpolated(lead(self.boot), |place| self.outlooks[place].quantiles[buy]));
+        // What a purchase does not bring has to wait until the next one may be made.
+        let until = lead(self.boot).saturating_add(self.rests.up).min(FARTHEST);
+        let bought = (lead(self.boot)..=until).map(|ahead| interpolated(ahead, |place| self.outlooks[place].quantiles[buy]));
+        let buy = self.nodes(bought.fold(0.0, f64::max));
         let last = (2 * self.boot + 1).min(FARTHEST);
         let within = HORIZONS.iter().zip(self.outlooks).filter(|(ahead, _)| **ahead <= last);
         let highest = within.map(|(_, outlook)| outlook.quantiles[hold]).fold(0.0, f64::max);

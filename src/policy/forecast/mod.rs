@@ -15,10 +15,10 @@
 //! the size that was expected of them, and what is asked of it follows the coverage that was seen: what says 0.95 holds
 //! in 95 of 100 minutes, whatever the demand does.
 //!
-//! Above it stand the [`Way`]s to follow a demand, reactive ones among them. All are lived through on paper, and each
-//! hour each layer of nodes follows the one that was cheapest at the operator's price of waiting. Where a forecast is
-//! no better than the naive ones ([`Record`]) and no way that needs it was cheaper than those that do not, it steps back,
-//! and the reactive ways are among themselves.
+//! Above it stand the [`Way`]s to follow a demand, reactive ones among them. All are lived through on paper, with the
+//! [`Rests`] of the real fleet, and each hour each layer of nodes follows the one that was cheapest at the operator's
+//! price of waiting. Where a forecast is no better than the naive ones ([`Record`]) and no way that needs it was cheaper
+//! than those that do not, it steps back, and the reactive ways are among themselves.
 
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "minutes and nodes are far below 2^52")]
 
@@ -38,6 +38,7 @@ pub use candidates::Way;
 pub use history::{DemandHistory, KEPT, Minute, Refused};
 pub use portfolio::{Cost, Following};
 pub use score::{Record, SCORED, Score};
+pub use shadow::Rests;
 
 use crate::model::prospect::Wanted;
 use candidates::{Ladder, Scene, highest, interpolated, lead};
@@ -71,6 +72,8 @@ pub struct ForecastSettings {
     pub boot: usize,
     /// What a node-minute of unmet demand costs in node-minutes.
     pub price_of_waiting: f64,
+    /// How the fleet is left alone between changes.
+    pub rests: Rests,
 }
 
 /// Whether the forecast takes part in the decision, and why not.
@@ -285,13 +288,14 @@ impl Forecaster {
             let yesterday = (span + lead(self.settings.boot)).checked_sub(1441).map(|at| f64::from(levels[at]));
             self.said.push_back(Said { quantiles, persistence: f64::from(levels[span - 1]), seasonal: yesterday });
         }
-        let ForecastSettings { node, boot, price_of_waiting: price } = self.settings;
+        let ForecastSettings { node, boot, price_of_waiting: price, rests } = self.settings;
         let boot = boot.clamp(1, FARTHEST - 1);
         let scene = Scene {
             highest: highest(levels),
             node,
             boot,
             price,
+            rests,
             ladder: Ladder::of(&self.predictor, if knows { &self.outlooks } else { &[] }, node, boot, price),
             outlooks: if knows { &self.outlooks } else { &[] },
         };

@@ -105,10 +105,11 @@ impl Portfolio {
 
     /// Lets each way decide on the scene, and the hourly choice be made. Predictive ways run only when trusted.
     pub(super) fn decide(&mut self, scene: &Scene, trusted: bool) -> Wanted {
+        let needed = scene.needed();
         for entrant in &mut self.entrants {
             let can = !scene.outlooks.is_empty() || !entrant.way.is_predictive();
             entrant.want = scene.want(if can { entrant.way } else { FIRST });
-            entrant.shadow.follow(entrant.want, scene.boot);
+            entrant.shadow.follow(entrant.want, needed, scene.boot, &scene.rests);
         }
         let is_hour = self.minutes.is_multiple_of(60);
         if is_hour || (!trusted && self.chosen.iter().any(|chosen| self.entrants[*chosen].way.is_predictive())) {
@@ -119,7 +120,7 @@ impl Portfolio {
         }
         self.minutes += 1;
         let want = self.combined();
-        self.own.follow(want, scene.boot);
+        self.own.follow(want, needed, scene.boot, &scene.rests);
         want
     }
 

@@ -3,7 +3,7 @@
 use super::*;
 use std::f64::consts::TAU;
 
-const SETTINGS: ForecastSettings = ForecastSettings { node: 1.0, boot: 2, price_of_waiting: 20.0 };
+const SETTINGS: ForecastSettings = ForecastSettings { node: 1.0, boot: 2, price_of_waiting: 20.0, rests: Rests::NONE };
 
 /// A number between -1 and 1 that looks random and is the same each time.
 fn noise(minute: i64) -> f64 {
@@ -174,4 +174,20 @@ fn settings_may_change_while_it_runs() {
     forecaster.observe(Minute(1600), daily(1600)).expect("minutes run forward");
     let want = forecaster.advise(Minute(1601)).want.expect("it speaks");
     assert!((1..=4).contains(&want.buy), "{want:?}");
+}
+
+#[test]
+fn what_is_needed_before_the_next_purchase_can_be_made_is_bought_in_this_one() {
+    // Six nodes are needed for some minutes around the eighth.
+    let outlook = |ahead: &usize| {
+        let needed = if (7..=10).contains(ahead) { 6.0 } else { 2.0 };
+        Outlook { centre: needed, size: 1.0, quantiles: [needed; LEVELS.len()] }
+    };
+    let outlooks: Vec<Outlook> = predictor::HORIZONS.iter().map(outlook).collect();
+    for (up, bought) in [(0, 2), (2, 2), (4, 6), (100, 6)] {
+        let rests = Rests { up, ..Rests::NONE };
+        let scene = Scene { highest: highest(&[2.0]), node: 1.0, boot: 2, price: 20.0, rests, outlooks: &outlooks, ladder: None };
+        let want = scene.want(Way::Quantiles { buy: 0.9, hold: 0.9 });
+        assert_eq!(want.buy, bought, "a rest of {up} minutes");
+    }
 }

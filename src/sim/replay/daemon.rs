@@ -5,7 +5,7 @@ use super::foresight::Foresight;
 use super::policies::{Policy, View, nodes};
 use crate::model::prospect::{Prospect, Wanted};
 use crate::model::{Bytes, Memory, MilliCpu, PoolName, Resources, RuleName};
-use crate::policy::forecast::{ForecastSettings, Forecaster, Minute, lead_time};
+use crate::policy::forecast::{ForecastSettings, Forecaster, Minute, Rests, lead_time};
 use crate::policy::uniform::{self, Cause, Moves, Sight};
 use crate::policy::{PredictiveMode, Settings};
 use jiff::{SignedDuration, Timestamp};
@@ -127,7 +127,8 @@ impl Daemon {
         let settings = &operator.settings;
         let predictive = &settings.predictive;
         let lead = lead_time(&[], predictive.boot, settings.interval);
-        let forecast = ForecastSettings { node: 1.0, boot: lead, price_of_waiting: predictive.price_of_waiting };
+        let forecast =
+            ForecastSettings { node: 1.0, boot: lead, price_of_waiting: predictive.price_of_waiting, rests: Rests::of(settings) };
         let acts = match predictive.mode {
             PredictiveMode::On | PredictiveMode::Auto => !settings.forecasts.is_empty(),
             PredictiveMode::Shadow | PredictiveMode::Off => false,
@@ -216,7 +217,12 @@ impl Daemon {
         let (wanted, blind) = match &mut self.source {
             Source::Nobody => return,
             Source::Own(forecaster) => {
-                forecaster.set(ForecastSettings { node: 1.0, boot, price_of_waiting: settings.predictive.price_of_waiting });
+                forecaster.set(ForecastSettings {
+                    node: 1.0,
+                    boot,
+                    price_of_waiting: settings.predictive.price_of_waiting,
+                    rests: Rests::of(settings),
+                });
                 self.prospect.on_trial = forecaster.missing_to_a_week() > 0;
                 forecaster.say(self.start.plus(minute as i64))
             }

@@ -2,7 +2,7 @@
 
 use super::recording::Recording;
 use crate::model::prospect::Wanted;
-use crate::policy::forecast::{ForecastSettings, Forecaster};
+use crate::policy::forecast::{ForecastSettings, Forecaster, Rests};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -11,20 +11,22 @@ type Said = (Option<Wanted>, bool);
 
 /// Forecasts of one demand, made once for each lead.
 ///
-/// They act from the first minute, without a trial. In a daemon the lead changes when launches show another boot; here each lead is forecast as if it had always been so.
+/// They act from the first minute, without a trial. In a daemon the lead changes when launches show another boot; here
+/// each lead is forecast as if it had always been so, and for the same rests, whatever those are that a replay tries.
 /// That is close enough to choose by, and costs a hundredth.
 #[derive(Debug)]
 pub(super) struct Foresight {
     recording: Recording,
     price_of_waiting: f64,
+    rests: Rests,
     /// By lead, in minutes; then by the minute of the recording.
     said: RefCell<BTreeMap<usize, Vec<Said>>>,
 }
 
 impl Foresight {
     /// Makes one for a demand in nodes.
-    pub(super) fn new(recording: Recording, price_of_waiting: f64) -> Self {
-        Self { recording, price_of_waiting, said: RefCell::default() }
+    pub(super) fn new(recording: Recording, price_of_waiting: f64, rests: Rests) -> Self {
+        Self { recording, price_of_waiting, rests, said: RefCell::default() }
     }
 
     /// Gives what is said in a minute, counted from the recording's first, with nodes that are `lead` minutes away.
@@ -36,7 +38,8 @@ impl Foresight {
     /// Says of each minute what was known before it.
     fn forecast(&self, lead: usize) -> Vec<Said> {
         let Recording { start, values, .. } = &self.recording;
-        let mut forecaster = Forecaster::new(ForecastSettings { node: 1.0, boot: lead, price_of_waiting: self.price_of_waiting });
+        let mut forecaster =
+            Forecaster::new(ForecastSettings { node: 1.0, boot: lead, price_of_waiting: self.price_of_waiting, rests: self.rests });
         let say = |(minute, value): (i64, &Option<f32>)| {
             let said = forecaster.say(start.plus(minute));
             if let Some(value) = value {
