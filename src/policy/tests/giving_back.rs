@@ -302,9 +302,11 @@ fn nodes_leave_together_as_far_as_their_share_the_minimum_and_their_pods_allow()
         scene.settings.scale_down.share_at_once = share;
         retirements(&scene.turns(0, 10)).len()
     };
-    assert_eq!(gone(0.1, Vec::new()), 1);
-    assert_eq!(gone(0.3, Vec::new()), 3);
-    assert_eq!(gone(1.0, Vec::new()), 8, "two are the minimum");
+    let small = || (0..10).map(|index| running(&format!("p{index}"), 100, &format!("n{index}"))).collect();
+    assert_eq!(gone(0.1, small()), 1);
+    assert_eq!(gone(0.3, small()), 3);
+    assert_eq!(gone(1.0, small()), 8, "two are the minimum");
+    assert_eq!(gone(0.1, Vec::new()), 8, "without pods the share is no matter");
     // A third of a node each: three fit on a node.
     let thirds = || (0..10).map(|index| running(&format!("p{index}"), 600, &format!("n{index}"))).collect();
     assert_eq!(gone(1.0, thirds()), 6, "ten pods of 600m need four nodes of 1900m");

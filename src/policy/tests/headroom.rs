@@ -82,7 +82,7 @@ fn headroom_comes_after_every_pod_however_unimportant() {
 
 #[test]
 fn headroom_that_no_type_holds_says_so_and_keeps_no_other_node() {
-    let mut scene = Scene::with_nodes(4).busy(0.1, 0.1);
+    let mut scene = Scene::with_nodes(4).busy(0.1, 0.1).occupied();
     scene.settings.pools[0].headroom = vec![headroom(1, 100_000)];
     let plan = scene.turns(0, 10);
     assert!(matches!(held(&plan, "headroom"), Some(Hold::NoOffer { why }) if why.contains("not enough cpu")), "{plan:?}");

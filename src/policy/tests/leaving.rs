@@ -362,7 +362,7 @@ fn the_rest_may_be_loaded_up_to_the_target_and_no_further() {
 #[test]
 fn so_many_nodes_leave_together_as_every_bound_allows() {
     let leave = |nodes: usize, change: &dyn Fn(&mut Settings)| {
-        let mut scene = idle(nodes);
+        let mut scene = idle(nodes).occupied();
         change(&mut scene.settings);
         gone(&scene.turns(0, 10)).len()
     };
