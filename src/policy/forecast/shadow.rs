@@ -1,7 +1,6 @@
 //! A fleet that exists on paper only: what a way would have had, and what it would have cost.
 
 use crate::model::prospect::Wanted;
-use crate::policy::scale_down::whole;
 use crate::policy::settings::Settings;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,32 +13,20 @@ pub struct Rests {
     pub up: usize,
     /// Minutes after a purchase or a removal in which nothing is given back.
     pub down: usize,
-    /// The share of the nodes that may leave together; one may always.
-    pub share_at_once: f64,
-    /// No more nodes than these leave together.
+    /// No more nodes than these leave together; what is beyond all demand is without pods.
     pub most_at_once: u32,
 }
 
 impl Rests {
     /// Each minute all that is wanted is done.
-    pub const NONE: Self = Self { up: 0, down: 0, share_at_once: 1.0, most_at_once: u32::MAX };
+    pub const NONE: Self = Self { up: 0, down: 0, most_at_once: u32::MAX };
 
     /// Gives those that the settings demand.
     #[must_use]
     pub fn of(settings: &Settings) -> Self {
         let minutes = |length: Duration| usize::try_from(length.as_secs().div_ceil(60)).unwrap_or(usize::MAX);
         let down = &settings.scale_down;
-        Self {
-            up: minutes(settings.scale_up.cooldown),
-            down: minutes(down.cooldown),
-            share_at_once: down.share_at_once,
-            most_at_once: down.most_at_once.max(1),
-        }
-    }
-
-    /// Gives the number of nodes that may leave together, of so many.
-    fn at_once(&self, nodes: u32) -> u32 {
-        whole(self.share_at_once * f64::from(nodes)).clamp(1, self.most_at_once)
+        Self { up: minutes(settings.scale_up.cooldown), down: minutes(down.cooldown), most_at_once: down.most_at_once.max(1) }
     }
 }
 
@@ -83,7 +70,7 @@ impl Shadow {
         // Above what is bought for nothing is given back, whatever is said of holding.
         let surplus = have.saturating_sub(want.hold.max(want.buy).max(needed)).min(self.ready);
         let rests_down = rests.down > 0 && (self.coming > 0 || self.since_change < rests.down);
-        let gone = if rests_down { 0 } else { surplus.min(rests.at_once(have)) };
+        let gone = if rests_down { 0 } else { surplus.min(rests.most_at_once) };
         self.ready -= gone;
         if ahead {
             self.since_ahead = 0;
@@ -124,7 +111,7 @@ mod tests {
 
     #[test]
     fn it_rests_as_the_real_one_does_but_for_pods_that_wait() {
-        let rests = Rests { up: 3, down: 4, share_at_once: 0.3, most_at_once: 2 };
+        let rests = Rests { up: 3, down: 4, most_at_once: 2 };
         let mut shadow = Shadow::default();
         let mut have = Vec::new();
         // Wanted, and needed at once.

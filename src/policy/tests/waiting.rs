@@ -129,7 +129,7 @@ fn a_promised_node_is_for_its_pods() {
 
 #[test]
 fn a_pod_that_the_scheduler_refuses_keeps_no_node_for_longer_than_its_patience() {
-    let turns = |pod: Pod, minutes: i64| Scene::with_nodes(4).busy(0.1, 0.1).pods([pod]).turns(0, minutes);
+    let turns = |pod: Pod, minutes: i64| Scene::with_nodes(4).busy(0.1, 0.1).occupied().pods([pod]).turns(0, minutes);
     let hold = |plan: &Plan| held(plan, "scale_down");
     let waiting = Some(Hold::PodsWaiting { pods: 1 });
     assert_eq!(hold(&turns(pending("p", 100), 10)), waiting);

@@ -6,8 +6,9 @@ use super::super::scheduler;
 use super::super::universe::Truth;
 use crate::model::operation::LaunchRequest;
 use crate::model::plan::{LaunchReason, ReplacementCause};
+use crate::model::scheduling::{MARKET_LABEL, ZONE_LABEL};
 use crate::model::{Node, NodeName, Operation, OperationId, PoolName};
-use crate::policy::MetricGoal;
+use crate::policy::{MetricGoal, PoolSettings};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -170,7 +171,10 @@ impl Truth {
             };
             let nodes: Vec<&Node> = self.kubernetes.nodes().values().filter(ours).collect();
             if self.could_spare_one(&nodes) && self.metrics_spare_one(&pool.name, nodes.len()) {
-                let empty = |node: &&&Node| node.keep.is_none() && !self.kubernetes.on(&node.name).any(|pod| moves_in_a_drain(pod));
+                let empty = |node: &&&Node| {
+                    let keeps = node.keep.is_some() || must_have(pool, pool.bounds(self.wall()).min, &nodes, node);
+                    !keeps && !self.kubernetes.on(&node.name).any(|pod| moves_in_a_drain(pod))
+                };
                 idle.extend(nodes.iter().filter(empty).map(|node| (node.uid.clone(), node.name.clone())));
             }
         }
@@ -252,4 +256,14 @@ impl Truth {
 #[expect(clippy::cast_precision_loss, reason = "memory beyond 2^53 bytes is beyond any node")]
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / 1_048_576.0
+}
+
+/// Tells whether a node is of the pool's base of on-demand, or the last one in its zone where the minimum allows one in
+/// each: such a node stays although it is empty.
+fn must_have(pool: &PoolSettings, min: u32, nodes: &[&Node], node: &Node) -> bool {
+    let alike = |key: &str| nodes.iter().filter(|other| other.labels.get(key) == node.labels.get(key)).count();
+    let is_on_demand = node.labels.get(MARKET_LABEL).is_some_and(|market| market == "on-demand");
+    let is_base = is_on_demand && alike(MARKET_LABEL) <= pool.on_demand_base as usize && alike(MARKET_LABEL) < nodes.len();
+    let zones: BTreeSet<Option<&String>> = nodes.iter().map(|node| node.labels.get(ZONE_LABEL)).collect();
+    is_base || (alike(ZONE_LABEL) == 1 && min as usize >= zones.len())
 }

@@ -4,9 +4,9 @@ use super::*;
 use std::time::Duration;
 
 const DIALS: [Dial; 2] =
-    [Dial { key: "scale_down.cooldown", values: &["2", "10", "40"] }, Dial { key: "scale_down.share_at_once", values: &["0.1", "0.5"] }];
+    [Dial { key: "scale_down.cooldown", values: &["2", "10", "40"] }, Dial { key: "scale_down.most_at_once", values: &["1", "5"] }];
 
-/// What is decided by under changes; minutes and shares, as the dials have them.
+/// What is decided by under changes; as the dials have them.
 fn with(changes: &Changes) -> Option<Operator> {
     let mut settings = usual();
     settings.predictive.mode = crate::policy::PredictiveMode::On;
@@ -14,7 +14,7 @@ fn with(changes: &Changes) -> Option<Operator> {
         let number: f64 = value.parse().ok()?;
         match *key {
             "scale_down.cooldown" => settings.scale_down.cooldown = Duration::from_secs_f64(60.0 * number),
-            "scale_down.share_at_once" => settings.scale_down.share_at_once = number,
+            "scale_down.most_at_once" => settings.scale_down.most_at_once = value.parse().ok()?,
             _ => return None,
         }
     }
