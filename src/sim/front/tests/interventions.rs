@@ -569,3 +569,22 @@ async fn a_change_of_somebody_elses_machine_begins_no_turn() {
         assert_eq!(handle.status.borrow().turns - before, turns, "{}", world.log());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_asks_for_a_turn_while_one_looks_around_waits_for_its_end() {
+    let mut scenario = Scenario::quiet(1, 1000.0, 2);
+    scenario.settings.operations.batch = Duration::from_secs(5);
+    let world = Stage::begin(scenario);
+    // Half-way between two ticks.
+    pass(MINUTE * 2).await;
+    let ours = world.with(|truth| truth.ec2.living().find(|machine| machine.pool().is_some()).expect("a worker").id.clone());
+    world.load(6.0);
+    world.until("pods that find no node", MINUTE * 2, |truth| truth.marks > 0).await;
+    let handle = world.0.handles[world.leader().expect("somebody leads")].borrow().clone().expect("it lives");
+    let before = handle.status.borrow().turns;
+    world.with(|truth| truth.announce(&Notice::StateChange { instance: ours.clone(), state: "stopping".into() }));
+    pass(Duration::from_secs(4)).await;
+    assert_eq!(handle.status.borrow().turns, before, "{}", world.log());
+    pass(Duration::from_secs(3)).await;
+    assert!(handle.status.borrow().turns >= before + 2, "{}", world.log());
+}
