@@ -34,7 +34,8 @@ export function alarms(settings: Settings): readonly Alarm[] {
             threshold: 3, seconds: 900, periods: 1, silence: "notBreaching", meaning: "Three launches or drains failed within 15 minutes",
         },
         { name: "cpu-high", metric: "ClusterCPUUtilization", ...above, threshold: 90, seconds: 60, periods: 5, meaning: "CPU above 90 % for 5 minutes" },
-        ...settings.pools.map((pool): Alarm => ({
+        // One of a fixed size is always at its maximum.
+        ...settings.pools.filter(pool => pool.min < pool.max).map((pool): Alarm => ({
             name: `at-maximum-${pool.name}`, metric: "CurrentNodeCount", pool: pool.name, statistic: "Minimum", comparison: "GreaterThanOrEqualToThreshold",
             threshold: pool.max, seconds: 60, periods: 10, silence: "missing", meaning: `The pool ${pool.name} at its maximum for 10 minutes`,
         })),

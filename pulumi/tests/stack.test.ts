@@ -207,6 +207,8 @@ test("each pool has an alarm of its own at its own maximum, on a figure that the
         ["at-maximum-workers", { Cluster: "prod", Pool: "workers" }, 10],
         ["at-maximum-batch", { Cluster: "prod", Pool: "batch" }, 5],
     ]);
+    const all = settings(EVERYTHING);
+    assert.ok(alarms({ ...all, pools: all.pools.map(pool => ({ ...pool, min: pool.max })) }).every(it => it.pool === undefined));
     const figures = readFileSync(join(REPOSITORY, "src/observability/figures.rs"), "utf8");
     const [, constants = ""] = /BY_POOL: \[Metric; \d+\] = \[([^\]]*)\]/.exec(figures) ?? [];
     const names = constants.split(",").map(it => it.trim()).map(it => new RegExp(`const ${it}: Metric = \\("(\\w+)"`).exec(figures)?.[1]);

@@ -66,7 +66,9 @@ pub struct Difference {
     pub labels: BTreeSet<String>,
     /// The taints that it has besides.
     pub taints: Vec<Taint>,
-    /// How long that is believed.
+    /// How many nodes in a row have shown it to those that tried again; it is believed for longer each time.
+    pub failures: u32,
+    /// How long it is believed.
     pub until: Timestamp,
 }
 
@@ -137,7 +139,7 @@ pub struct Memory {
     pub quotas: BTreeMap<Quota, Rest>,
     /// Launches in a row whose instances never joined.
     #[serde(with = "super::offer::pairs")]
-    pub never_joined: BTreeMap<(PoolName, OfferKey), u32>,
+    pub never_joined_by_pool: BTreeMap<(PoolName, OfferKey), u32>,
     /// By the name of their alert.
     pub incidents: BTreeMap<String, Incident>,
     /// Nodes whose drain failed, and until when they are left alone.
@@ -153,6 +155,8 @@ pub struct Memory {
     pub allocatable: BTreeMap<(PoolName, InstanceType), Allocatable>,
     /// By pool.
     pub differences: BTreeMap<PoolName, Difference>,
+    /// Older nodes are no longer asked for differences: an operator has asked to forget them.
+    pub trusted_from: Option<Timestamp>,
     /// Instances without a journal entry or node, nodes without an instance: since when.
     pub strays: BTreeMap<String, Timestamp>,
     /// What the fleet has cost.

@@ -59,7 +59,7 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
                 memory.offers.remove(&offer);
                 let of_pool = (launch.order.pool.clone(), offer);
                 memory.pool_offers.remove(&of_pool);
-                memory.never_joined.remove(&of_pool);
+                memory.never_joined_by_pool.remove(&of_pool);
             }
             if !joined.is_empty() && never_joined.is_empty() && left.is_empty() {
                 let took = launch.updated.duration_since(launch.created).as_secs();
@@ -165,7 +165,7 @@ fn learn_roll_back(settings: &Settings, memory: &mut Memory, retire: &Retire, re
 }
 
 fn never_joined_again(settings: &OfferRest, memory: &mut Memory, offer: &(PoolName, OfferKey), now: Timestamp) {
-    let failures = memory.never_joined.entry(offer.clone()).or_default();
+    let failures = memory.never_joined_by_pool.entry(offer.clone()).or_default();
     *failures = failures.saturating_add(1);
     let failures = *failures;
     rest(settings, &mut memory.pool_offers, offer, "its instances never joined", now);

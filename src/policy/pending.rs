@@ -79,6 +79,8 @@ pub struct Outcome {
     pub unplaceable: Vec<Unplaceable>,
     /// How many these are in all.
     pub unplaceable_pods: u32,
+    /// Nodes that exist, by their index on the board, and will take pods that wait.
+    pub expecting: BTreeSet<usize>,
     /// Unschedulable pods that a node which exists will take.
     settling: u32,
     /// Unschedulable pods that a node of the pool would take which cannot be had now.
@@ -318,6 +320,7 @@ impl Packing<'_, '_> {
         outcome.covered += 1;
         // What boots or is bought for it is under way in its pool, which is reason enough there.
         let Some(ready) = ready.get(index) else { return };
+        outcome.expecting.insert(index);
         let is_hopeless = waited(pod, *ready, now).is_some_and(|span| span > PATIENCE);
         outcome.settling += u32::from(entry.leaves.is_none() && !is_hopeless && buys(settings, pod));
         if disagrees(pod, *ready, now) {

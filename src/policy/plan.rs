@@ -19,7 +19,6 @@ use crate::model::memory::{Memory, PoolMemory, Rest};
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::RetireState;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason, RetireReason};
-use crate::model::pod::Owner;
 use crate::model::snapshot::Observed;
 use crate::model::{
     Action, ClusterView, Instance, Launch, Node, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName, PoolReport,
@@ -55,7 +54,7 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
         (Observed::Unknown(why), _) => return blind(plan, memory, format!("Kubernetes: {why}")),
         (_, Observed::Unknown(why)) => return blind(plan, memory, format!("EC2: {why}")),
     };
-    seen::learn(settings, cluster, known_offers(snapshot), &Fleet::new(settings, snapshot), &mut memory, now);
+    seen::learn(settings, snapshot, cluster, &Fleet::new(settings, snapshot), &mut memory, now);
     let known = memory.clone();
     let imagined = Imagined::new(settings, snapshot, cluster, &known, now);
     let mut turn = Turn { plan, ..Turn::new(settings, snapshot, cluster, instances, &imagined, now) };
@@ -79,8 +78,9 @@ struct Imagined<'a> {
 
 impl<'a> Imagined<'a> {
     fn new(settings: &Settings, snapshot: &'a Snapshot, cluster: &ClusterView, memory: &Memory, now: Timestamp) -> Self {
-        let offers = seen::believed(known_offers(snapshot), memory);
-        let spare = headroom::pods(settings, &offers, now);
+        let offers = seen::believed(known_offers(snapshot), memory, now);
+        // Taints that the pool should not have are none that its headroom tolerates.
+        let spare = headroom::pods(settings, known_offers(snapshot), now);
         Self { offers, spare, daemons: buying::daemons(cluster) }
     }
 }
@@ -105,7 +105,7 @@ fn forget(memory: &Memory, now: Timestamp) -> Memory {
     // Launches that they belonged to are over by then.
     memory.reclaimed.retain(|_, at| now.duration_since(*at) < SignedDuration::from_hours(1));
     memory.incidents.retain(|_, incident| incident.until > now);
-    memory.differences.retain(|_, difference| difference.until > now);
+    memory.differences.retain(|_, difference| now.duration_since(difference.until) < day);
     // The launch template may have changed meanwhile.
     memory.allocatable.retain(|_, allocatable| now.duration_since(allocatable.seen) < day);
     memory
@@ -149,7 +149,7 @@ fn alerts(cluster: &ClusterView, memory: &Memory, now: Timestamp) -> Vec<Alert> 
             unidentified.join(", ")
         ),
     });
-    stopped.chain(quotas).chain(refused).chain(incidents).chain(unidentified).chain(seen::alerts(memory)).collect()
+    stopped.chain(quotas).chain(refused).chain(incidents).chain(unidentified).chain(seen::alerts(memory, now)).collect()
 }
 
 /// Why no node of a pool goes now: what was read, and what stands in the way.
@@ -174,6 +174,8 @@ struct Turn<'a> {
     plan: Plan,
     /// For how many unschedulable pods a node of the pool must not go yet.
     wanting: BTreeMap<PoolName, u32>,
+    /// Nodes on which pods that wait have room.
+    expecting: BTreeSet<&'a NodeName>,
 }
 
 impl<'a> Turn<'a> {
@@ -188,8 +190,8 @@ impl<'a> Turn<'a> {
         let Imagined { offers, spare, daemons } = imagined;
         let prices = prices(offers, &snapshot.prices);
         let fleet = Fleet::new(settings, snapshot);
-        let (plan, wanting) = (Plan::default(), BTreeMap::new());
-        Self { settings, snapshot, cluster, instances, spare, daemons, offers, fleet, prices, now, plan, wanting }
+        let (plan, wanting, expecting) = (Plan::default(), BTreeMap::new(), BTreeSet::new());
+        Self { settings, snapshot, cluster, instances, spare, daemons, offers, fleet, prices, now, plan, wanting, expecting }
     }
 
     /// Lets every rule see the world, so that streaks are kept whatever is done.
@@ -233,6 +235,7 @@ impl<'a> Turn<'a> {
         }
         self.plan.alerts.extend(outcome.alert());
         self.wanting = self.settings.pools.iter().map(|pool| (pool.name.clone(), outcome.wanting(&pool.name))).collect();
+        self.expecting = outcome.expecting.iter().filter_map(|index| board.bin(*index).name).collect();
         self.plan.unplaceable_pods = outcome.unplaceable_pods;
         self.plan.unplaceable = outcome.unplaceable;
         self.spot_alert(known);
@@ -298,8 +301,10 @@ impl<'a> Turn<'a> {
                 let index = if member.boots() {
                     let index = buyer.empty_of(&member.offer(), &pool.name).map(|empty| empty.add_to(board));
                     let residents = member.node.and_then(|node| pods.get(&node.name)).into_iter().flatten();
-                    // Its daemons are there already.
-                    residents.filter(|pod| pod.owner != Owner::DaemonSet).zip(index).for_each(|(pod, index)| board.place(pod, index));
+                    if let Some(index) = index {
+                        // Those that stay with the node are there already.
+                        residents.filter(|pod| !pod.stays_with_node()).for_each(|pod| board.place(pod, index));
+                    }
                     index
                 } else {
                     member.node.filter(|_| member.serves()).and_then(|node| joined.get(&node.name)).copied()

@@ -10,7 +10,7 @@ use crate::model::pod::Owner;
 use crate::model::snapshot::DisruptionBudget;
 use crate::model::{ClusterView, Market, Node, NodeName, OfferKey, Pod, Resources, Zone};
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -91,13 +91,15 @@ pub struct Choice<'a> {
 
 /// Which nodes are to be chosen.
 #[derive(Clone, Copy, Debug)]
-pub struct Which {
+pub struct Which<'w, 'a> {
     /// So many at most.
     pub most: usize,
     /// Only those without pods that would have to move.
     pub empty: bool,
     /// The pool is to keep its base of on-demand and, with so many nodes at least, one in each zone.
     pub keeps: Option<u32>,
+    /// Not these, on which pods that wait have room.
+    pub expecting: Option<&'w BTreeSet<&'a NodeName>>,
     /// So many refusals are told.
     pub told: usize,
 }
@@ -130,12 +132,18 @@ impl<'a> Chooser<'_, 'a> {
     pub fn choose(
         &self,
         pool: &PoolSettings,
-        which: Which,
+        which: Which<'_, 'a>,
         is_spared: impl Fn(&Resources) -> Result<(), String>,
     ) -> Result<Choice<'a>, Vec<String>> {
         let pods = pods_by_node(self.cluster);
         let Which { most, empty, .. } = which;
         let (mut candidates, mut refusals) = self.candidates(pool, &pods);
+        if let Some(expecting) = which.expecting {
+            let expects = |candidate: &Candidate<'a, '_>| expecting.contains(&candidate.node.name);
+            let held = candidates.iter().filter(|candidate| expects(candidate));
+            refusals.extend(held.map(|candidate| format!("{}: a pod that waits has room on it", candidate.node.name)));
+            candidates.retain(|candidate| !expects(candidate));
+        }
         if empty {
             let is_empty = |candidate: &Candidate<'a, '_>| !candidate.pods.iter().any(|pod| !pod.stays_with_node());
             let busy = candidates.iter().filter(|candidate| !is_empty(candidate));
@@ -144,6 +152,7 @@ impl<'a> Chooser<'_, 'a> {
             candidates.retain(is_empty);
         }
         let mut balance = Balance::of(self.fleet, pool);
+        let mut serving = Balance::of_those(self.fleet, pool, true);
         let mut shared = Shared::of(self.cluster, self.fleet, &pods);
         let new_stay = || Stay::new(self.cluster, self.fleet, self.spare, &pods);
         let mut gone = Resources::default();
@@ -155,7 +164,7 @@ impl<'a> Chooser<'_, 'a> {
             let mut with_it = gone.clone();
             with_it.add(&candidate.node.allocatable);
             let needs = shared.needs(candidate.pods);
-            let may = which.keeps.map_or(Ok(()), |least| balance.may_lose(candidate.member, least));
+            let may = which.keeps.map_or(Ok(()), |least| serving.may_lose(candidate.member, least));
             let goes = may.and_then(|()| is_spared(&with_it)).and_then(|()| shared.allow(&needs)).and_then(|()| {
                 let stay = stay.get_or_insert_with(new_stay);
                 stay.as_mut().map_err(|why| why.clone())?.lose(&[&candidate.node.name])
@@ -164,6 +173,7 @@ impl<'a> Chooser<'_, 'a> {
                 Ok(()) => {
                     gone = with_it;
                     balance.lose(candidate.member);
+                    serving.lose(candidate.member);
                     shared.take(needs);
                     chosen.push((candidate.member.clone(), candidate.node));
                 }
@@ -362,8 +372,13 @@ struct Balance {
 
 impl Balance {
     fn of(fleet: &Fleet<'_>, pool: &PoolSettings) -> Self {
+        Self::of_those(fleet, pool, false)
+    }
+
+    /// Counts the members that serve, or all that stay.
+    fn of_those(fleet: &Fleet<'_>, pool: &PoolSettings, serving: bool) -> Self {
         let mut balance = Self { zones: BTreeMap::new(), total: 0, on_demand: 0, base: pool.on_demand_base, spot_share: pool.spot_share };
-        for member in fleet.pool(&pool.name).iter().filter(|member| member.leaving.is_none()) {
+        for member in fleet.pool(&pool.name).iter().filter(|it| if serving { it.serves() } else { it.leaving.is_none() }) {
             *balance.zones.entry(member.zone.clone()).or_default() += 1;
             balance.total += 1;
             balance.on_demand += u32::from(member.market == Market::OnDemand);

@@ -6,75 +6,88 @@ use super::settings::Settings;
 use crate::model::memory::{Allocatable, Difference, Memory};
 use crate::model::plan::Alert;
 use crate::model::scheduling::{Taint, TaintEffect};
-use crate::model::{ClusterView, InstanceType, Node, NodeName, Offer, PoolName, Resources};
+use crate::model::{ClusterView, InstanceType, Node, NodeName, Offer, PoolName, Resources, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// So long after its node came a difference is believed: then one more node is bought to see whether it has been mended.
+/// Only so young nodes tell of differences, and so long the first one is believed. Then it is tried again; where that shows
+/// the same, it is believed for twice as long as before, up to [`LONGEST_BELIEVED`].
 const BELIEVED: SignedDuration = SignedDuration::from_hours(1);
+/// The longest that a difference is believed.
+const LONGEST_BELIEVED: SignedDuration = SignedDuration::from_hours(24);
 
 /// Learns from the nodes that serve.
-pub fn learn(settings: &Settings, cluster: &ClusterView, offers: &[Offer], fleet: &Fleet<'_>, memory: &mut Memory, now: Timestamp) {
+pub fn learn(settings: &Settings, snapshot: &Snapshot, cluster: &ClusterView, fleet: &Fleet<'_>, memory: &mut Memory, now: Timestamp) {
     learn_allocatable(settings, cluster, fleet, memory, now);
+    let offers = snapshot.offers.known().map_or(&[][..], |offers| offers.as_slice());
     for pool in &settings.pools {
-        let young = |node: &Node| now.duration_since(node.created) < BELIEVED;
-        let serving = fleet.pool(&pool.name).iter().filter(|member| member.serves());
-        let mut young: Vec<(&Member<'_>, &Node)> =
-            serving.filter_map(|member| Some((member, member.node.filter(|node| young(node))?))).collect();
-        young.sort_by_key(|(_, node)| (node.created, &node.name));
-        let Some((newest, node)) = young.last() else { continue };
+        // What came from another launch template says nothing of what would come.
+        let is_current = |member: &&Member<'_>| {
+            let has = member.instance.and_then(|instance| instance.template.as_ref());
+            has.zip(snapshot.templates.get(&pool.name)).is_none_or(|(has, now)| has == now)
+        };
+        let is_young =
+            |node: &&Node| now.duration_since(node.created) < BELIEVED && memory.trusted_from.is_none_or(|from| node.created > from);
+        let serving = fleet.pool(&pool.name).iter().filter(|member| member.serves()).filter(is_current);
+        let young = serving.filter_map(|member| member.node.filter(is_young).map(|node| (member, node)));
+        let Some((newest, node)) = young.max_by(|(_, one), (_, other)| (one.created, &one.name).cmp(&(other.created, &other.name))) else {
+            continue;
+        };
         let Some(offer) = offers.iter().find(|offer| offer.pool == pool.name && offer.key == newest.offer()) else { continue };
+        let known = memory.differences.get(&pool.name);
         let lacks = |(key, value): &(&String, &String)| node.labels.get(*key) != Some(value);
         let labels: BTreeSet<String> = offer.labels.iter().filter(lacks).map(|(key, _)| key.clone()).collect();
-        let nodes: Vec<&Node> = young.iter().map(|(_, node)| *node).collect();
-        let taints = unpromised(settings, offer, node, &nodes);
+        let taints = unpromised(settings, offer, node, known.filter(|known| known.node == node.name), now);
         if labels.is_empty() && taints.is_empty() {
             memory.differences.remove(&pool.name);
-        } else {
-            let difference = Difference { node: node.name.clone(), labels, taints, until: node.created + BELIEVED };
-            memory.differences.insert(pool.name.clone(), difference);
+            continue;
         }
+        let failures = known.map_or(1, |known| if known.node == node.name { known.failures } else { known.failures.saturating_add(1) });
+        let doubled = BELIEVED.checked_mul(1 << failures.saturating_sub(1).min(16)).unwrap_or(LONGEST_BELIEVED);
+        let until = node.created + doubled.min(LONGEST_BELIEVED);
+        memory.differences.insert(pool.name.clone(), Difference { node: node.name.clone(), labels, taints, failures, until });
     }
 }
 
-/// Lists the taints of the newest node that its offer does not have and that its pool seems to give: those with which
-/// nodes start and that it has kept, and those that all of several young nodes have. One node alone may have been tainted
-/// by a human.
-fn unpromised(settings: &Settings, offer: &Offer, newest: &Node, young: &[&Node]) -> Vec<Taint> {
+/// Lists the taints of a node that its offer does not have and that its pool seems to give: those with which nodes start
+/// and that it has kept, and those that it had as soon as it came. Later ones may be a human's.
+fn unpromised(settings: &Settings, offer: &Offer, node: &Node, known: Option<&Difference>, now: Timestamp) -> Vec<Taint> {
+    let starts = SignedDuration::try_from(settings.join_timeout).unwrap_or(SignedDuration::MAX);
+    let has_come = now.duration_since(node.created) <= starts;
     let is_the_pools = |taint: &&Taint| {
-        let has_it = |node: &&Node| node.taints.contains(taint);
-        settings.startup_taints.contains(&taint.key) || (young.len() > 1 && young.iter().all(has_it))
+        has_come || settings.startup_taints.contains(&taint.key) || known.is_some_and(|known| known.taints.contains(taint))
     };
     let keeps_away = |taint: &&Taint| match taint.effect {
         TaintEffect::NoSchedule | TaintEffect::NoExecute => true,
         TaintEffect::PreferNoSchedule => false,
     };
     let is_a_condition = |taint: &&Taint| taint.key.starts_with("node.kubernetes.io/");
-    let new = newest.taints.iter().filter(|taint| keeps_away(taint) && !is_a_condition(taint) && !offer.taints.contains(taint));
+    let new = node.taints.iter().filter(|taint| keeps_away(taint) && !is_a_condition(taint) && !offer.taints.contains(taint));
     new.filter(is_the_pools).cloned().collect()
 }
 
 /// Gives the offers as the nodes of their pools were seen to be: pods that ask for what these lack would buy nodes without
 /// end.
 #[must_use]
-pub fn believed<'o>(offers: &'o [Offer], memory: &Memory) -> Cow<'o, [Offer]> {
-    if memory.differences.is_empty() {
+pub fn believed<'o>(offers: &'o [Offer], memory: &Memory, now: Timestamp) -> Cow<'o, [Offer]> {
+    if !memory.differences.values().any(|difference| difference.until > now) {
         return Cow::Borrowed(offers);
     }
     let corrected = |offer: &Offer| {
-        let Some(difference) = memory.differences.get(&offer.pool) else { return offer.clone() };
         let mut offer = offer.clone();
-        offer.labels.retain(|key, _| !difference.labels.contains(key));
-        offer.taints.extend(difference.taints.iter().cloned());
+        if let Some(difference) = memory.differences.get(&offer.pool).filter(|difference| difference.until > now) {
+            offer.labels.retain(|key, _| !difference.labels.contains(key));
+            offer.taints.extend(difference.taints.iter().cloned());
+        }
         offer
     };
     Cow::Owned(offers.iter().map(corrected).collect())
 }
 
 /// Says which pools get other nodes than they should.
-pub fn alerts(memory: &Memory) -> impl Iterator<Item = Alert> {
-    memory.differences.iter().map(|(pool, difference)| {
+pub fn alerts(memory: &Memory, now: Timestamp) -> impl Iterator<Item = Alert> {
+    memory.differences.iter().filter(move |(_, difference)| difference.until > now).map(|(pool, difference)| {
         let labels = difference.labels.iter().map(|key| format!("lacks the label {key} that its offer promises"));
         let taints = difference.taints.iter().map(|taint| format!("has the taint {}={}", taint.key, taint.value));
         let what = labels.chain(taints).collect::<Vec<_>>().join(", ");

@@ -28,9 +28,10 @@ impl<W: World> Controller<W> {
                 self.memory.offers.clear();
                 self.memory.pool_offers.clear();
                 self.memory.quotas.clear();
-                self.memory.never_joined.clear();
+                self.memory.never_joined_by_pool.clear();
                 self.memory.allocatable.clear();
                 self.memory.differences.clear();
+                self.memory.trusted_from = Some(self.now());
                 let _ = done.send(Ok(()));
                 self.turn("operator");
             }

@@ -128,7 +128,8 @@ impl<'a> Turn<'a> {
         let load = rules::pool_load(self.settings, self.fleet.pool(&pool.name), &self.snapshot.utilisation);
         let Ok(load) = self.sound(&load) else { return Ok(()) };
         let most = usize::try_from(most).unwrap_or(usize::MAX);
-        let which = Which { most, empty: false, keeps: Some(pool.bounds(self.now).min), told: usize::MAX };
+        let bounds = pool.bounds(self.now);
+        let which = Which { most, ..self.which(self.fleet.staying(&pool.name) > bounds.max, bounds) };
         let chosen = self.chooser(memory).choose(pool, which, |gone| self.is_spared(load, gone));
         let refusals = chosen.map_or_else(|refusals| refusals, |choice| choice.passed_over);
         let of_node = format!("{name}: ");

@@ -154,10 +154,16 @@ impl<'a> Turn<'a> {
             .min(staying.saturating_sub(kept_for));
         // Above the maximum nothing can be kept free.
         let chooser = Chooser { spare: if above_maximum { &[] } else { self.spare }, ..self.chooser(memory) };
-        let which = Which { most: most as usize, empty: *empty, keeps: (!above_maximum).then_some(bounds.min), told: REFUSALS_TOLD };
+        let which = Which { most: most as usize, empty: *empty, told: REFUSALS_TOLD, ..self.which(above_maximum, bounds) };
         let chosen = chooser.choose(pool, which, |gone| self.is_spared(load, gone)).map_err(|why| Hold::NoCandidate { why })?;
         let orders = chosen.going.into_iter().map(|(member, node)| order(pool, member, node, reason.clone()));
         Ok((orders.collect(), chosen.passed_over))
+    }
+
+    /// Says which nodes go at all: above the maximum the pool keeps nothing for its balance, or for pods that wait.
+    pub(super) fn which(&self, above_maximum: bool, bounds: Bounds) -> Which<'_, 'a> {
+        let (keeps, expecting) = ((!above_maximum).then_some(bounds.min), (!above_maximum).then_some(&self.expecting));
+        Which { most: usize::MAX, empty: false, keeps, expecting, told: usize::MAX }
     }
 
     /// Tells whether a node of the pool has no pods that would have to move.
@@ -169,7 +175,7 @@ impl<'a> Turn<'a> {
         }
         let moves = |pod: &&Arc<Pod>| pod.holds_resources() && !pod.stays_with_node();
         let busy: BTreeSet<&NodeName> = self.cluster.pods.iter().filter(moves).filter_map(|pod| pod.node.as_ref()).collect();
-        serving.any(|node| !busy.contains(&node.name))
+        serving.any(|node| !busy.contains(&node.name) && !self.expecting.contains(&node.name))
     }
 
     /// Gives the pool's load where a removal may rest on it.

@@ -117,8 +117,20 @@ fn a_node_that_boots_is_one_place_also_when_its_object_is_there() {
     scene.settings.startup_taints.insert("init".into());
     scene.view.nodes.insert("n2".into(), young);
     assert_eq!(launched(&scene.clone().turn(later(30))), 0, "Ready, with a taint of the start");
-    let lone = Pod { phase: PodPhase::Running, node: Some("n2".into()), unschedulable_since: None, ..spread("early") };
-    assert_eq!(launched(&scene.pods([lone]).turn(later(30))), 1, "one of its places is taken");
+    let early = |name: &str| Pod { phase: PodPhase::Running, node: Some("n2".into()), unschedulable_since: None, ..spread(name) };
+    assert_eq!(launched(&scene.clone().pods([early("e0")]).turn(later(30))), 1, "one of its places is taken");
+    // What is full already is so on the board, too.
+    let heavy = |name: &str| running(name, 600, "n2");
+    let crowded = scene.pods(["h0", "h1", "h2"].map(heavy));
+    assert_eq!(
+        launched(&crowded.clone().turn(later(30))),
+        3,
+        "1800m of 1900m are taken, and a place that is empty forbids a second pod elsewhere"
+    );
+    let daemon = |name: &str| Pod { owner: Owner::Node, ..running(name, 900, "n2") };
+    let mut alone = crowded;
+    alone.view.pods.retain(|pod| !pod.key.name.starts_with('h'));
+    assert_eq!(launched(&alone.pods([daemon("static")]).turn(later(30))), 0, "what stays with a node is reckoned with for its type");
 }
 
 /// A pod that asks for a label of the pool, and a young node of it that may lack the label.
@@ -157,7 +169,36 @@ fn a_label_that_the_pools_nodes_lack_buys_no_second_node_for_an_hour() {
     scene.instances.pop();
     assert_eq!(launched(&scene.turn(after(59))), 0);
     let plan = scene.turn(after(60));
-    assert_eq!((launched(&plan), differs(&plan)), (1, None), "one more is tried");
+    assert_eq!((launched(&plan), differs(&plan)), (1, None), "it is tried again");
+}
+
+#[test]
+fn a_difference_is_believed_for_twice_as_long_each_time_that_a_new_node_shows_it() {
+    let mut scene = pool_with_label(false);
+    let mut hours = Vec::new();
+    for days in 0..6 {
+        let created = after(days * 24 * 60);
+        scene = scene.with("n2", |node| (node.created, node.name) = (created, format!("n2-{days}").as_str().into()));
+        scene.turn(created + SignedDuration::from_mins(3));
+        scene.turn(created + SignedDuration::from_mins(5));
+        hours.push(scene.memory.differences["workers"].until.duration_since(created).as_hours());
+    }
+    assert_eq!(hours, [1, 2, 4, 8, 16, 24]);
+}
+
+#[test]
+fn nodes_from_before_a_reset_and_of_another_launch_template_are_not_asked() {
+    let differs = |change: fn(&mut Scene)| {
+        let mut scene = pool_with_label(false);
+        scene.snapshot.templates.insert("workers".into(), "lt-1:2".into());
+        change(&mut scene);
+        !scene.turn(after(3)).alerts.iter().all(|alert| alert.name != "node_differs")
+    };
+    assert!(differs(|_| {}));
+    assert!(differs(|scene| scene.instances[2].template = Some("lt-1:2".into())));
+    assert!(!differs(|scene| scene.instances[2].template = Some("lt-1:1".into())));
+    assert!(!differs(|scene| scene.memory.trusted_from = Some(start())));
+    assert!(differs(|scene| scene.memory.trusted_from = Some(later(-1))));
 }
 
 #[test]
@@ -175,31 +216,32 @@ fn a_newer_node_that_is_as_it_should_be_ends_the_doubt() {
 }
 
 #[test]
-fn taints_are_the_pools_when_they_are_of_the_start_or_on_every_young_node() {
+fn taints_are_the_pools_when_they_are_of_the_start_or_were_there_when_the_node_came() {
     let taint = |key: &str| Taint { key: key.into(), value: String::new(), effect: TaintEffect::NoSchedule };
-    let rows: [(&str, &[&str], &[&str], bool); 5] = [
-        ("a human's", &[], &["maintenance"], false),
-        ("on both", &["maintenance"], &["maintenance"], true),
-        ("of the start, and kept", &[], &["init"], true),
-        ("a condition", &["node.kubernetes.io/disk-pressure"], &["node.kubernetes.io/disk-pressure"], false),
-        ("none", &[], &[], false),
-    ];
-    for (what, one, other, expected) in rows {
+    let differs_at = |key: &str, minutes: &[i64]| {
         let mut scene = Scene::with_nodes(4).pods([running("a", 1800, "n0"), running("b", 1800, "n1"), pending("w", 1000)]);
-        let offer = scene.offers[0].labels.clone();
-        for (name, taints) in [("n2", one), ("n3", other)] {
-            let zone = scene.view.nodes[&NodeName::from(name)].labels[ZONE_LABEL].clone();
-            scene = scene.with(name, |node| {
-                node.created = start();
-                node.labels.extend(offer.clone());
-                node.labels.insert(ZONE_LABEL.into(), zone);
-                node.taints = taints.iter().map(|key| taint(key)).collect();
-            });
-        }
+        let labels = scene.offers.iter().find(|offer| offer.key.zone.as_str() == "b").expect("an offer").labels.clone();
+        scene = scene.with("n3", |node| {
+            node.created = start();
+            node.labels.extend(labels);
+            node.taints.extend((!key.is_empty()).then(|| taint(key)));
+        });
         scene.settings.startup_taints.insert("init".into());
-        let plan = scene.turn(after(6));
-        assert_eq!(differs(&plan).is_some(), expected, "{what}: {:?}", scene.memory.differences);
-        let has_room = one.is_empty() || other.is_empty();
-        assert_eq!(launched(&plan), u32::from(!has_room && !expected), "{what}");
-    }
+        let mut told = Vec::new();
+        for minute in minutes {
+            told.push(differs(&scene.turn(after(*minute))).is_some());
+        }
+        told
+    };
+    assert_eq!(differs_at("team", &[5, 6, 59]), [true, true, true], "it came with it");
+    assert_eq!(differs_at("team", &[6]), [false], "somebody has put it there since");
+    assert_eq!(differs_at("init", &[5, 6]), [false, true], "it was to go and has stayed");
+    assert_eq!(differs_at("node.kubernetes.io/disk-pressure", &[1]), [false], "a condition");
+    assert_eq!(differs_at("", &[1]), [false]);
+}
+
+#[test]
+fn a_memory_of_offers_that_never_joined_whatever_their_pool_is_read_without_them() {
+    let old = r#"{"never_joined": [[{"instance_type": "m5.large", "zone": "a", "market": "spot"}, 2]], "offers": []}"#;
+    assert_eq!(serde_json::from_str::<Memory>(old).expect("it is read"), Memory::default());
 }

@@ -76,7 +76,7 @@ fn each_failure_lets_rest_what_it_speaks_of() {
         assert_eq!(memory.quotas, market.map(|why| (key("m5.large").quota(), rest(why))).into_iter().collect(), "{failure:?}");
         assert_eq!(memory.incidents.keys().map(String::as_str).next(), incident, "{failure:?}");
         assert!(memory.incidents.values().all(|incident| incident.until == after(60)), "{failure:?}");
-        assert_eq!(memory.never_joined, BTreeMap::new(), "{failure:?}");
+        assert_eq!(memory.never_joined_by_pool, BTreeMap::new(), "{failure:?}");
     }
 }
 
@@ -127,7 +127,7 @@ fn only_types_of_which_nothing_joined_are_suspects() {
     ];
     for (what, operation, expected) in rows {
         let memory = taught(&settings(), &[operation]);
-        assert_eq!(memory.never_joined.values().copied().collect::<Vec<_>>(), expected, "{what}");
+        assert_eq!(memory.never_joined_by_pool.values().copied().collect::<Vec<_>>(), expected, "{what}");
         assert_eq!((memory.pool_offers.len(), memory.offers.len()), (expected.len(), 0), "{what}");
     }
 }
@@ -135,7 +135,7 @@ fn only_types_of_which_nothing_joined_are_suspects() {
 #[test]
 fn what_ec2_takes_back_while_it_boots_says_nothing_about_its_offer() {
     let reclaimed = |name: &str| retire(name, RetireReason::SpotInterruption { deadline: start() }, RetireState::Done);
-    let strikes = |operations: &[Operation]| taught(&settings(), operations).never_joined.len();
+    let strikes = |operations: &[Operation]| taught(&settings(), operations).never_joined_by_pool.len();
     assert_eq!(strikes(&[reclaimed("y"), done(&[], &[Y])]), 0);
     assert_eq!(strikes(&[reclaimed("y"), done(&[], &[Y, Z])]), 1, "one of them was not taken back");
     assert_eq!(strikes(&[retire("y", underused(), RetireState::Done), done(&[], &[Y])]), 1);
@@ -176,10 +176,10 @@ fn an_instance_that_joins_clears_its_offer_and_its_limit() {
     let after_it = |operation| taught(&settings(), &[&before[..], &[operation]].concat());
     let memory = after_it(done(&["m5.xlarge"], &[Y]));
     assert_eq!(memory.pool_offers.keys().collect::<Vec<_>>(), [&workers(key("m5.large"))]);
-    assert_eq!(memory.never_joined.keys().collect::<Vec<_>>(), [&workers(key("m5.large"))]);
+    assert_eq!(memory.never_joined_by_pool.keys().collect::<Vec<_>>(), [&workers(key("m5.large"))]);
     assert_eq!(memory.quotas.keys().map(|quota| quota.market).collect::<Vec<_>>(), [Market::OnDemand]);
     let memory = after_it(done(&[], &[]));
-    assert_eq!((memory.pool_offers.len(), memory.never_joined.len(), memory.quotas.len()), (2, 2, 2), "nothing has joined");
+    assert_eq!((memory.pool_offers.len(), memory.never_joined_by_pool.len(), memory.quotas.len()), (2, 2, 2), "nothing has joined");
 }
 
 #[test]

@@ -171,6 +171,39 @@ fn an_empty_node_goes_at_once_where_the_others_are_not_too_busy_without_it() {
 }
 
 #[test]
+fn a_node_on_which_a_waiting_pod_has_room_stays_however_long_that_has_waited() {
+    let others = ["n0", "n1", "n2"].map(|name| running(&format!("on-{name}"), 1800, name));
+    let mut scene = Scene::with_nodes(5).busy(0.1, 0.1).pods(others).pods([pending("w", 1000)]);
+    assert_eq!(gone(&scene.turns(0, 12)), ["n4"], "it fits n3");
+    scene.view.nodes.remove("n4");
+    scene.instances.pop();
+    scene.settings.pools[0].max = 3;
+    kept(&mut scene).last_down = None;
+    assert_eq!(gone(&scene.turn(after(14))), ["n3"], "above the maximum nothing is kept for it");
+}
+
+#[test]
+fn nodes_that_do_not_serve_are_no_base_and_none_of_a_zone() {
+    let refused = |name: &str, change: fn(&mut Node)| {
+        // n0 and n2 are on-demand, in zone a; n1 and n3 are spot, in zone b.
+        let mut scene = Scene::with_nodes(4).busy(0.1, 0.1).occupied();
+        scene.settings.max_unready_share = 1.0;
+        scene.settings.min_coverage = 0.0;
+        scene.instances[2].market = Market::OnDemand;
+        for other in ["n0", "n1", "n2", "n3"].into_iter().filter(|other| *other != name) {
+            scene = scene.with(other, |node| node.keep = Some("k".into()));
+        }
+        let partner = if name == "n0" { "n2" } else { "n3" };
+        let plan = scene.with(partner, change).turns(0, 10);
+        matches!(hold(&plan), Some(Hold::NoCandidate { why }) if why.iter().any(|why| why.starts_with(name)))
+    };
+    for name in ["n0", "n1"] {
+        assert!(!refused(name, |_| {}), "{name}");
+        assert!(refused(name, |node| node.cordoned = true), "{name}");
+    }
+}
+
+#[test]
 fn a_pool_keeps_its_base_and_its_last_node_in_a_zone_unless_it_is_above_its_maximum() {
     // n0 and n2 in zone a, n1 in zone b; of these only n0 is on-demand.
     let refusal = |change: fn(&mut Scene), name: &str| {
