@@ -14,6 +14,7 @@ mod foreseeing;
 mod giving_back;
 mod headroom;
 mod judging;
+mod keeping;
 mod learning;
 mod leaving;
 mod properties;
