@@ -78,7 +78,7 @@ export const autoscalerPerformance = dashboard('node-fleet-autoscaler', 'node-fl
   .withPanel(bars('Notices', 'Messages of the queue, by what they announce, in 15 minutes', 'short', [[`sum by (kind) (${grown('node_fleet_notices_total', '15m')})`, '{{kind}}']]))
   .withPanel(bars('Messages', 'What went to Slack, CloudWatch and Kubernetes Events, and what was dropped, in 15 minutes', 'short', [[`sum by (outlet, outcome) (${grown('node_fleet_told_total', '15m')})`, '{{outlet}}: {{outcome}}']]))
   .withPanel(lines('Age of prices', 'Since they were read from AWS; without a line those of the configuration hold', 's', [['time() - max by (market) (node_fleet_prices_read_timestamp_seconds)', '{{market}}']]))
-  .withPanel(bars('Interruptions', 'Instances that EC2 takes back, in 15 minutes', 'short', [['sum by (pool) (increase(node_fleet_interruptions_total{pool=~"$pool"}[15m]))', '{{pool}}']]))
+  .withPanel(bars('Interruptions', 'Instances that EC2 takes back, in 15 minutes', 'short', [[`sum by (pool) (${grown('node_fleet_interruptions_total{pool=~"$pool"}', '15m')})`, '{{pool}}']]))
   .withPanel(durations('Interruption to cordon', 'EC2 gives two minutes', 'sum by (le) (increase(node_fleet_notice_to_cordon_seconds_bucket[$__rate_interval]))'))
   .withRow(row('The process'))
   .withPanel(lines('Resident memory', 'The unit allows a gigabyte', 'bytes', [['process_resident_memory_bytes{job="node-fleet"}', '{{instance}}']]))
