@@ -54,10 +54,11 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
         (Observed::Unknown(why), _) => return blind(plan, memory, format!("Kubernetes: {why}")),
         (_, Observed::Unknown(why)) => return blind(plan, memory, format!("EC2: {why}")),
     };
-    seen::learn(settings, snapshot, cluster, &Fleet::new(settings, snapshot), &mut memory, now);
+    let fleet = Fleet::new(settings, snapshot);
+    seen::learn(settings, snapshot, cluster, &fleet, &mut memory, now);
     let known = memory.clone();
     let imagined = Imagined::new(settings, snapshot, cluster, &known, now);
-    let mut turn = Turn { plan, ..Turn::new(settings, snapshot, cluster, instances, &imagined, now) };
+    let mut turn = Turn { plan, ..Turn::new(settings, snapshot, cluster, instances, fleet, &imagined, now) };
     let verdicts = turn.judge(&mut memory);
     turn.buy(&known, &mut memory, &verdicts);
     turn.give_back(&mut memory, &verdicts);
@@ -163,6 +164,8 @@ struct Turn<'a> {
     snapshot: &'a Snapshot,
     cluster: &'a ClusterView,
     instances: &'a [Instance],
+    /// The pods on each node.
+    pods: BTreeMap<&'a NodeName, Vec<&'a Pod>>,
     /// The pods of the headroom.
     spare: &'a [Pod],
     /// One pod of each daemon set.
@@ -184,14 +187,15 @@ impl<'a> Turn<'a> {
         snapshot: &'a Snapshot,
         cluster: &'a ClusterView,
         instances: &'a [Instance],
+        fleet: Fleet<'a>,
         imagined: &'a Imagined<'a>,
         now: Timestamp,
     ) -> Self {
         let Imagined { offers, spare, daemons } = imagined;
         let prices = prices(offers, &snapshot.prices);
-        let fleet = Fleet::new(settings, snapshot);
+        let pods = scale_down::pods_by_node(cluster);
         let (plan, wanting, expecting) = (Plan::default(), BTreeMap::new(), BTreeSet::new());
-        Self { settings, snapshot, cluster, instances, spare, daemons, offers, fleet, prices, now, plan, wanting, expecting }
+        Self { settings, snapshot, cluster, instances, pods, spare, daemons, offers, fleet, prices, now, plan, wanting, expecting }
     }
 
     /// Lets every rule see the world, so that streaks are kept whatever is done.
@@ -269,7 +273,6 @@ impl<'a> Turn<'a> {
 
     /// Puts the nodes that exist on the board, with their pods, and gives of each since when it is Ready.
     fn set_up(&self, board: &mut Board<'a>) -> Vec<Option<Timestamp>> {
-        let pods = scale_down::pods_by_node(self.cluster);
         let leaving: Vec<&NodeName> = self
             .fleet
             .members()
@@ -286,7 +289,7 @@ impl<'a> Turn<'a> {
             }
             let open = node.is_ready() && !node.cordoned && !leaving.contains(&&node.name);
             let index = board.add(Some(&node.name), &node.labels, &node.taints, &node.allocatable, open);
-            pods.get(&node.name).into_iter().flatten().for_each(|pod| board.place(pod, index));
+            self.pods.get(&node.name).into_iter().flatten().for_each(|pod| board.place(pod, index));
         }
         self.cluster.nodes.values().map(Node::ready_since).collect()
     }
@@ -294,13 +297,12 @@ impl<'a> Turn<'a> {
     /// Adds the nodes that are on their way, as their offers describe them, and gives what they were bought for.
     fn add_booting(&self, board: &mut Board<'a>, buyer: &Buyer<'a>) -> Promises<'a> {
         let joined: BTreeMap<&NodeName, usize> = self.cluster.nodes.keys().zip(0..).collect();
-        let pods = scale_down::pods_by_node(self.cluster);
         let mut nodes: BTreeMap<&OperationId, (&'a Launch, Vec<usize>)> = BTreeMap::new();
         for pool in &self.settings.pools {
             for member in self.fleet.pool(&pool.name) {
                 let index = if member.boots() {
                     let index = buyer.empty_of(&member.offer(), &pool.name).map(|empty| empty.add_to(board));
-                    let residents = member.node.and_then(|node| pods.get(&node.name)).into_iter().flatten();
+                    let residents = member.node.and_then(|node| self.pods.get(&node.name)).into_iter().flatten();
                     if let Some(index) = index {
                         // Those that stay with the node are there already.
                         residents.filter(|pod| !pod.stays_with_node()).for_each(|pod| board.place(pod, index));

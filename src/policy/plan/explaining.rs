@@ -8,6 +8,7 @@ use crate::model::{Action, Memory, NodeName, Plan, Pod, PodKey, PoolName, Snapsh
 use crate::policy::audit::audit;
 use crate::policy::buying::Buyer;
 use crate::policy::fit::Board;
+use crate::policy::fleet::Fleet;
 use crate::policy::pending::{self, Fate};
 use crate::policy::rules;
 use crate::policy::scale_down::{Which, forbids};
@@ -23,7 +24,7 @@ pub fn explain(settings: &Settings, snapshot: &Snapshot, memory: &Memory, questi
         (_, Observed::Unknown(why)) => return Some(Explanation::new(question, now, format!("EC2 is not seen: {why}"), [])),
     };
     let imagined = Imagined::new(settings, snapshot, cluster, memory, now);
-    let turn = Turn::new(settings, snapshot, cluster, instances, &imagined, now);
+    let turn = Turn::new(settings, snapshot, cluster, instances, Fleet::new(settings, snapshot), &imagined, now);
     let (verdict, things) = match question {
         Question::Pod(key) => turn.explain_pod(key, memory)?,
         Question::Node(name) => turn.explain_node(name, memory)?,

@@ -3,7 +3,7 @@
 use super::{Refusal, Turn, Verdicts, cooling_down, to_float};
 use crate::model::memory::{Memory, PoolMemory, Streak};
 use crate::model::plan::{Finding, Hold, NodeRef, RetireReason};
-use crate::model::{Action, Node, NodeName, OperationId, Pod, Resources, RetireOrder, RuleName};
+use crate::model::{Action, Node, OperationId, Resources, RetireOrder, RuleName};
 use crate::policy::buying::Bounds;
 use crate::policy::fleet::{Member, count};
 use crate::policy::rules::{self, NoLoad, PoolLoad, Verdict};
@@ -11,8 +11,6 @@ use crate::policy::scale_down::{Chooser, REFUSALS_TOLD, Which, whole};
 use crate::policy::settings::{PoolSettings, ScaleDown, Settings};
 use crate::policy::strays;
 use jiff::Timestamp;
-use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// A reason for which nodes of a pool may go.
@@ -168,14 +166,9 @@ impl<'a> Turn<'a> {
 
     /// Tells whether a node of the pool has no pods that would have to move.
     fn has_empty(&self, pool: &PoolSettings) -> bool {
-        let serving = self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).filter_map(|member| member.node);
-        let mut serving = serving.peekable();
-        if serving.peek().is_none() {
-            return false;
-        }
-        let moves = |pod: &&Arc<Pod>| pod.holds_resources() && !pod.stays_with_node();
-        let busy: BTreeSet<&NodeName> = self.cluster.pods.iter().filter(moves).filter_map(|pod| pod.node.as_ref()).collect();
-        serving.any(|node| !busy.contains(&node.name) && !self.expecting.contains(&node.name))
+        let mut serving = self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).filter_map(|member| member.node);
+        let moves = |node: &Node| self.pods.get(&node.name).into_iter().flatten().any(|pod| !pod.stays_with_node());
+        serving.any(|node| !moves(node) && !self.expecting.contains(&node.name))
     }
 
     /// Gives the pool's load where a removal may rest on it.

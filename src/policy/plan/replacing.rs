@@ -14,7 +14,7 @@ use crate::policy::fleet::{Member, count};
 use crate::policy::learn::GIVEN_UP;
 use crate::policy::pending::{self, Waiting};
 use crate::policy::rules::{NoLoad, PoolLoad};
-use crate::policy::scale_down::{Chooser, REFUSALS_TOLD, lacks_on_demand, load, pods_by_node};
+use crate::policy::scale_down::{Chooser, REFUSALS_TOLD, lacks_on_demand, load};
 use crate::policy::settings::{PoolSettings, Replacement};
 use jiff::{SignedDuration, Timestamp};
 use std::cmp::Reverse;
@@ -261,7 +261,7 @@ impl<'a> Turn<'a> {
             of_pool.map(|offer| offer.price).min()
         };
         let (cheapest, cheapest_on_demand) = (cheapest(None), cheapest(Some(Market::OnDemand)));
-        let pods = pods_by_node(self.cluster);
+        let pods = &self.pods;
         let mut candidates = Vec::new();
         for (member, node) in chooser.replaceable(pool) {
             let price = self.prices.get(&member.offer()).copied();
