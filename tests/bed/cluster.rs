@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
@@ -254,7 +255,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Removes all workloads, pods, budgets and nodes, and waits until they are gone.
+    /// Removes all workloads, pods, budgets, nodes and events, and waits until there are no pods and nodes.
     pub async fn clear(&self) -> Result<()> {
         let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::background() };
         let all = ListParams::default();
@@ -267,6 +268,9 @@ impl Cluster {
         budgets.delete_collection(&DeleteParams::default(), &all).await?;
         self.nodes_api().delete_collection(&DeleteParams::default(), &all).await?;
         let namespaces = self.namespaces().await?;
+        for namespace in &namespaces {
+            Api::<Event>::namespaced(self.client.clone(), namespace).delete_collection(&DeleteParams::default(), &all).await?;
+        }
         until("all pods and nodes to be gone", Duration::from_secs(60), async || {
             for namespace in &namespaces {
                 Api::<Pod>::namespaced(self.client.clone(), namespace).delete_collection(&now, &all).await?;

@@ -78,6 +78,12 @@ impl Default for Configuration {
 }
 
 impl Configuration {
+    /// Nothing is bought for CPU within a scenario: for those that count what they buy for pods that fill their nodes.
+    #[must_use]
+    pub fn blind_to_cpu(self) -> Self {
+        Self { up_sustain: "10m".to_owned(), ..self }
+    }
+
     /// Removals within seconds: for scenarios about what becomes of them, not about when they come.
     #[must_use]
     pub fn hasty(self) -> Self {

@@ -201,13 +201,16 @@ pub struct Outcome {
     pub stderr: String,
 }
 
+/// A replay of weeks by a debug build takes half a minute.
+const COMMAND_LIMIT: Duration = Duration::from_secs(300);
+
 /// Runs another command of node-fleet (`check`, `status`) to its end; `{config}` stands for the file.
 pub async fn command(name: &str, configuration: &str, arguments: &[&str], around: &Surroundings) -> Result<Outcome> {
     let (file, ..) = prepare(name, configuration, around)?;
     let arguments = arguments.iter().map(|argument| argument.replace("{config}", &file.to_string_lossy()));
     let mut command = tokio::process::Command::new(PROGRAM);
     command.args(arguments).envs(base_environment(name, around)).kill_on_drop(true);
-    let output = tokio::time::timeout(Duration::from_secs(60), command.output()).await.context("no end in 60 s")??;
+    let output = tokio::time::timeout(COMMAND_LIMIT, command.output()).await.with_context(|| format!("no end in {COMMAND_LIMIT:?}"))??;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ok(Outcome { code: output.status.code().unwrap_or(-1), stdout: text(&output.stdout), stderr: text(&output.stderr) })
 }

@@ -113,15 +113,17 @@ async fn run(scenarios: &[&Scenario]) -> Result<bool> {
     println!("starting the bed: control plane, kwok, Prometheus, DynamoDB, EC2, SQS");
     let (mut bed, took) = start_timed().await?;
     println!("the bed is up after {:.1} s; its logs are in {}", took.as_secs_f64(), bed.folder().display());
-    let (mut passed, mut failed) = (0, 0);
+    let mut passed = 0;
+    let mut failed = Vec::new();
     for (index, scenario) in scenarios.iter().enumerate() {
         if index > 0
             && let Err(error) = bed.reset().await
         {
             // Nothing that would come now could be believed.
-            failed += 1;
             println!("{}", bed.evidence());
-            println!("scenario {} FAILED: the bed could not be reset before it: {error:#}", scenario.name);
+            let told = format!("scenario {} FAILED: the bed could not be reset before it: {error:#}", scenario.name);
+            println!("{told}");
+            failed.push(told);
             break;
         }
         println!("scenario {} ...", scenario.name);
@@ -134,19 +136,25 @@ async fn run(scenarios: &[&Scenario]) -> Result<bool> {
                 println!("scenario {} ok in {seconds:.1} s", scenario.name);
             }
             Err(error) => {
-                failed += 1;
                 println!("{}", bed.evidence());
-                println!("scenario {} FAILED in {seconds:.1} s: {error:#}", scenario.name);
+                let told = format!("scenario {} FAILED in {seconds:.1} s: {error:#}", scenario.name);
+                println!("{told}");
+                failed.push(told);
             }
         }
     }
-    if failed > 0 {
+    if !failed.is_empty() {
         println!("all logs are kept in {}", bed.keep_folder().display());
     }
     bed.stop();
-    let not_run = scenarios.len() - passed - failed;
-    println!("{passed} passed, {failed} failed{}", if not_run > 0 { format!(", {not_run} not run") } else { String::new() });
-    Ok(failed == 0)
+    let not_run = scenarios.len() - passed - failed.len();
+    let rest = if not_run > 0 { format!(", {not_run} not run") } else { String::new() };
+    println!("{passed} passed, {} failed{rest}", failed.len());
+    // What went wrong is the last that is said: the rest is long.
+    for told in &failed {
+        println!("  {told}");
+    }
+    Ok(failed.is_empty())
 }
 
 async fn one(scenario: &Scenario, bed: &mut Bed) -> Result<()> {

@@ -39,14 +39,21 @@ pub async fn until<T>(what: &str, limit: Duration, mut probe: impl AsyncFnMut() 
 /// Watches that something stays true for the whole of `span`.
 ///
 /// # Errors
-/// As soon as `probe` says `NotYet`, with its text, or fails.
+/// As soon as `probe` says `NotYet`, with its text. An error of the probe is no answer; when the span is over, at least
+/// half of the looks must have had one.
 pub async fn holds(what: &str, span: Duration, mut probe: impl AsyncFnMut() -> Result<Seen<()>>) -> Result<()> {
     let started = Instant::now();
+    let (mut answers, mut errors) = (0, Vec::new());
     while started.elapsed() < span {
-        if let Seen::NotYet(text) = probe().await? {
-            bail!("{what} did not hold: after {:.1} s {text}", started.elapsed().as_secs_f64());
+        match probe().await {
+            Ok(Seen::Done(())) => answers += 1,
+            Ok(Seen::NotYet(text)) => bail!("{what} did not hold: after {:.1} s {text}", started.elapsed().as_secs_f64()),
+            Err(error) => errors.push(error),
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    Ok(())
+    match errors.pop() {
+        Some(last) if errors.len() >= answers => Err(last.context(format!("whether {what} could not be seen"))),
+        _ => Ok(()),
+    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
-use super::fleet::{SOON, finding, fleet, launched_since, launches_since, oldest_unschedulable, quiet, settled};
+use super::fleet::{LATER, SOON, finding, fleet, launched_since, launches_since, oldest_unschedulable, quiet, settled};
 use crate::bed::Bed;
 use crate::configuration::Configuration;
 use crate::exporter::Load;
@@ -30,14 +30,16 @@ pub async fn pods_get_nodes(bed: &mut Bed) -> Result<()> {
     };
     let daemon = fleet(bed, &configuration).await?;
     let mark = bed.proxy.mark();
+    // The pods still wait when it is asked since when.
+    bed.joiner.set_boot(Duration::from_secs(5));
     bed.cluster.apply(&Workload::new("shop", 7, "1500m", "256Mi")).await?;
     let call = bed.proxy.wait_for("CreateFleet", mark, SOON, |call| call.action == "CreateFleet").await?;
     let since = oldest_unschedulable(&bed.cluster, "shop").await?.context("no pod is unschedulable any more")?;
-    // The condition's time has whole seconds: the true time is up to one second less.
+    // The condition's time has whole seconds: the true time is up to one second less. The next turn is ten minutes away.
     let waited = call.wall.duration_since(since).as_secs_f64();
-    ensure!(waited < 3.0, "CreateFleet came {waited:.2} s after the Unschedulable condition");
+    ensure!(waited < 10.0, "CreateFleet came {waited:.2} s after the Unschedulable condition");
     println!("  from Unschedulable (whole seconds) to CreateFleet: {waited:.2} s");
-    bed.cluster.wait_for_running("shop", 7, SOON).await?;
+    bed.cluster.wait_for_running("shop", 7, LATER).await?;
     quiet(&daemon).await?;
     ensure!(launched_since(bed, mark) == 5, "2 nodes hold 2 of 7 pods, so 5 are to be bought, not {}", launched_since(bed, mark));
 
@@ -127,7 +129,7 @@ pub async fn cpu_must_last(bed: &mut Bed) -> Result<()> {
     bed.exporter.set_load_of_all(load(0.71));
     daemon.wait_for_status("a CPU of 71 %", SOON, |status| near(status, 0.71)).await?;
     let above = Instant::now();
-    let call = bed.proxy.wait_for("CreateFleet", mark, SUSTAIN + SOON, |call| call.action == "CreateFleet").await?;
+    let call = bed.proxy.wait_for("CreateFleet", mark, SUSTAIN + LATER, |call| call.action == "CreateFleet").await?;
     ensure!(call.instances.len() == 1, "2 nodes at 71 % are 2.4 at 60 %: one more, not {}", call.instances.len());
     let waited = call.at.saturating_duration_since(above);
     // The mean passes the threshold a second or two before it is at 71 %.
@@ -158,7 +160,7 @@ fn near(status: &serde_json::Value, cpu: f64) -> Option<()> {
 
 /// No capacity of one offer: another one. No spot anywhere: on-demand, with an alert.
 pub async fn capacity_runs_out(bed: &mut Bed) -> Result<()> {
-    let configuration = Configuration { scale_down: false, ..Configuration::default() };
+    let configuration = Configuration { scale_down: false, ..Configuration::default() }.blind_to_cpu();
     let daemon = fleet(bed, &configuration).await?;
     bed.cluster.apply(&Workload::new("shop", 2, "1500m", "256Mi")).await?;
     bed.cluster.wait_for_running("shop", 2, SOON).await?;

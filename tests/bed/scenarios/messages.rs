@@ -1,5 +1,6 @@
 //! What the daemon tells: Slack, CloudWatch, and the events of pods.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
@@ -93,7 +94,8 @@ pub async fn slack_cloudwatch_and_pods_hear_of_it(bed: &mut Bed) -> Result<()> {
     );
     let daemon = fleet(bed, &Configuration { more, ..Configuration::default() }).await?;
     bed.cluster.apply(&Workload::new("shop", 4, "1500m", "256Mi")).await?;
-    bed.cluster.wait_for_running("shop", 4, LATER).await?;
+    let pods = bed.cluster.wait_for_running("shop", 4, LATER).await?;
+    let ours: BTreeSet<String> = pods.into_iter().filter_map(|pod| pod.metadata.uid).collect();
     let told = until("a message about the scale-up", LATER, async || {
         let taken = chat.taken();
         let found = taken.iter().find(|message| message.to_string().contains("Scale-up: workers")).cloned();
@@ -110,8 +112,7 @@ pub async fn slack_cloudwatch_and_pods_hear_of_it(bed: &mut Bed) -> Result<()> {
     let events: Api<Event> = Api::namespaced(bed.cluster.client.clone(), NAMESPACE);
     let event = until("an event on a pod of the shop", SOON, async || {
         let all = events.list(&ListParams::default()).await?.items;
-        let of_pod =
-            |event: &&Event| event.regarding.as_ref().and_then(|it| it.name.as_ref()).is_some_and(|name| name.starts_with("shop-"));
+        let of_pod = |event: &&Event| event.regarding.as_ref().and_then(|it| it.uid.as_ref()).is_some_and(|uid| ours.contains(uid));
         let found = all.iter().filter(of_pod).find(|event| event.reason.as_deref() == Some("TriggeredScaleUp")).cloned();
         Ok(found.map_or_else(|| Seen::NotYet(format!("{} events", all.len())), Seen::Done))
     })

@@ -364,6 +364,8 @@ pub async fn drain_is_forced(bed: &mut Bed) -> Result<()> {
         ..Configuration::default().hasty()
     };
     let (daemon, stuck, mark) = stuck_drain(bed, &configuration).await?;
+    // What is under way goes on, and nothing else begins.
+    pause(&daemon, "the end").await?;
     let ends = |call: &Call| call.action == "TerminateInstances";
     let end = bed.proxy.wait_for("the termination", mark, Duration::from_secs(30), ends).await?;
     let gone = terminated_since(bed, mark);
@@ -374,7 +376,6 @@ pub async fn drain_is_forced(bed: &mut Bed) -> Result<()> {
     let drained = entry(bed, mark, "drained", &stuck)?;
     ensure!(drained["forced"].as_u64().is_some_and(|pods| pods > 0), "no pod was left, so nothing was forced: {drained}");
     bed.cluster.wait_for_node(&stuck, "to be gone", SOON, |node| node.is_none()).await?;
-    pause(&daemon, "the end").await?;
     let ledger = settled(bed, &daemon).await?;
     let done = ledger.of("retire", "done");
     ensure!(done.len() == 1 && done[0].node() == Some(stuck.as_str()), "{:?}", ledger.operations);

@@ -317,7 +317,7 @@ async fn asleep(bed: &Bed, sleeper: &Daemon, successor: &Daemon, pods: usize, sl
 
 /// The connection breaks before and after CreateFleet took effect: exactly one instance each time.
 pub async fn cut_connections(bed: &mut Bed) -> Result<()> {
-    let configuration = Configuration { min: 1, max: 6, scale_down: false, ..Configuration::default() };
+    let configuration = Configuration { min: 1, max: 6, scale_down: false, ..Configuration::default() }.blind_to_cpu();
     let daemon = fleet(bed, &configuration).await?;
     bed.cluster.apply(&Workload::new("shop", 1, "1500m", "256Mi")).await?;
     bed.cluster.wait_for_running("shop", 1, SOON).await?;

@@ -26,7 +26,8 @@ pub async fn operators(bed: &mut Bed) -> Result<()> {
         "[prometheus.auth]\nusername = \"node-fleet\"\npassword = {{ secrets_manager = \"{}\", key = \"password\" }}\n",
         bed.account.secret_name
     );
-    let configuration = Configuration { min: 1, max: 4, read_prices: true, more: secret, ..Configuration::default() };
+    let min_node_age = "10m".to_owned();
+    let configuration = Configuration { min: 1, max: 4, min_node_age, read_prices: true, more: secret, ..Configuration::default() };
     let toml = configuration.toml(bed);
     let missing = bed.run_command(&toml, &["check", "--config", "{config}", "--live"]).await?;
     ensure!(missing.code == 1 && missing.stdout.contains("FAIL  dynamodb"), "without its table: {missing:?}");
@@ -148,7 +149,7 @@ async fn hear(socket: &UnixDatagram, told: &mut Vec<String>, what: &str, times: 
 
 /// SIGTERM while a launch waits for EC2's answer: over in time, and a successor finishes the launch.
 pub async fn stopped_in_the_middle(bed: &mut Bed) -> Result<()> {
-    let configuration = Configuration { min: 1, max: 4, scale_down: false, ..Configuration::default() };
+    let configuration = Configuration { min: 1, max: 4, scale_down: false, ..Configuration::default() }.blind_to_cpu();
     let toml = configuration.toml(bed);
     let mut daemon = fleet(bed, &configuration).await?;
     bed.cluster.apply(&Workload::new("shop", 1, "1500m", "256Mi")).await?;

@@ -163,7 +163,7 @@ async fn cut_connections_leave_their_effect(bed: &Bed, aws: &Aws) -> Result<()> 
 }
 
 async fn new_instances_come_late(bed: &Bed, aws: &Aws) -> Result<()> {
-    bed.proxy.set_delays(Delays { visible: Duration::from_millis(600), running: Duration::from_millis(1_500) });
+    bed.proxy.set_delays(Delays { visible: Duration::from_secs(2), running: Duration::from_secs(5) });
     let answer = Request::new("late", 1).send(bed, aws).await.map_err(told)?;
     let id = ids(&answer).pop().context("no instance")?;
     let early = aws.ec2.describe_instances().instance_ids(&id).send().await;
