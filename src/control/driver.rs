@@ -6,8 +6,7 @@ use super::lease::{Fence, Fenced};
 use super::settings::Settings;
 use super::{launch, retire};
 use crate::model::operation::RetireState;
-use crate::model::plan::RetireReason;
-use crate::model::{InstanceId, InstanceState, OfferKey, Operation, OperationId, Retire, RetireOrder};
+use crate::model::{InstanceId, InstanceState, OfferKey, Operation, OperationId};
 use crate::ports::{
     Clock, Cloud, CloudError, Cluster, ClusterError, Entropy, Grant, Ledger, LedgerError, Measurement, Monotonic, Telemetry, World,
 };
@@ -171,13 +170,11 @@ async fn sleep_unless(amended: &mut watch::Receiver<u64>, pause: Duration) {
 
 /// Gives half the time that is left until EC2 takes the operation's instance back: a pause is not longer.
 fn time_left(operation: &Operation, now: Timestamp, retry: Duration) -> Duration {
-    match operation {
-        Operation::Retire(Retire { order: RetireOrder { reason: RetireReason::SpotInterruption { deadline }, .. }, .. }) => {
-            let left = Duration::try_from(deadline.duration_since(now)).unwrap_or_default() / 2;
-            left.max(retry)
-        }
-        Operation::Retire(_) | Operation::Launch(_) => Duration::MAX,
-    }
+    let deadline = match operation {
+        Operation::Retire(retire) => retire.order.reason.deadline(),
+        Operation::Launch(_) => None,
+    };
+    deadline.map_or(Duration::MAX, |deadline| (Duration::try_from(deadline.duration_since(now)).unwrap_or_default() / 2).max(retry))
 }
 
 async fn attempt<W: World>(context: &Context<W>, drive: &mut Drive, amended: &mut watch::Receiver<u64>) -> Result<(), StepError> {
@@ -312,9 +309,9 @@ pub(super) fn pause(retry: Duration, failures: u32, fraction: f64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Market;
     use crate::model::ids::Epoch;
-    use crate::model::plan::OnDrainTimeout;
+    use crate::model::plan::{OnDrainTimeout, RetireReason};
+    use crate::model::{Market, Retire, RetireOrder};
 
     fn retirement(state: RetireState) -> Operation {
         Operation::Retire(Retire {

@@ -66,7 +66,7 @@ async fn begin<W: World>(context: &Context<W>, retire: &Retire) -> Result<Next, 
     if retire.order.instance.is_none() {
         return node_object_alone(context, retire, &found).await;
     }
-    let interrupted = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
+    let interrupted = retire.order.reason.is_interruption();
     let cordon = Cordon { operation: retire.id.clone(), taint: interrupted };
     match fenced(context, &retire.id, "patch nodes", context.world.cluster().cordon(node, &cordon)).await? {
         Ok(()) => {}
@@ -83,26 +83,16 @@ async fn without_node<W: World>(context: &Context<W>, retire: &Retire) -> Result
     let Some(name) = context.world.cluster().node_of(instance).await? else {
         return Ok(state(context, retire, RetireState::Drained { forced: 0 }));
     };
-    match (&retire.order.reason, context.world.cluster().read_node(&name).await?) {
-        (RetireReason::SpotInterruption { .. }, Some(found)) => Ok(aimed_at(context, retire, Some(NodeRef { name, uid: found.node.uid }))),
-        (RetireReason::SpotInterruption { .. }, None) => Ok(Next::Wait),
-        (
-            RetireReason::Underused { .. }
-            | RetireReason::Consolidated { .. }
-            | RetireReason::Replaced { .. }
-            | RetireReason::AboveMaximum
-            | RetireReason::NeverJoined
-            | RetireReason::Leaked
-            | RetireReason::InstanceGone
-            | RetireReason::Unhealthy { .. },
-            _,
-        ) => Ok(rolled_back(context, retire, &format!("the instance is the node {name}"))),
+    if !retire.order.reason.is_interruption() {
+        return Ok(rolled_back(context, retire, &format!("the instance is the node {name}")));
     }
+    let found = context.world.cluster().read_node(&name).await?;
+    Ok(found.map_or(Next::Wait, |found| aimed_at(context, retire, Some(NodeRef { name, uid: found.node.uid }))))
 }
 
 /// Tells whether the node of an interrupted instance is another one than the order says.
 fn mistaken(retire: &Retire, node: &NodeRef, found: &NodeState) -> bool {
-    let interrupted = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
+    let interrupted = retire.order.reason.is_interruption();
     interrupted && (found.node.uid != node.uid || found.node.instance != retire.order.instance)
 }
 
@@ -206,7 +196,7 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, spent: Duration)
         return Ok(state(context, retire, RetireState::RollingBack { reason: NOT_OURS.into() }));
     }
     // What EC2 takes back has no time for an order, and neither has a drain that has used half of its time.
-    let hurries = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
+    let hurries = retire.order.reason.is_interruption();
     let waves = if hurries || spent > context.settings.operations.drain_timeout / 2 { vec![Wave::of_all(&left)] } else { waves(&left) };
     let (mut blocked, mut failed) = (false, None);
     for wave in waves {
@@ -235,7 +225,7 @@ async fn drain<W: World>(context: &Context<W>, retire: &Retire, spent: Duration)
 /// Tells whether the instance is no longer ours. What EC2 takes back does not wait for its answer: it is asked before
 /// the termination.
 async fn lost_tags<W: World>(context: &Context<W>, retire: &Retire) -> Result<bool, StepError> {
-    let interrupted = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
+    let interrupted = retire.order.reason.is_interruption();
     let Some(instance) = retire.order.instance.as_ref().filter(|_| !interrupted) else { return Ok(false) };
     match driver::is_foreign(context, instance).await {
         Err(error) if !retire.order.reason.is_voluntary() => {
@@ -287,18 +277,9 @@ fn countermand(retire: &Retire, found: &NodeState) -> Option<String> {
 /// Tells whether the drain's time is up.
 fn overdue<W: World>(context: &Context<W>, retire: &Retire, spent: Duration) -> bool {
     let operations = &context.settings.operations;
-    match &retire.order.reason {
-        RetireReason::SpotInterruption { deadline } => {
-            deadline.duration_since(context.world.clock().now()) <= signed(operations.interruption_margin)
-        }
-        RetireReason::Underused { .. }
-        | RetireReason::Consolidated { .. }
-        | RetireReason::Replaced { .. }
-        | RetireReason::AboveMaximum
-        | RetireReason::NeverJoined
-        | RetireReason::Leaked
-        | RetireReason::InstanceGone
-        | RetireReason::Unhealthy { .. } => spent > operations.drain_timeout,
+    match retire.order.reason.deadline() {
+        Some(deadline) => deadline.duration_since(context.world.clock().now()) <= signed(operations.interruption_margin),
+        None => spent > operations.drain_timeout,
     }
 }
 
@@ -349,8 +330,7 @@ async fn terminate<W: World>(context: &Context<W>, retire: &Retire, forced: u32,
         }
         // Termination protection, say: nobody but an operator can lift it, and what is open holds other removals.
         Err(StepError::Cloud(error @ (CloudError::Denied { .. } | CloudError::Invalid { .. })))
-            if !matches!(retire.order.reason, RetireReason::SpotInterruption { .. })
-                && spent > context.settings.operations.drain_timeout =>
+            if !retire.order.reason.is_interruption() && spent > context.settings.operations.drain_timeout =>
         {
             return Ok(state(context, retire, RetireState::RollingBack { reason: error.to_string() }));
         }

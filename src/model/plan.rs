@@ -221,6 +221,28 @@ impl RetireReason {
         }
     }
 
+    /// Tells whether EC2 takes the instance back: then nothing may take the time that is left.
+    #[must_use]
+    pub fn is_interruption(&self) -> bool {
+        self.deadline().is_some()
+    }
+
+    /// When EC2 ends the instance, where EC2 takes it back.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Timestamp> {
+        match self {
+            Self::SpotInterruption { deadline } => Some(*deadline),
+            Self::Underused { .. }
+            | Self::Consolidated { .. }
+            | Self::AboveMaximum
+            | Self::Replaced { .. }
+            | Self::NeverJoined
+            | Self::Leaked
+            | Self::InstanceGone
+            | Self::Unhealthy { .. } => None,
+        }
+    }
+
     /// Gives its stable name, as metrics and logs show it.
     #[must_use]
     pub fn name(&self) -> &'static str {
@@ -466,7 +488,7 @@ pub struct Plan {
     pub pending: u32,
     /// Pods that no node of ours could take (bounded), so that they buy none.
     pub unplaceable: Vec<Unplaceable>,
-    /// How many these are in all.
+    /// How many of the pods that wait these are in all; pods of nodes that leave are named, and do not wait yet.
     pub unplaceable_pods: u32,
     /// Conditions that a human should look at, by a short stable name with a text.
     pub alerts: Vec<Alert>,

@@ -9,7 +9,6 @@ mod texts;
 pub use reports::{daily, weekly};
 
 use crate::model::happening::PoolChange;
-use crate::model::plan::RetireReason;
 use crate::model::{Happening, InstanceId, Launch, LaunchState, Operation, Retire, RetireState, What};
 use serde_json::{Value, json};
 use texts::{amount, clipped, escaped, listed, moment, spoken};
@@ -185,7 +184,7 @@ fn given_back(retire: &Retire, begins: bool, change: Option<&PoolChange>) -> Opt
         | RetireState::Draining { .. }
         | RetireState::Drained { .. }
         | RetireState::Terminated
-        | RetireState::RollingBack { .. } => Some(if matches!(order.reason, RetireReason::SpotInterruption { .. }) {
+        | RetireState::RollingBack { .. } => Some(if order.reason.is_interruption() {
             let next = "Its pods are evicted before that, and room that they lack elsewhere is bought at once.".to_owned();
             Part::new(format!(":warning: Spot interruption: {name}"), [what, why, next])
         } else {

@@ -36,9 +36,8 @@ pub fn learn(settings: &Settings, mut memory: Memory, operation: &Operation, wit
             | RetireState::Terminated
             | RetireState::RollingBack { .. } => {}
             RetireState::Done => {
-                if let (RetireReason::SpotInterruption { .. }, Some(id)) = (&retire.order.reason, &retire.order.instance) {
-                    memory.reclaimed.insert(id.clone(), now);
-                }
+                let taken_back = retire.order.instance.iter().filter(|_| retire.order.reason.is_interruption());
+                memory.reclaimed.extend(taken_back.map(|id| (id.clone(), now)));
             }
         },
     }

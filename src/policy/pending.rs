@@ -77,7 +77,7 @@ pub struct Outcome {
     pub held: BTreeMap<PoolName, (u32, Hold)>,
     /// Pods that no node of ours could take (bounded).
     pub unplaceable: Vec<Unplaceable>,
-    /// How many these are in all.
+    /// How many of the pods that wait these are in all; pods of nodes that leave are named, and do not wait yet.
     pub unplaceable_pods: u32,
     /// Nodes that exist, by their index on the board, and will take pods that wait.
     pub expecting: BTreeSet<usize>,
@@ -351,7 +351,7 @@ impl Packing<'_, '_> {
         }
         match refusal {
             Refusal::Never(misfit) => {
-                outcome.unplaceable_pods += 1;
+                outcome.unplaceable_pods += u32::from(entry.leaves.is_none());
                 if outcome.unplaceable.len() < UNPLACEABLE_NAMED {
                     outcome.unplaceable.push(Unplaceable { pod: entry.pod.key.clone(), why: never(misfit) });
                 }

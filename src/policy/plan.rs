@@ -18,7 +18,7 @@ use super::settings::{PoolSettings, Settings};
 use crate::model::memory::{Memory, PoolMemory, Rest};
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::RetireState;
-use crate::model::plan::{Alert, Finding, Hold, LaunchReason, RetireReason};
+use crate::model::plan::{Alert, Finding, Hold, LaunchReason};
 use crate::model::snapshot::Observed;
 use crate::model::{
     Action, ClusterView, Instance, Launch, Node, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName, PoolReport,
@@ -341,17 +341,7 @@ impl<'a> Turn<'a> {
     fn interrupted(&self) -> impl Iterator<Item = &'a NodeName> {
         self.snapshot.operations.values().filter_map(|operation| match operation {
             Operation::Retire(retire) => {
-                let interrupted = match retire.order.reason {
-                    RetireReason::SpotInterruption { .. } => true,
-                    RetireReason::Underused { .. }
-                    | RetireReason::Consolidated { .. }
-                    | RetireReason::Replaced { .. }
-                    | RetireReason::AboveMaximum
-                    | RetireReason::NeverJoined
-                    | RetireReason::Leaked
-                    | RetireReason::InstanceGone
-                    | RetireReason::Unhealthy { .. } => false,
-                };
+                let interrupted = retire.order.reason.is_interruption();
                 let over = matches!(retire.state, RetireState::Done | RetireState::RolledBack { .. });
                 retire.order.node.as_ref().filter(|_| interrupted && !over).map(|node| &node.name)
             }

@@ -8,7 +8,7 @@ use super::kubernetes::moves_in_a_drain;
 use super::universe::Truth;
 use crate::model::instance::OPERATION_TAG;
 use crate::model::operation::{LaunchRequest, Operation};
-use crate::model::plan::{LaunchReason, OnDrainTimeout, RetireReason};
+use crate::model::plan::{LaunchReason, OnDrainTimeout};
 use crate::model::{InstanceId, Node, NodeName, OperationId, Pod, PoolName};
 use crate::policy::Settings;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -448,7 +448,7 @@ impl Truth {
                 }
             }
             Operation::Retire(retire) => {
-                let interrupted = matches!(retire.order.reason, RetireReason::SpotInterruption { .. });
+                let interrupted = retire.order.reason.is_interruption();
                 if paused && !interrupted {
                     self.violated(11, format!("the removal {id} is begun although the fleet is paused"));
                 }

@@ -67,10 +67,13 @@ impl<W: World> Controller<W> {
         let snapshot = Snapshot { operations: self.operations.clone(), pause: self.pause.clone(), ..(*seen).clone() };
         let (settings, memory, now) = (Arc::clone(&self.context.settings), self.memory.clone(), self.now());
         tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            if !done.is_closed() {
-                let _ = done.send(Ok(policy::explain(&settings.policy, &snapshot, &memory, &question, now)));
+            if done.is_closed() {
+                return;
             }
+            let answer = policy::explain(&settings.policy, &snapshot, &memory, &question, now);
+            // Who has an answer may ask the next question.
+            drop(permit);
+            let _ = done.send(Ok(answer));
         });
     }
 

@@ -99,6 +99,14 @@ fn pods_of_an_interrupted_node_buy_its_replacement() {
 }
 
 #[test]
+fn a_pod_of_an_interrupted_node_that_nothing_could_take_is_named_and_does_not_wait_yet() {
+    let drains = |reason| retire("n1", reason, RetireState::Draining { since: start() });
+    let interrupted = drains(RetireReason::SpotInterruption { deadline: after(2) });
+    let plan = full().pods([running("huge", 64_000, "n1")]).under_way(interrupted).turn(start());
+    assert_eq!((plan.unplaceable.len(), plan.unplaceable_pods, plan.pending), (1, 0, 0));
+}
+
+#[test]
 fn while_paused_only_what_is_interrupted_is_replaced_and_only_where_that_is_wanted() {
     for (wanted, interrupted, expected) in [(true, true, 1), (false, true, 0), (true, false, 0)] {
         let mut scene = full().pods([pending("c", 1800)]);
