@@ -6,7 +6,7 @@ export const clusterOverview = dashboard('node-fleet-cluster', 'node-fleet / Clu
   .withPanel(number('Ready workers', 'Workers with a Ready node, in all pools', 'short', 'sum(node_fleet:nodes:sum{pool=~"$pool", state="ready"})'))
   .withPanel(number('Wanted workers', 'What the pools should have after the latest plan', 'short', 'sum(max by (pool) (node_fleet_nodes_desired{pool=~"$pool"}))'))
   .withPanel(number('Pending pods', 'Pods that wait for a node', 'short', 'max(node_fleet_pending_pods)', [1, 'yellow'], [20, 'red']))
-  .withPanel(number('Unplaceable pods', 'Pods that no node of ours could take', 'short', 'max(node_fleet_unplaceable_pods)', [1, 'yellow'], [5, 'red']))
+  .withPanel(number('Unplaceable pods', 'Pods that wait and that no node of ours could take', 'short', 'max(node_fleet_unplaceable_pods)', [1, 'yellow'], [5, 'red']))
   .withPanel(number('Leaders', 'Daemons that act: one is right', 'short', 'sum(node_fleet_leader)', [0, 'red'], [1, 'green'], [2, 'red']))
   .withPanel(number('Things to look at', 'Conditions that the daemon wants a human to look at', 'short', 'sum(max by (name) (node_fleet_alert))', [1, 'yellow'], [3, 'red']))
   .withRow(row('Nodes'))

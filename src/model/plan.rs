@@ -488,7 +488,7 @@ pub struct Plan {
     pub pending: u32,
     /// Pods that no node of ours could take (bounded), so that they buy none.
     pub unplaceable: Vec<Unplaceable>,
-    /// How many of the pods that wait these are in all; pods of nodes that leave are named, and do not wait yet.
+    /// How many of the pods that wait no node of ours could take; pods of nodes that leave are named, and do not wait yet.
     pub unplaceable_pods: u32,
     /// Conditions that a human should look at, by a short stable name with a text.
     pub alerts: Vec<Alert>,

@@ -121,7 +121,7 @@ catalogue! {
     PENDING_PODS = "node_fleet_pending_pods" Gauge []
         "Pods that wait for a node, those that no node could take among them";
     UNPLACEABLE_PODS = "node_fleet_unplaceable_pods" Gauge []
-        "Pods that no node of ours could take";
+        "Pods that wait and that no node of ours could take";
     HOLDS = "node_fleet_holds" Gauge ["pool", "rule", "hold"]
         "Reasons of the latest plan not to act; without pool and rule, those of the whole fleet";
     ALERT = "node_fleet_alert" Gauge ["name"]

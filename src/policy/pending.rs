@@ -77,7 +77,7 @@ pub struct Outcome {
     pub held: BTreeMap<PoolName, (u32, Hold)>,
     /// Pods that no node of ours could take (bounded).
     pub unplaceable: Vec<Unplaceable>,
-    /// How many of the pods that wait these are in all; pods of nodes that leave are named, and do not wait yet.
+    /// How many of the pods that wait no node of ours could take; pods of nodes that leave are named, and do not wait yet.
     pub unplaceable_pods: u32,
     /// Nodes that exist, by their index on the board, and will take pods that wait.
     pub expecting: BTreeSet<usize>,

@@ -114,9 +114,7 @@ impl Bed {
         self.moto.reset().await?;
         self.proxy.reset().await;
         self.exporter.reset();
-        if self.prometheus.process().is_none() {
-            self.prometheus.restart()?;
-        }
+        self.prometheus.reset()?;
         self.prometheus.ready().await?;
         self.cluster.clear().await?;
         self.joiner.reset(BOOT);

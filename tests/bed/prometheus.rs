@@ -15,6 +15,8 @@ use crate::wait::{Seen, until};
 pub struct Prometheus {
     program: PathBuf,
     folder: PathBuf,
+    /// What it always scrapes.
+    base: String,
     port: u16,
     process: Option<Process>,
     client: reqwest::Client,
@@ -24,11 +26,38 @@ impl Prometheus {
     /// Writes the configuration and starts the server.
     pub fn start(tools: &Tools, folder: &Path, exporter: &str, client: &reqwest::Client) -> Result<Self> {
         fs::create_dir_all(folder)?;
-        fs::write(folder.join("prometheus.yml"), configuration(exporter))?;
-        let port = free_port()?;
-        let mut server = Self { program: tools.prometheus.clone(), folder: folder.to_owned(), port, process: None, client: client.clone() };
-        server.restart()?;
+        let (program, base, port) = (tools.prometheus.clone(), configuration(exporter), free_port()?);
+        let mut server = Self { program, folder: folder.to_owned(), base, port, process: None, client: client.clone() };
+        server.configure("", &[])?;
         Ok(server)
+    }
+
+    /// Starts it anew with more jobs (YAML) and with rules, which are evaluated every second; with none it is as at first.
+    pub fn configure(&mut self, jobs: &str, rules: &[PathBuf]) -> Result<()> {
+        let mut files = String::from("rule_files:\n");
+        for rule in rules {
+            let name = rule.file_name().context("a file of rules")?.to_string_lossy().into_owned();
+            let text = fs::read_to_string(rule).with_context(|| rule.display().to_string())?;
+            let often = text.lines().map(|line| if line.trim_start().starts_with("interval:") { "    interval: 1s" } else { line });
+            fs::write(self.folder.join(&name), often.collect::<Vec<_>>().join("\n"))?;
+            files.push_str(&format!("- {name}\n"));
+        }
+        let more = if rules.is_empty() { "" } else { &files };
+        fs::write(self.folder.join("prometheus.yml"), format!("{}{jobs}{more}", self.base))?;
+        self.restart()
+    }
+
+    /// Makes it what it was at first, and starts it where it was stopped.
+    pub fn reset(&mut self) -> Result<()> {
+        let is_base = fs::read_to_string(self.folder.join("prometheus.yml"))? == self.base;
+        if is_base && self.process.is_some() { Ok(()) } else { self.configure("", &[]) }
+    }
+
+    /// The rules that are loaded, as Prometheus tells of them.
+    pub async fn all_rules(&self) -> Result<Vec<Value>> {
+        let body: Value = self.client.get(format!("{}/api/v1/rules", self.url())).send().await?.json().await?;
+        let groups = body["data"]["groups"].as_array().with_context(|| format!("no rules: {body}"))?;
+        Ok(groups.iter().flat_map(|group| group["rules"].as_array().cloned().unwrap_or_default()).collect())
     }
 
     /// `http://127.0.0.1:PORT`

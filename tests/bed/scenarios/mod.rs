@@ -15,6 +15,7 @@ mod load;
 mod messages;
 mod notices;
 mod packing;
+mod panels;
 mod reality;
 mod rights;
 mod shrinking;
@@ -71,6 +72,7 @@ scenarios! {
     succession::paused,
     messages::slack_cloudwatch_and_pods_hear_of_it,
     rights::each_is_used_and_no_other,
+    panels::each_query_gives_data,
     notices::interruption,
     notices::strangers_live,
     packing::mixed_pods,

@@ -366,8 +366,12 @@ pub async fn drain_is_forced(bed: &mut Bed) -> Result<()> {
     let (daemon, stuck, mark) = stuck_drain(bed, &configuration).await?;
     // What is under way goes on, and nothing else begins.
     pause(&daemon, "the end").await?;
-    let ends = |call: &Call| call.action == "TerminateInstances";
+    // The part of EC2 that is asked first does not know the instance: it is asked again, and the instance is not taken for gone.
+    bed.proxy.faults.fail_next(Matcher::action("TerminateInstances"), 1, "InvalidInstanceID.NotFound", 400);
+    let ends = |call: &Call| call.action == "TerminateInstances" && call.took_effect();
     let end = bed.proxy.wait_for("the termination", mark, Duration::from_secs(30), ends).await?;
+    let asked = bed.proxy.calls_of("TerminateInstances").into_iter().filter(|call| call.number > mark).count();
+    ensure!(asked == 2, "it was to be asked twice, not {asked} times");
     let gone = terminated_since(bed, mark);
     ensure!(gone.iter().map(|id| format!("worker-{id}")).eq([stuck.clone()]), "{gone:?} went instead of {stuck}");
     let lasted = end.wall.duration_since(time(&entry(bed, mark, "draining", &stuck)?, "since")?).as_secs_f64();
