@@ -3,7 +3,7 @@
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use node_fleet::policy::forecast::{DemandHistory, ForecastSettings, Forecaster, KEPT, Rests};
-use node_fleet::sim::replay::{Boot, Conditions, Operator, Path, Progress, Shape, side_by_side};
+use node_fleet::sim::replay::{Boot, Conditions, Operator, Path, Progress, Rates, Shape, side_by_side};
 use std::hint::black_box;
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ fn forecast(criterion: &mut Criterion) {
     let conditions = Conditions {
         boot: Boot::Fixed(120),
         price_of_waiting: 60.0,
-        dollars_per_hour: 0.192,
+        rates: Rates { on_demand: 0.192, spot: 0.067, on_demand_base: 1, spot_share: 0.7 },
         seed: 1,
         operator: operator(),
         path: Path::Counts,

@@ -7,7 +7,9 @@ mod report;
 mod tune;
 
 use crate::policy::PredictiveMode;
-use crate::sim::replay::{Boot, Conditions, Outcome, Parts, Path, Progress, Recording, Repairs, Shape, SideBySide, side_by_side, work};
+use crate::sim::replay::{
+    Boot, Conditions, Outcome, Parts, Path, Progress, Rates, Recording, Repairs, Shape, SideBySide, side_by_side, work,
+};
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::SignedDuration;
@@ -63,7 +65,8 @@ pub(super) struct Simulate {
     /// configuration says.
     #[arg(long, value_name = "FACTOR", value_parser = price, allow_negative_numbers = true)]
     price_of_waiting: Option<f64>,
-    /// Dollars for a node and an hour. By default what `[prices.on_demand]` has for the pool's first type.
+    /// Dollars for a node and an hour on demand; on spot it is `prices.spot_ratio` of that. By default what
+    /// `[prices.on_demand]` has for the pool's first type.
     #[arg(long, value_name = "DOLLARS", value_parser = positive, allow_negative_numbers = true)]
     node_price: Option<f64>,
     /// Seeks settings that cost less, on the first two thirds of the days, and shows them on the rest beside your own.
@@ -87,7 +90,7 @@ struct Report<'a> {
     demand: String,
     repairs: Repairs,
     price_of_waiting: f64,
-    dollars_per_node_hour: f64,
+    rates: Rates,
     #[serde(flatten)]
     found: &'a SideBySide,
 }
@@ -162,7 +165,7 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
             demand: name,
             repairs: recording.repairs,
             price_of_waiting: conditions.price_of_waiting,
-            dollars_per_node_hour: conditions.dollars_per_hour,
+            rates: conditions.rates,
             found: &found,
         };
         serde_json::to_writer_pretty(&mut out, &report)?;
@@ -187,8 +190,8 @@ impl Simulate {
     /// Writes the page with plots, where one is asked for.
     fn write_page(&self, summary: &str, demand: &str, conditions: &Conditions, found: &SideBySide) -> anyhow::Result<()> {
         let Some(path) = &self.html else { return Ok(()) };
-        let (price_of_waiting, dollars_per_node_hour) = (conditions.price_of_waiting, conditions.dollars_per_hour);
-        let page = report::page(&report::Page { summary, demand, price_of_waiting, dollars_per_node_hour, found })?;
+        let (price_of_waiting, rates) = (conditions.price_of_waiting, conditions.rates);
+        let page = report::page(&report::Page { summary, demand, price_of_waiting, rates, found })?;
         std::fs::write(path, page).with_context(|| format!("--html {}", path.display()))
     }
 
@@ -241,7 +244,7 @@ impl Simulate {
         Ok(Conditions {
             boot: self.boot,
             price_of_waiting: self.price_of_waiting.unwrap_or(told.config.policy.predictive.price_of_waiting),
-            dollars_per_hour: self.node_price.unwrap_or_else(|| told.node_price()),
+            rates: told.rates(self.node_price),
             seed: self.seed,
             operator: told.operator(self.cpu_use, self.boot.longest())?,
             path: if is_short { Path::Plan } else { Path::Counts },
@@ -334,8 +337,23 @@ fn remarks(told: &operator::Told, conditions: &Conditions, recording: &Recording
         "Cost is node-minutes paid, and {} for each that was unmet. {:.1} days before these taught the forecast.",
         conditions.price_of_waiting, found.warm_up_days
     );
-    let lines = [Some(cost), Some(decided(told, conditions)), coverage(found)].into_iter().chain(repaired(recording.repairs));
+    let lines = [Some(cost), Some(billed(&conditions.rates)), Some(decided(told, conditions)), coverage(found)]
+        .into_iter()
+        .chain(repaired(recording.repairs));
     lines.flatten().fold("\n".to_owned(), |text, line| text + &line + "\n")
+}
+
+/// Says at which prices the dollars were reckoned, and on which market nodes are.
+fn billed(rates: &Rates) -> String {
+    let Rates { on_demand, spot, on_demand_base: base, spot_share } = rates;
+    if *spot_share <= 0.0 {
+        return format!("A node costs ${on_demand:.4} an hour, on demand.");
+    }
+    let nodes = if *base == 1 { "node is" } else { "nodes are" };
+    let share = 100.0 * spot_share;
+    format!(
+        "A node costs ${on_demand:.4} an hour on demand and ${spot:.4} on spot; {base} {nodes} on demand, and of those above {share:.0} % on spot, under every policy."
+    )
 }
 
 fn coverage(found: &SideBySide) -> Option<String> {
@@ -364,7 +382,7 @@ fn decided(told: &operator::Told, conditions: &Conditions) -> String {
         PredictiveMode::Off => "predictive.mode is \"off\" there, so that the second row is what runs",
     };
     format!(
-        "node-fleet decides {how}, with {} ({mode}): every {:?}, with its rests; pods use {:.0} % of what they request.\nLeft out: other pods' sizes, zones, spot, headroom, [[metric]] rules, how long a drain takes.",
+        "node-fleet decides {how}, with {} ({mode}): every {:?}, with its rests; pods use {:.0} % of what they request.\nLeft out: other pods' sizes, zones, spot interruptions, headroom, [[metric]] rules, how long a drain takes.",
         told.name,
         policy.interval,
         100.0 * conditions.operator.cpu_use
@@ -442,6 +460,8 @@ mod tests {
         assert!(demand(&["--node-memory", "16"]).is_err_and(|error| error.contains("expected --node-size")));
     }
 
+    const RATES: Rates = Rates { on_demand: 1.0, spot: 0.35, on_demand_base: 1, spot_share: 0.7 };
+
     fn found(recording: &Recording) -> SideBySide {
         struct Silent;
         impl Progress for Silent {
@@ -459,6 +479,18 @@ mod tests {
     }
 
     #[test]
+    fn nodes_are_billed_on_the_markets_that_the_pool_buys_from() {
+        let configured = defaults().followed_by("[prices]\nspot_ratio = 0.5\n[prices.on_demand]\n\"m5.xlarge\" = 0.2\n");
+        let mut told = defaults();
+        told.config = configured.expect("it is valid");
+        let expected = Rates { on_demand: 0.2, spot: 0.1, on_demand_base: 1, spot_share: 0.7 };
+        assert_eq!(told.rates(None), expected);
+        assert_eq!(told.rates(Some(3.0)), Rates { on_demand: 3.0, spot: 1.5, ..expected });
+        assert!(billed(&expected).contains("1 node is on demand, and of those above 70 % on spot"), "{}", billed(&expected));
+        assert_eq!(billed(&Rates::on_demand_only(0.2)), "A node costs $0.2000 an hour, on demand.");
+    }
+
+    #[test]
     fn days_without_demand_are_told_of_without_ratios_to_nothing() {
         let mut quiet = Shape::Cron.days(2, 1).scaled(8.0);
         quiet.values[1440..].fill(Some(0.0));
@@ -469,8 +501,7 @@ mod tests {
             let sentence = summary(&found);
             let table = table(&found);
             assert!(!format!("{sentence}{table}").contains("NaN") && !format!("{sentence}{table}").contains("inf"), "{sentence}\n{table}");
-            let page =
-                report::Page { summary: &sentence, demand: "none", price_of_waiting: 20.0, dollars_per_node_hour: 1.0, found: &found };
+            let page = report::Page { summary: &sentence, demand: "none", price_of_waiting: 20.0, rates: RATES, found: &found };
             let data = data(&report::page(&page).expect("it can be made"));
             for outcome in data["found"]["outcomes"].as_array().expect("a list") {
                 for figure in ["node_hours", "dollars", "unmet_share", "unmet_node_minutes", "minutes_over", "launches", "cost"] {
@@ -494,11 +525,19 @@ mod tests {
         assert!(sentence.contains("than a 70/30 threshold") && sentence.ends_with('.'), "{sentence}");
         assert!(table.contains("(too short)"), "a day is too short for an interval\n{table}");
         let hostile = "</script><script>alert(1)</script>";
-        let page = report::Page { summary: &sentence, demand: hostile, price_of_waiting: 20.0, dollars_per_node_hour: 1.0, found: &found };
+        let page = report::Page { summary: &sentence, demand: hostile, price_of_waiting: 20.0, rates: RATES, found: &found };
         let page = report::page(&page).expect("it can be made");
         assert!(!page.contains(hostile) && !page.contains("@DATA@") && page.matches("</script>").count() == 2);
         let data = data(&page);
         assert_eq!((data["demand"].as_str(), data["trajectories"].as_array().map(Vec::len)), (Some(hostile), Some(4)));
         assert!(data["steps"].as_array().is_some_and(|steps| !steps.is_empty()));
+        let ours = &data["found"]["outcomes"][0];
+        let figure = |name: &str| ours[name].as_f64().expect("a figure");
+        let (on_demand, spot) = (figure("on_demand_dollars"), figure("spot_dollars"));
+        assert!(on_demand > 0.0 && spot > 0.0 && (on_demand + spot - figure("dollars")).abs() < 1e-6, "{ours}");
+        // A day counts, from midnight to midnight: the hours are what the day costs.
+        let hours = ours["dollars_by_hour"].as_array().expect("hours").iter();
+        let sum: f64 = hours.map(|hour| hour["on_demand"].as_f64().unwrap_or(0.0) + hour["spot"].as_f64().unwrap_or(0.0)).sum();
+        assert!((sum - figure("dollars")).abs() < 1e-6, "{sum} {ours}");
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::{Config, parse};
 use crate::model::offer::HourlyPrice;
 use crate::policy::{ForecastRule, PredictiveMode};
-use crate::sim::replay::{Changes, Operator};
+use crate::sim::replay::{Changes, Operator, Rates};
 use anyhow::Context;
 use std::io::Write;
 use std::path::PathBuf;
@@ -122,8 +122,18 @@ impl Told {
         Ok(operator)
     }
 
-    /// Gives dollars for a node and an hour: the configured on-demand price of the pool's first type that has one.
-    pub(super) fn node_price(&self) -> f64 {
+    /// Gives what nodes cost: `on_demand` dollars an hour, or the configured price of the pool's first type that has one, on
+    /// spot the configured share of it; and on which market the pool buys how many.
+    pub(super) fn rates(&self, on_demand: Option<f64>) -> Rates {
+        let on_demand = on_demand.unwrap_or_else(|| self.node_price());
+        let spot = self.config.prices.spot_ratio * on_demand;
+        match self.config.policy.pools.iter().find(|pool| pool.name == self.rule.pool) {
+            Some(pool) => Rates { on_demand, spot, on_demand_base: pool.on_demand_base, spot_share: pool.spot_share },
+            None => Rates::on_demand_only(on_demand),
+        }
+    }
+
+    fn node_price(&self) -> f64 {
         let pool = self.config.pools.iter().find(|pool| pool.pool == self.rule.pool);
         let types = pool.map_or(&[][..], |pool| &pool.instance_types);
         let price = types.iter().find_map(|name| self.config.prices.on_demand.get(name));

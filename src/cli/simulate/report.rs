@@ -1,6 +1,6 @@
 //! The report as one page that needs no network: its data, and the script that draws them.
 
-use crate::sim::replay::{SideBySide, Step, Trajectory};
+use crate::sim::replay::{Rates, SideBySide, Step, Trajectory};
 use serde::Serialize;
 
 /// The page; `@DATA@` stands for what was found.
@@ -17,8 +17,8 @@ pub(super) struct Page<'a> {
     pub demand: &'a str,
     /// What a node-minute of waiting is worth.
     pub price_of_waiting: f64,
-    /// What a node costs.
-    pub dollars_per_node_hour: f64,
+    /// What nodes cost.
+    pub rates: Rates,
     /// All policies.
     pub found: &'a SideBySide,
 }

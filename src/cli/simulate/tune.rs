@@ -5,7 +5,7 @@ use super::operator::Told;
 use super::{Bar, Simulate, coverage, progress_bar, repaired, table};
 use crate::policy::{PredictiveMode, Settings};
 use crate::sim::replay::{
-    Changes, Conditions, Dial, LEAST_SAVING, Operator, Parts, Recording, Repairs, SideBySide, Tuned, held_out, held_out_work, tune,
+    Changes, Conditions, Dial, LEAST_SAVING, Operator, Parts, Rates, Recording, Repairs, SideBySide, Tuned, held_out, held_out_work, tune,
 };
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -97,7 +97,7 @@ struct Report<'a> {
     demand: &'a str,
     repairs: Repairs,
     price_of_waiting: f64,
-    dollars_per_node_hour: f64,
+    rates: Rates,
     searched: Searched,
     changes: &'a [Change],
     /// What is held out; its rows are the tuned settings, where there are any, the operator's own, and the optimum.
@@ -138,7 +138,7 @@ pub(super) fn execute(simulate: &Simulate, told: &Told, name: &str, recording: &
             demand: name,
             repairs: recording.repairs,
             price_of_waiting: conditions.price_of_waiting,
-            dollars_per_node_hour: conditions.dollars_per_hour,
+            rates: conditions.rates,
             searched: days.searched(&tuned),
             changes: if carries_over(&found) { &changes } else { &[] },
             held_out: &found,
@@ -254,7 +254,7 @@ fn remarks(told: &Told, conditions: &Conditions, recording: &Recording, found: &
         conditions.price_of_waiting
     );
     let whose = format!(
-        "Configured is {}, with predictive.mode = \"{}\"; pods use {:.0} % of what they request.\nLeft out: other pods' sizes, zones, spot, headroom, [[metric]] rules, how long a drain takes and what it costs to move pods.",
+        "Configured is {}, with predictive.mode = \"{}\"; pods use {:.0} % of what they request.\nLeft out: other pods' sizes, zones, spot interruptions, headroom, [[metric]] rules, how long a drain takes and what it costs to move pods.",
         told.name,
         told.config.policy.predictive.mode.name(),
         100.0 * conditions.operator.cpu_use

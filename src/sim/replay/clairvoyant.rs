@@ -27,11 +27,12 @@ impl Optimum {
 /// What it begins with is free, so it is a bound for fleets that begin with anything. `O(minutes x nodes)`.
 #[must_use]
 pub fn clairvoyant(demand: &[f32], boot: f64, price: f64) -> Optimum {
-    clairvoyant_paths(demand, boot, price, |_, _| {})
+    clairvoyant_paths(demand, boot, price, |_, _, _| {})
 }
 
-/// Finds the optimum, and tells of each minute in which a layer is on: the layer from 0, and the minute.
-pub fn clairvoyant_paths(demand: &[f32], boot: f64, price: f64, mut is_on: impl FnMut(usize, usize)) -> Optimum {
+/// Finds the optimum, and tells of each minute in which a layer is on: the layer from 0, the minute, and whether the layer
+/// starts with it, a boot before.
+pub fn clairvoyant_paths(demand: &[f32], boot: f64, price: f64, mut is_on: impl FnMut(usize, usize, bool)) -> Optimum {
     let peak = demand.iter().fold(0.0_f32, |high, value| high.max(*value));
     let mut sum = Optimum::default();
     // Whether the cheapest way to be off (bit 0) or on (bit 1) in a minute was in the other state before it.
@@ -47,13 +48,13 @@ pub fn clairvoyant_paths(demand: &[f32], boot: f64, price: f64, mut is_on: impl 
         }
         let mut state = on < off;
         for minute in (0..demand.len()).rev() {
+            let changed = switched[minute] >> u8::from(state) & 1 == 1;
             if state {
-                is_on(layer, minute);
+                is_on(layer, minute, changed);
                 sum.node_minutes += 1.0;
             } else {
                 sum.unmet += waits(demand[minute]);
             }
-            let changed = switched[minute] >> u8::from(state) & 1 == 1;
             if state && changed {
                 sum.node_minutes += boot;
                 sum.launches += 1;

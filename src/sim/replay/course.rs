@@ -1,5 +1,6 @@
 //! How a replay went, thinned out to what a plot can show.
 
+use super::bill::Rates;
 use super::daemon::Step;
 use super::fleet::Tick;
 use super::judge::Tally;
@@ -50,9 +51,9 @@ pub struct Headroomed {
 }
 
 impl Headroomed {
-    pub(super) fn of(policy: String, tally: &Tally, dollars_per_hour: f64) -> Self {
-        let sum = tally.sum();
-        Self { policy, dollars: sum.paid / 60.0 * dollars_per_hour, unmet_share: sum.unmet / tally.demand.max(f64::MIN_POSITIVE) }
+    pub(super) fn of(policy: String, tally: &Tally, rates: &Rates) -> Self {
+        let (sum, (on_demand, spot)) = (tally.sum(), tally.bill.dollars(rates));
+        Self { policy, dollars: on_demand + spot, unmet_share: sum.unmet / tally.demand.max(f64::MIN_POSITIVE) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a policy cost and what it left waiting, day by day.
 
+use super::bill::Bill;
 use super::fleet::Tick;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
@@ -41,6 +42,8 @@ pub struct Tally {
     pub minutes_over: u64,
     /// Nodes that were launched.
     pub launches: u64,
+    /// What was paid for, by market and hour.
+    pub bill: Bill,
     under: f64,
     over: f64,
     minutes_under: u64,

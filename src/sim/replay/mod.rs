@@ -12,6 +12,7 @@
 
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "minutes and nodes are far below 2^52")]
 
+mod bill;
 mod board;
 mod clairvoyant;
 mod course;
@@ -26,6 +27,7 @@ mod side_by_side;
 mod synthetic;
 mod tuning;
 
+pub use bill::{Bill, HourlyDollars, Rates};
 pub use clairvoyant::{Optimum, clairvoyant, clairvoyant_paths};
 pub use course::{Bin, Course, Headroomed, Trajectory};
 pub use daemon::{Daemon, Operator, Path, Step};

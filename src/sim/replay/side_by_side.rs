@@ -1,5 +1,6 @@
 //! One demand under every policy, side by side.
 
+use super::bill::{Bill, HourlyDollars, Rates};
 use super::clairvoyant::clairvoyant_paths;
 use super::course::{Band, Bins, Course, Headroomed, Trajectory};
 use super::daemon::{Daemon, Operator, Path};
@@ -23,8 +24,8 @@ pub struct Conditions {
     pub boot: Boot,
     /// What a node-minute of unmet demand costs in node-minutes: every policy is judged by it, and those that ask steer by it.
     pub price_of_waiting: f64,
-    /// Dollars for a node and an hour.
-    pub dollars_per_hour: f64,
+    /// What nodes cost.
+    pub rates: Rates,
     /// For what is drawn: boot times, failures, days of the intervals.
     pub seed: u64,
     /// What this daemon is told.
@@ -127,7 +128,7 @@ fn daemon(recording: &Recording, conditions: &Conditions, mode: PredictiveMode) 
     let mut operator = conditions.operator.clone();
     let predictive = &mut operator.settings_mut().predictive;
     (predictive.mode, predictive.price_of_waiting) = (mode, conditions.price_of_waiting);
-    Daemon::new(&operator, conditions.dollars_per_hour, recording.start, conditions.path)
+    Daemon::new(&operator, conditions.rates.on_demand, recording.start, conditions.path)
 }
 
 fn peak(recording: &Recording) -> u32 {
@@ -146,6 +147,12 @@ pub struct Outcome {
     pub node_hours: f64,
     /// What they cost.
     pub dollars: f64,
+    /// The part of it that was on demand.
+    pub on_demand_dollars: f64,
+    /// The part of it that was on spot.
+    pub spot_dollars: f64,
+    /// What each hour of the day (UTC) cost in the mean.
+    pub dollars_by_hour: Vec<HourlyDollars>,
     /// Share of demand that waited, 0 to 1.
     pub unmet_share: f64,
     /// Node-minutes of demand that waited.
@@ -212,8 +219,7 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     let price = conditions.price_of_waiting;
     let tuned: Vec<(Contestant, Tally)> =
         Contestant::tuned().map(|contestant| (contestant, run.contestant(contestant, None, progress))).collect();
-    course.headrooms =
-        tuned.iter().map(|(contestant, tally)| Headroomed::of(contestant.name(), tally, conditions.dollars_per_hour)).collect();
+    course.headrooms = tuned.iter().map(|(contestant, tally)| Headroomed::of(contestant.name(), tally, &conditions.rates)).collect();
     let best = tuned.into_iter().min_by(|(_, one), (_, other)| one.sum().cost(price).total_cmp(&other.sum().cost(price)));
     let optimum = run.optimum();
     let least = optimum.cost;
@@ -319,6 +325,7 @@ impl Run<'_> {
             look(minute, policy, tick);
             if minute >= self.warm_up && values[minute].is_some() {
                 tally.count((minute - self.warm_up) / 1440, f64::from(demand[minute]), tick);
+                tally.bill.count(self.recording.start.0 + minute as i64, tick.paid, &self.conditions.rates);
             }
             if (minute + 1) % STEP == 0 {
                 progress.passed(STEP as u64);
@@ -331,10 +338,14 @@ impl Run<'_> {
     pub(super) fn outcome(&self, policy: String, tally: &Tally, least: f64, ours_to_this: Option<Ratio>) -> Outcome {
         let sum = tally.sum();
         let cost = sum.cost(self.conditions.price_of_waiting);
+        let (on_demand_dollars, spot_dollars) = tally.bill.dollars(&self.conditions.rates);
         Outcome {
             policy,
             node_hours: sum.paid / 60.0,
-            dollars: sum.paid / 60.0 * self.conditions.dollars_per_hour,
+            dollars: on_demand_dollars + spot_dollars,
+            on_demand_dollars,
+            spot_dollars,
+            dollars_by_hour: tally.bill.by_hour(&self.conditions.rates),
             unmet_share: sum.unmet / tally.demand.max(f64::MIN_POSITIVE),
             unmet_node_minutes: sum.unmet,
             minutes_over: tally.minutes_over,
@@ -348,17 +359,30 @@ impl Run<'_> {
 
     /// Finds the optimum of the minutes that count; gaps are left out, as if the minutes around them met.
     pub(super) fn optimum(&self) -> Outcome {
-        let counted = self.demand.iter().zip(&self.recording.values).skip(self.warm_up).filter(|(_, value)| value.is_some());
-        let demand: Vec<f32> = counted.map(|(demand, _)| *demand).collect();
+        let counted = || (self.warm_up..self.demand.len()).filter(|minute| self.recording.values[*minute].is_some());
+        let at = |minute: usize| self.recording.start.0 + minute as i64;
+        let demand: Vec<f32> = counted().map(|minute| self.demand[minute]).collect();
+        let minutes: Vec<i64> = counted().map(at).collect();
         let mut capacity = vec![0_u16; demand.len()];
-        let (boot, price) = (self.conditions.boot.mean_minutes(), self.conditions.price_of_waiting);
-        let found = clairvoyant_paths(&demand, boot, price, |_, minute| capacity[minute] += 1);
+        let (boot, price, rates) = (self.conditions.boot.mean_minutes(), self.conditions.price_of_waiting, &self.conditions.rates);
+        let mut bill = Bill::default();
+        let found = clairvoyant_paths(&demand, boot, price, |layer, minute, starts| {
+            capacity[minute] += 1;
+            if starts {
+                bill.count_boot(minutes[minute], u32::try_from(layer).unwrap_or(u32::MAX - 1), boot, rates);
+            }
+        });
+        minutes.iter().zip(&capacity).for_each(|(minute, nodes)| bill.count(*minute, u32::from(*nodes), rates));
+        let (on_demand_dollars, spot_dollars) = bill.dollars(rates);
         let over = demand.iter().zip(&capacity).filter(|(demand, capacity)| **demand > f32::from(**capacity) + 1e-6).count();
         let total: f64 = demand.iter().map(|value| f64::from(*value)).sum();
         Outcome {
             policy: "clairvoyant optimum".into(),
             node_hours: found.node_minutes / 60.0,
-            dollars: found.node_minutes / 60.0 * self.conditions.dollars_per_hour,
+            dollars: on_demand_dollars + spot_dollars,
+            on_demand_dollars,
+            spot_dollars,
+            dollars_by_hour: bill.by_hour(rates),
             unmet_share: found.unmet / total.max(f64::MIN_POSITIVE),
             unmet_node_minutes: found.unmet,
             minutes_over: over as u64,

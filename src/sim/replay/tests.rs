@@ -21,7 +21,8 @@ fn operator(settings: &Settings) -> Operator {
 }
 
 fn conditions(boot: Boot, price_of_waiting: f64, dollars_per_hour: f64) -> Conditions {
-    Conditions { boot, price_of_waiting, dollars_per_hour, seed: 1, operator: operator(&usual()), path: Path::Counts }
+    let rates = Rates::on_demand_only(dollars_per_hour);
+    Conditions { boot, price_of_waiting, rates, seed: 1, operator: operator(&usual()), path: Path::Counts }
 }
 
 /// Lets a policy follow a demand with nodes that boot two minutes; gives what was paid for in each minute.

@@ -134,7 +134,7 @@ fn replayed(run: &Run<'_>, operator: &Operator, foresight: Option<&Rc<Foresight>
 fn daemon(recording: &Recording, conditions: &Conditions, operator: &Operator, path: Path) -> Daemon {
     let mut operator = operator.clone();
     operator.settings_mut().predictive.price_of_waiting = conditions.price_of_waiting;
-    Daemon::new(&operator, conditions.dollars_per_hour, recording.start, path)
+    Daemon::new(&operator, conditions.rates.on_demand, recording.start, path)
 }
 
 struct Silent;
