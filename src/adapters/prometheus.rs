@@ -138,22 +138,24 @@ impl Prometheus {
         if silent.is_empty() { Ok(()) } else { Err(silent) }
     }
 
-    /// Tries the endpoints in order. A failure at all of them is one failure that names each.
-    async fn anywhere<'a, T, F, Fut>(&'a self, ask: F) -> Result<T, Missing>
+    /// Tries the endpoints in order. One that knows nothing, as a replica that has just come, has the next one asked. A
+    /// failure at all of them is one failure that names each.
+    async fn anywhere<'a, T, F, Fut>(&'a self, ask: F, knows_nothing: impl Fn(&T) -> bool) -> Result<T, Missing>
     where
         F: Fn(&'a Url) -> Fut,
         Fut: Future<Output = Result<T, Failure>>,
     {
         let end = Instant::now() + self.timeout;
-        let mut failures = Vec::new();
+        let (mut failures, mut nothing) = (Vec::new(), None);
         for (endpoint, left) in self.endpoints.iter().zip((1..=u32::try_from(self.endpoints.len()).unwrap_or(u32::MAX)).rev()) {
             let share = end.saturating_duration_since(Instant::now()) / left;
             match tokio::time::timeout(share, Box::pin(ask(endpoint))).await.unwrap_or_else(|_| Err(late(share))) {
+                Ok(answer) if knows_nothing(&answer) => nothing = Some(answer),
                 Ok(answer) => return Ok(answer),
                 Err(failure) => failures.push((endpoint, failure)),
             }
         }
-        Err(missing(&failures))
+        nothing.ok_or_else(|| missing(&failures))
     }
 
     /// Reads all that a utilisation report needs from one endpoint.
@@ -300,7 +302,7 @@ impl Prometheus {
 
 impl Metrics for Prometheus {
     async fn utilisation(&self) -> Observed<UtilisationReport> {
-        match self.anywhere(|endpoint| self.report(endpoint)).await {
+        match self.anywhere(|endpoint| self.report(endpoint), |report| report.nodes.is_empty()).await {
             Ok(report) if report.nodes.is_empty() => Observed::Unknown(Missing::Empty),
             Ok(value) => Observed::Known { value, at: self.clock.now() },
             Err(missing) => Observed::Unknown(missing),
@@ -308,11 +310,12 @@ impl Metrics for Prometheus {
     }
 
     async fn query(&self, _rule: &RuleName, promql: &str) -> Reading {
-        self.anywhere(|endpoint| self.value(endpoint, promql)).await.unwrap_or_else(Reading::Missing)
+        let knows_nothing = |reading: &Reading| *reading == Reading::Missing(Missing::Empty);
+        self.anywhere(|endpoint| self.value(endpoint, promql), knows_nothing).await.unwrap_or_else(Reading::Missing)
     }
 
     async fn history(&self, promql: &str, first: Timestamp, last: Timestamp) -> Result<Vec<(Timestamp, f64)>, Missing> {
-        self.anywhere(|endpoint| self.course(endpoint, promql, first, last)).await
+        self.anywhere(|endpoint| self.course(endpoint, promql, first, last), Vec::is_empty).await
     }
 }
 

@@ -1,4 +1,4 @@
-//! Follows the demands of the `[[forecast]]` rules: reads them from Prometheus, a slice of the past in each turn
+//! Follows the demands of the `[[forecast]]` rules: reads them from Prometheus, some slices of the past in each turn
 //! until it has caught up, and says what they lead to.
 //!
 //! Nothing of it is written down. Whoever takes over reads the history again.
@@ -19,7 +19,7 @@ use tracing::{info, warn};
 const SLICE: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// What takes Prometheus too long is read in smaller slices, down to this.
 const SMALLEST_SLICE: SignedDuration = SignedDuration::from_hours(1);
-/// So many slices one turn reads, as long as they hold nothing.
+/// So many slices one turn reads: a past of four weeks, where Prometheus gives it by the week.
 const SLICES_IN_A_TURN: usize = 6;
 /// After so many minutes that are taken in, others have their turn.
 const AT_A_TIME: usize = 64;
@@ -37,6 +37,8 @@ struct Followed {
     query: String,
     per_node: f64,
     forecaster: Forecaster,
+    /// Since when it is followed.
+    begun: Option<Timestamp>,
     /// Up to here the past is read.
     read: Option<Timestamp>,
     slice: SignedDuration,
@@ -98,6 +100,7 @@ impl Followed {
             query: rule.query.clone(),
             per_node: rule.per_node,
             forecaster: Forecaster::new(settings),
+            begun: None,
             read: None,
             slice: SLICE,
             caught_up: false,
@@ -109,18 +112,18 @@ impl Followed {
         rule.query == self.query && rule.per_node.total_cmp(&self.per_node).is_eq()
     }
 
-    /// Reads on: several slices where they hold nothing, as those before the demand's beginning do.
+    /// Reads on, slice by slice.
     async fn read_on<W: World>(&mut self, world: &W, rule: &RuleName, now: Timestamp) {
+        self.begun.get_or_insert(now);
         for _ in 0..SLICES_IN_A_TURN {
-            match self.read_slice(world, rule, now).await {
-                Some(0) => {}
-                Some(_) | None => return,
+            if !self.read_slice(world, rule, now).await {
+                return;
             }
         }
     }
 
-    /// Reads the next slice, and counts what it held; `None` where nothing is left to read, or it could not be read.
-    async fn read_slice<W: World>(&mut self, world: &W, rule: &RuleName, now: Timestamp) -> Option<usize> {
+    /// Reads the next slice. Tells whether more is left, and this one could be read.
+    async fn read_slice<W: World>(&mut self, world: &W, rule: &RuleName, now: Timestamp) -> bool {
         let latest = whole_minute(now);
         let kept = SignedDuration::from_mins(i64::try_from(KEPT).unwrap_or(i64::MAX));
         let oldest = whole_minute(now.saturating_sub(kept).unwrap_or(Timestamp::MIN));
@@ -129,7 +132,7 @@ impl Followed {
         let to = latest.min(from.saturating_add(self.slice).unwrap_or(latest));
         let first = from.saturating_add(SignedDuration::from_mins(1)).unwrap_or(latest);
         if first > to {
-            return None;
+            return false;
         }
         match world.metrics().history(&self.query, first, to).await {
             Ok(values) => {
@@ -142,13 +145,13 @@ impl Followed {
                 if to == latest && !std::mem::replace(&mut self.caught_up, true) {
                     self.tell(rule);
                 }
-                (to < latest).then_some(values.len())
+                to < latest
             }
             Err(missing) => {
                 warn!(rule = rule.as_str(), %missing, slice = ?self.slice, "the demand's history cannot be read");
                 self.slice = (self.slice / 2).max(SMALLEST_SLICE);
                 self.trouble = Some(missing);
-                None
+                false
             }
         }
     }
@@ -194,7 +197,15 @@ impl Followed {
             (None, true) => advice.to_string(),
         };
         let evidence = if on_trial && acts_of_itself { format!("{}; {evidence}", self.watches(missing)) } else { evidence };
-        Prospect { wanted: self.wanted(&advice), blind: advice.standing.is_blind() || !self.caught_up, on_trial, evidence }
+        let blind_since = (advice.standing.is_blind() || !self.caught_up).then(|| self.blind_since(now));
+        Prospect { wanted: self.wanted(&advice), blind_since, on_trial, evidence }
+    }
+
+    /// Since when a demand is not known that is not known: its latest value, and while the past is read, its beginning.
+    fn blind_since(&self, now: Timestamp) -> Timestamp {
+        let latest = self.forecaster.history().latest().filter(|_| self.caught_up);
+        let latest = latest.and_then(|latest| Timestamp::from_second(latest.0.saturating_mul(60)).ok());
+        latest.or(self.begun).unwrap_or(now)
     }
 
     /// Says until when it only watches, with so many minutes missing to a week.
@@ -265,11 +276,21 @@ mod tests {
         let unread = Followed { caught_up: false, ..young };
         assert!(!says(&unread, true).on_trial, "nobody knows how long its past is");
         assert!(says(&unread, true).wanted.is_none(), "who does not know the whole past wants nothing");
+        let hours = |hours| SignedDuration::from_hours(hours);
+        assert_eq!(says(&followed(week, now), true).blind_since, None);
+        let later = followed(week, now).prospect(true, now + hours(7));
+        assert_eq!(later.blind_since, Some(now - SignedDuration::from_mins(1)), "its query gives nothing any more");
+        let begun = Followed { begun: Some(now - hours(1)), caught_up: false, ..followed(week, now - hours(24)) };
+        assert_eq!(says(&begun, true).blind_since, Some(now - hours(1)), "while the past is read, old values say nothing");
         let refused = Followed { caught_up: false, trouble: Some(Missing::Empty), ..followed(0, now) };
         assert!(says(&refused, true).on_trial, "what was never read forbids nothing for ever");
         let prospect = says(&followed(week, now), true);
         assert!(!prospect.on_trial && prospect.evidence.starts_with("expects"), "{}", prospect.evidence);
         let prospect = says(&followed(0, now), true);
-        assert!(prospect.on_trial && prospect.blind && prospect.evidence.contains("until a week"), "{}", prospect.evidence);
+        assert!(
+            prospect.on_trial && prospect.blind_since == Some(now) && prospect.evidence.contains("until a week"),
+            "{}",
+            prospect.evidence
+        );
     }
 }

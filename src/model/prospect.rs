@@ -1,5 +1,6 @@
 //! What a forecast says of the nodes that a pool should have.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// How many nodes there should be for the demand that comes.
@@ -16,8 +17,8 @@ pub struct Wanted {
 pub struct Prospect {
     /// What it wants; `None` while it has no say.
     pub wanted: Option<Wanted>,
-    /// It has no say because the demand is not known, and what it would hold may not go.
-    pub blind: bool,
+    /// Since when it has no say because the demand is not known: what it would hold may not go at first.
+    pub blind_since: Option<Timestamp>,
     /// Less than a week of the demand is known: a forecast that acts of itself only watches until then.
     pub on_trial: bool,
     /// What it sees, in words.

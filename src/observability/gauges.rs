@@ -17,9 +17,10 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Alerts that are shown as 0 while they are silent, so that a rule on them has something to see.
-const KNOWN_ALERTS: [&str; 10] = [
+const KNOWN_ALERTS: [&str; 11] = [
     "account_limit",
     "drain_failed",
+    "forecast_blind",
     "node_differs",
     "node_unidentified",
     "object_refused",

@@ -5,6 +5,7 @@ mod buying;
 mod fit;
 mod fleet;
 pub mod forecast;
+mod foreseen;
 mod headroom;
 mod learn;
 mod pending;

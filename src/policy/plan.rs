@@ -9,6 +9,7 @@ pub use explaining::explain;
 use super::buying::{self, Bounds, Buyer};
 use super::fit::Board;
 use super::fleet::{Fleet, count, prices};
+use super::foreseen;
 use super::headroom;
 use super::pending::{self, Outcome, Promises, Waiting};
 use super::rules::{self, Demand, NoLoad, PoolLoad, Strength, Verdict};
@@ -65,6 +66,7 @@ pub fn plan(settings: &Settings, snapshot: &Snapshot, memory: &Memory, now: Time
     turn.replace(&known, &mut memory, &verdicts);
     turn.sum_up();
     turn.plan.alerts.extend(alerts(cluster, &memory, now));
+    turn.plan.alerts.extend(foreseen::alerts(settings, snapshot, now));
     (turn.plan, memory)
 }
 
@@ -207,7 +209,7 @@ impl<'a> Turn<'a> {
             let serving = count(self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).count());
             let strength = Strength { total: self.fleet.staying(&pool.name), serving };
             verdicts.extend(rules::metrics(self.settings, pool, self.snapshot, strength, kept, self.now));
-            verdicts.extend(rules::forecasts(self.settings, pool, self.snapshot, strength.total, self.now));
+            verdicts.extend(foreseen::judge(self.settings, pool, self.snapshot, strength.total, self.now));
             keep_idle(self.settings, &load, kept, self.now);
             (pool.name.clone(), (load, verdicts))
         };

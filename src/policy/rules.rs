@@ -1,13 +1,12 @@
 //! Rules on utilisation and on applications' metrics: when they fire, and what they want.
 
 use super::fleet::{Fleet, Member, count};
-use super::settings::{MetricGoal, MetricRule, PoolSettings, PredictiveMode, Settings};
+use super::settings::{MetricGoal, MetricRule, PoolSettings, Settings};
 use crate::model::memory::{PoolMemory, Streak};
 use crate::model::plan::Hold;
-use crate::model::prospect::Wanted;
 use crate::model::reading::Utilisation;
 use crate::model::snapshot::{Observed, UtilisationReport};
-use crate::model::{Missing, Prospect, Reading, RuleName, Snapshot};
+use crate::model::{Missing, Reading, RuleName, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
 
@@ -214,7 +213,7 @@ impl Judged {
     }
 }
 
-fn silent(rule: RuleName, evidence: &str, hold: Option<Hold>) -> Verdict {
+pub(super) fn silent(rule: RuleName, evidence: &str, hold: Option<Hold>) -> Verdict {
     Verdict { rule, evidence: evidence.to_owned(), demand: None, vetoes_removal: hold.is_some(), keeps: 0, hold }
 }
 
@@ -280,42 +279,6 @@ fn metric(
         vetoes_removal: above || (keeps > 0 && total <= keeps),
         keeps,
     }
-}
-
-/// Judges the `[[forecast]]` rules of a pool of which `total` nodes stay, booting ones included.
-pub fn forecasts(settings: &Settings, pool: &PoolSettings, snapshot: &Snapshot, total: u32, now: Timestamp) -> Vec<Verdict> {
-    let rules = settings.forecasts.iter().filter(|rule| rule.pool == pool.name && !settings.predictive.is_off());
-    let max = pool.bounds(now).max;
-    rules.map(|rule| foreseen(settings.predictive.mode, &rule.name, snapshot.prospects.get(&rule.name), total, max)).collect()
-}
-
-pub(super) fn foreseen(mode: PredictiveMode, rule: &RuleName, prospect: Option<&Prospect>, total: u32, max: u32) -> Verdict {
-    let rule = rule.clone();
-    let acts = match mode {
-        PredictiveMode::On => true,
-        // What is not read yet may be long.
-        PredictiveMode::Auto => prospect.is_none_or(|prospect| !prospect.on_trial),
-        PredictiveMode::Shadow | PredictiveMode::Off => false,
-    };
-    // Missing is never zero: what the forecast would hold is not known.
-    let blind = |why: &str| acts.then(|| Hold::BadData { why: why.to_owned() });
-    let Some(prospect) = prospect else {
-        let why = "the demand is not read yet";
-        return silent(rule, why, blind(why));
-    };
-    let Some(wanted) = prospect.wanted else {
-        return silent(rule, &prospect.evidence, if prospect.blind { blind(&prospect.evidence) } else { None });
-    };
-    // Above the maximum in force nothing is held.
-    let wanted = Wanted { hold: wanted.hold.min(max), ..wanted };
-    let evidence = prospect.evidence.clone();
-    let (buys, holds) = (wanted.buy > total, wanted.hold > 0 && total <= wanted.hold);
-    if !acts {
-        let hold = (buys || holds).then_some(Hold::Shadowed { buy: wanted.buy, hold_nodes: wanted.hold });
-        return Verdict { rule, evidence, demand: None, hold, vetoes_removal: false, keeps: 0 };
-    }
-    let demand = buys.then_some(Demand::Nodes(wanted.buy));
-    Verdict { rule, evidence, demand, hold: None, vetoes_removal: holds, keeps: wanted.hold }
 }
 
 /// Rounds a wish up to whole nodes. An absurd one is cut to what a `u32` holds; the maximum cuts it further.

@@ -3,9 +3,10 @@
 //! There a board is not needed: what [`super::plan()`] decides follows from a few counts, in a microsecond. A replay of
 //! a year lets it decide; that it decides as `plan` does is tested where the replay is, on boards made of the same counts.
 
+use super::foreseen;
 use super::plan::giving_back::{at_once, cooling, is_within};
 use super::plan::{NOISE, OPENED_AT_ONCE, cooling_down, keep_idle, regret};
-use super::rules::{self, Demand, NoLoad, PoolLoad, foreseen};
+use super::rules::{self, Demand, NoLoad, PoolLoad};
 use super::settings::{PoolSettings, Settings};
 use crate::model::memory::PoolMemory;
 use crate::model::prospect::Prospect;
@@ -100,7 +101,7 @@ pub fn turn(settings: &Settings, sight: &Sight<'_>, memory: &mut PoolMemory, now
     let bounds = pool.bounds(now);
     let total = sight.ready + sight.booting;
     if let Some((rule, prospect)) = sight.prospect {
-        let verdict = foreseen(settings.predictive.mode, rule, Some(prospect), total, bounds.max);
+        let verdict = foreseen::judge_one(settings.predictive.mode, rule, Some(prospect), (total, bounds.max), now);
         say = Say { vetoes: say.vetoes || verdict.vetoes_removal, keeps: verdict.keeps };
         demands.extend(verdict.demand.map(|demand| (Cause::Forecast, demand)));
     }

@@ -153,6 +153,22 @@ async fn the_next_endpoint_answers_when_one_hangs_and_one_is_gone() {
 }
 
 #[tokio::test]
+async fn an_endpoint_that_knows_nothing_has_the_next_one_asked() {
+    let (young, _) = server(|_| http("200 OK", r#"{"status":"success","data":{"resultType":"vector","result":[]}}"#)).await;
+    let (old, _) = server(sound("0.5")).await;
+    let adapter = prometheus(&config(vec![young, old]));
+    let Observed::Known { value, .. } = adapter.utilisation().await else { panic!("the second knows") };
+    assert_eq!(value.nodes["worker-1"].cpu.value(), Some(0.5));
+    let empty = r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#;
+    let full = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[60,"3"],[120,"4"]]}]}}"#;
+    let ((young, _), (old, _)) = (server(|_| http("200 OK", empty)).await, server(|_| http("200 OK", full)).await);
+    let at = |second| jiff::Timestamp::from_second(second).expect("a time");
+    let course = vec![(at(60), 3.0), (at(120), 4.0)];
+    assert_eq!(prometheus(&config(vec![young.clone(), old])).history("q", at(60), at(120)).await, Ok(course));
+    assert_eq!(prometheus(&config(vec!["http://127.0.0.1:1".into(), young])).history("q", at(60), at(120)).await, Ok(vec![]));
+}
+
+#[tokio::test]
 async fn an_answer_that_is_too_large_is_cut_off() {
     let (huge, _) = server(|_| http("200 OK", &"x".repeat(50_000))).await;
     let adapter = prometheus(&config(vec![huge]));

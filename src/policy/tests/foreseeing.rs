@@ -14,7 +14,7 @@ fn scene(nodes: usize, mode: PredictiveMode, wanted: impl Into<Option<Wanted>>) 
     scene
         .snapshot
         .prospects
-        .insert("requests".into(), Prospect { wanted: wanted.into(), blind: false, on_trial: false, evidence: "a rise".into() });
+        .insert("requests".into(), Prospect { wanted: wanted.into(), blind_since: None, on_trial: false, evidence: "a rise".into() });
     scene
 }
 
@@ -112,7 +112,7 @@ fn a_demand_that_is_not_known_keeps_every_node_unless_it_is_only_watched() {
         for read in [false, true] {
             let mut scene = scene(8, mode, None);
             match scene.snapshot.prospects.get_mut("requests").filter(|_| read) {
-                Some(prospect) => prospect.blind = true,
+                Some(prospect) => prospect.blind_since = Some(after(0)),
                 None => scene.snapshot.prospects.clear(),
             }
             let plan = scene.turns(0, 10);
@@ -123,10 +123,32 @@ fn a_demand_that_is_not_known_keeps_every_node_unless_it_is_only_watched() {
 }
 
 #[test]
+fn what_nobody_mends_is_told_after_half_an_hour_and_holds_nothing_after_six() {
+    // The mode, for how many minutes the demand is not known; the nodes that go, and whether it is told.
+    let rows = [
+        (PredictiveMode::On, 20, 0, false),
+        (PredictiveMode::On, 60, 0, true),
+        (PredictiveMode::Auto, 60, 0, true),
+        (PredictiveMode::On, 345, 0, true),
+        (PredictiveMode::On, 365, 6, true),
+        (PredictiveMode::Auto, 365, 6, true),
+        (PredictiveMode::Shadow, 60, 6, false),
+        (PredictiveMode::Off, 60, 6, false),
+    ];
+    for (mode, minutes, gone, told) in rows {
+        let mut scene = scene(8, mode, None);
+        scene.snapshot.prospects.get_mut("requests").expect("it is there").blind_since = Some(after(-minutes));
+        let plan = scene.turns(0, 10);
+        assert_eq!(retirements(&plan).len(), gone, "{mode:?}, {minutes} minutes");
+        assert_eq!(plan.alerts.iter().any(|alert| alert.name == "forecast_blind"), told, "{mode:?}, {minutes} minutes");
+    }
+}
+
+#[test]
 fn a_demand_that_is_not_known_keeps_nothing_on_trial() {
     let mut scene = scene(8, PredictiveMode::Auto, None);
     let prospect = scene.snapshot.prospects.get_mut("requests").expect("it is there");
-    (prospect.blind, prospect.on_trial) = (true, true);
+    (prospect.blind_since, prospect.on_trial) = (Some(after(0)), true);
     assert_eq!(retirements(&scene.turns(0, 10)).len(), 6);
 }
 

@@ -142,7 +142,7 @@ impl Daemon {
             start,
             memory: Memory::default(),
             board: (path == Path::Plan).then(Board::default),
-            prospect: Prospect { wanted: None, blind: true, on_trial: true, evidence: String::new() },
+            prospect: Prospect { wanted: None, blind_since: None, on_trial: true, evidence: String::new() },
             served: VecDeque::new(),
             before: (0, 0),
             retired: None,
@@ -231,7 +231,14 @@ impl Daemon {
                 foresight.say(boot, minute)
             }
         };
-        (self.prospect.wanted, self.prospect.blind) = (wanted, blind);
+        let now = self.time(minute);
+        self.prospect.wanted = wanted;
+        self.prospect.blind_since = blind.then(|| self.prospect.blind_since.unwrap_or(now));
+    }
+
+    fn time(&self, minute: usize) -> Timestamp {
+        let minute = self.start.plus(minute as i64);
+        Timestamp::from_second(minute.0.saturating_mul(60)).unwrap_or(Timestamp::MAX)
     }
 
     /// Gives the share of the serving nodes' CPU that is in use.
@@ -242,8 +249,7 @@ impl Daemon {
 
     fn turn(&mut self, view: &View, launched: u32, full: bool) -> Moves {
         let minute = view.now();
-        let now = self.start.plus(minute as i64);
-        let now = Timestamp::from_second(now.0.saturating_mul(60)).unwrap_or(Timestamp::MAX);
+        let now = self.time(minute);
         let settings = &self.operator.settings;
         let youngest = SignedDuration::try_from(settings.scale_down.min_node_age).unwrap_or(SignedDuration::MAX);
         let is_grown = |since: i64| SignedDuration::from_mins(minute as i64 - since) >= youngest;
