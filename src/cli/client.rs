@@ -222,6 +222,9 @@ fn plan(plan: &Value) -> String {
                 words(&finding["evidence"]),
                 held(&finding["hold"])
             );
+            for passed_over in list(&finding["passed_over"]) {
+                let _ = writeln!(text, "    passed over: {}", words(passed_over));
+            }
         }
     }
     for hold in list(&plan["holds"]) {

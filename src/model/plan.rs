@@ -115,6 +115,20 @@ impl ReplacementCause {
     }
 }
 
+impl LaunchReason {
+    /// Names the rule whose finding tells of it.
+    #[must_use]
+    pub fn rule(&self) -> RuleName {
+        match self {
+            Self::PendingPods { .. } | Self::Replacement { .. } => "pending_pods".into(),
+            Self::BelowMinimum => "bounds".into(),
+            Self::Headroom => "headroom".into(),
+            Self::Rule { rule, .. } => rule.clone(),
+            Self::Successor { .. } => "replacement".into(),
+        }
+    }
+}
+
 impl fmt::Display for LaunchReason {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -429,7 +443,8 @@ pub struct Finding {
     pub wants: i64,
     /// Why it was not, or not wholly, followed.
     pub hold: Option<Hold>,
-    /// Nodes that were looked at and do not go although others do, each with its reason (bounded).
+    /// What was looked at and is not chosen (bounded), each with its reason: nodes that do not go although others do, or
+    /// are not replaced; offers that are not bought although others are, and dearer ways of buying.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
 }

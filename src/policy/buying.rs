@@ -2,6 +2,7 @@
 
 mod choosing;
 mod orders;
+mod passing_over;
 
 use super::fit::{Board, Misfit, node_accepts};
 use super::fleet::{Fleet, Member, cost, count};
@@ -18,6 +19,7 @@ use choosing::Holders;
 use jiff::Timestamp;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -51,6 +53,16 @@ pub enum Way {
     Prefer(InstanceType),
     /// The largest pod comes first; its node is of the type that is cheapest by the core.
     FirstFitDecreasing,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Mixed => formatter.write_str("each node of the type that pays best for what is left"),
+            Self::Prefer(instance_type) => write!(formatter, "nodes of {instance_type} wherever they will do"),
+            Self::FirstFitDecreasing => formatter.write_str("first fit decreasing"),
+        }
+    }
 }
 
 /// A node that is to be bought.

@@ -6,6 +6,7 @@ use super::fleet::count;
 use super::headroom;
 use super::settings::Settings;
 use super::topology::Shape;
+use crate::model::offer::HourlyPrice;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason, Unplaceable};
 use crate::model::{Pod, PodKey, PoolName, Resources, RuleName};
 use jiff::{SignedDuration, Timestamp};
@@ -91,6 +92,8 @@ pub struct Outcome {
     disagreement: String,
     /// What became of the pod that was asked about.
     pub fate: Option<Fate>,
+    /// Ways of buying that were tried and are not followed, the cheapest first (bounded).
+    passed_over: Vec<String>,
 }
 
 impl Outcome {
@@ -123,7 +126,7 @@ impl Outcome {
             evidence: format!("{} pods covered by nodes that exist or boot, {} buy nodes, {waiting} held", self.covered, self.served),
             wants: i64::from(bought),
             hold,
-            passed_over: Vec::new(),
+            passed_over: if bought > 0 { self.passed_over.clone() } else { Vec::new() },
         }
     }
 }
@@ -154,6 +157,8 @@ const PLACED_IN_ALL: usize = 20_000;
 const LOOKED_AT_IN_ALL: usize = 2_000_000;
 /// How many types are tried as the one that is bought wherever it will do.
 const TYPES_TRIED: usize = 12;
+/// How many of the ways that are not followed are told.
+const WAYS_TOLD: usize = 3;
 
 /// Gives pods the room that there is, and buys nodes for the others in the cheapest of a few ways. The fewer pods and
 /// nodes there are, the more ways are tried.
@@ -177,16 +182,50 @@ pub fn place_cheaply<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer:
     if buyer.bill().1 == 0 {
         return best.outcome;
     }
+    let mut outcomes = vec![Tried::of(&best.outcome, buyer, &first_buyer)];
     let types = first_buyer.types_worth_trying(buyer, TYPES_TRIED).into_iter().map(Way::Prefer);
     for way in std::iter::once(Way::FirstFitDecreasing).chain(types).take(tries) {
         let (mut other_board, mut other_buyer, mut other) = (first_board.clone(), first_buyer.going(way), first.clone());
         other.buy(&mut other_board, &mut other_buyer, left.clone());
+        outcomes.push(Tried::of(&other.outcome, &other_buyer, &first_buyer));
         let order = compare_unserved(&other.outcome.unserved, &best.outcome.unserved);
         if order.then_with(|| other_buyer.bill().cmp(&buyer.bill())).is_lt() {
             (*board, *buyer, best) = (other_board, other_buyer, other);
         }
     }
+    best.outcome.passed_over = not_followed(outcomes, buyer.way());
     best.outcome
+}
+
+/// A way of buying, and what it comes to.
+struct Tried {
+    way: Way,
+    unserved: u32,
+    price: HourlyPrice,
+    nodes: usize,
+}
+
+impl Tried {
+    fn of(outcome: &Outcome, buyer: &Buyer<'_>, before: &Buyer<'_>) -> Self {
+        let ((price, nodes), (price_before, nodes_before)) = (buyer.bill(), before.bill());
+        let price = HourlyPrice(price.0.saturating_sub(price_before.0));
+        Self { way: buyer.way().clone(), unserved: outcome.unserved.values().sum(), price, nodes: nodes - nodes_before }
+    }
+}
+
+/// Says what speaks against the ways that were tried beside the one that is followed.
+fn not_followed(mut tried: Vec<Tried>, followed: &Way) -> Vec<String> {
+    let Some(at) = tried.iter().position(|way| way.way == *followed) else { return Vec::new() };
+    let best = tried.remove(at);
+    tried.retain(|way| (way.unserved, way.price, way.nodes) != (best.unserved, best.price, best.nodes));
+    tried.sort_by_key(|way| (way.unserved, way.price, way.nodes));
+    let words = |Tried { way, unserved, price, nodes }: Tried| {
+        if unserved > best.unserved {
+            return format!("{way}: {unserved} pods would find no place, and so {} do not", best.unserved);
+        }
+        format!("{way}: {nodes} nodes for {price}, instead of {} for {}", best.nodes, best.price)
+    };
+    tried.into_iter().take(WAYS_TOLD).map(words).collect()
 }
 
 /// Compares what two ways leave alone, the most important pods first.

@@ -22,8 +22,8 @@ use crate::model::operation::RetireState;
 use crate::model::plan::{Alert, Finding, Hold, LaunchReason};
 use crate::model::snapshot::Observed;
 use crate::model::{
-    Action, ClusterView, Instance, Launch, Node, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName, PoolReport,
-    Resources, RuleName, Snapshot,
+    Action, ClusterView, Instance, Launch, LaunchOrder, Node, NodeName, Offer, OfferKey, Operation, OperationId, Plan, Pod, PoolName,
+    PoolReport, Resources, RuleName, Snapshot,
 };
 use jiff::{SignedDuration, Timestamp};
 use std::borrow::Cow;
@@ -39,6 +39,25 @@ const DISPLACED: SignedDuration = SignedDuration::from_mins(1);
 pub(super) const NOISE: f64 = 1e-9;
 /// How many nodes an alert names.
 const NODES_NAMED: usize = 5;
+
+/// What a turn buys, and what it was chosen on.
+struct Basket<'a> {
+    board: Board<'a>,
+    buyer: Buyer<'a>,
+    orders: Vec<LaunchOrder>,
+}
+
+impl Basket<'_> {
+    /// Gives why offers are not bought, by their index, of the pools of which others are.
+    fn passed_over(&self) -> BTreeMap<usize, String> {
+        let pools: BTreeSet<&PoolName> = self.orders.iter().map(|order| &order.pool).collect();
+        let of_pool = |pool: &PoolName| {
+            let orders: Vec<&LaunchOrder> = self.orders.iter().filter(|order| order.pool == *pool).collect();
+            self.buyer.not_bought(&self.board, &orders)
+        };
+        pools.into_iter().flat_map(of_pool).collect()
+    }
+}
 
 /// Decides. Same input, same output, on every machine.
 ///
@@ -217,6 +236,21 @@ impl<'a> Turn<'a> {
     }
 
     fn buy(&mut self, known: &'a Memory, memory: &mut Memory, verdicts: &Verdicts) {
+        for order in self.choose(known, memory, verdicts).orders {
+            let kept = memory.pools.entry(order.pool.clone()).or_default();
+            kept.last_up = Some(self.now);
+            if matches!(order.reason, LaunchReason::Rule { .. }) {
+                kept.last_rule_up = Some(self.now);
+            }
+            if matches!(order.reason, LaunchReason::PendingPods { .. } | LaunchReason::Headroom) && self.displaces(&order.pool) {
+                regret(kept, self.now);
+            }
+            self.plan.actions.push(Action::Launch(order));
+        }
+    }
+
+    /// Chooses what is bought, and reports what each rule had to say.
+    fn choose(&mut self, known: &'a Memory, memory: &mut Memory, verdicts: &Verdicts) -> Basket<'a> {
         let mut board = Board::default();
         let ready = self.set_up(&mut board);
         let mut buyer = self.buyer(known);
@@ -249,16 +283,19 @@ impl<'a> Turn<'a> {
         if self.snapshot.pause.is_some() {
             orders.retain(|order| self.settings.replace_interrupted_while_paused && !order.reason_is_discretionary());
         }
-        for order in orders {
-            let kept = memory.pools.entry(order.pool.clone()).or_default();
-            kept.last_up = Some(self.now);
-            if matches!(order.reason, LaunchReason::Rule { .. }) {
-                kept.last_rule_up = Some(self.now);
+        let basket = Basket { board, buyer, orders };
+        self.tell_passed_over(&basket);
+        basket
+    }
+
+    /// Tells, with the finding of each rule that buys, which offers were passed over.
+    fn tell_passed_over(&mut self, basket: &Basket<'a>) {
+        for report in &mut self.plan.pools {
+            for finding in &mut report.findings {
+                let of_rule = |order: &&LaunchOrder| order.pool == report.pool && order.reason.rule() == finding.rule;
+                let orders: Vec<&LaunchOrder> = basket.orders.iter().filter(of_rule).collect();
+                finding.passed_over.extend(basket.buyer.passed_over(&basket.board, &orders));
             }
-            if matches!(order.reason, LaunchReason::PendingPods { .. } | LaunchReason::Headroom) && self.displaces(&order.pool) {
-                regret(kept, self.now);
-            }
-            self.plan.actions.push(Action::Launch(order));
         }
     }
 

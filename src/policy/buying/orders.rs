@@ -3,6 +3,7 @@
 use super::Buyer;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::{LaunchOrder, LaunchReason, PODS_NAMED};
+use crate::model::pod::Owner;
 use crate::model::{InstanceType, Offer, Pod, Resources};
 use crate::policy::fit::{Board, node_accepts};
 use crate::policy::fleet::count;
@@ -25,7 +26,7 @@ impl<'a> Buyer<'a> {
             let bin = board.bin(purchase.bin);
             let pods: Vec<&Pod> = bin.pods.iter().copied().filter(|pod| headroom::pool_of(pod).is_none()).collect();
             let offer = &self.offers[purchase.offer];
-            let mut kinds = bin.shapes().to_vec();
+            let mut kinds = pods_of(board, purchase.bin);
             kinds.sort_unstable();
             let like = alternatives.entry((&offer.key, &offer.pool, kinds));
             let instance_types = like.or_insert_with_key(|(_, _, kinds)| self.alternatives(board, offer, kinds)).clone();
@@ -73,18 +74,9 @@ impl<'a> Buyer<'a> {
 
     /// Lists the types that could stand in for the chosen one: they hold its pods, at a like price, cheapest first.
     fn alternatives(&self, board: &Board<'a>, chosen: &Offer, kinds: &[(Shape, u32)]) -> Vec<InstanceType> {
-        let pods: Vec<(&Pod, u32)> = kinds.iter().map(|(shape, number)| (board.example(*shape), *number)).collect();
-        let mut need = Resources::default();
-        for (pod, number) in &pods {
-            need.add(&pod.requests.times(u64::from(*number)));
-        }
-        if pods.is_empty() {
-            // Estimate is held against estimate: what is known better of one type says nothing about its likeness to others.
-            let Resources { cpu, memory, .. } = chosen.allocatable;
-            need = Resources { cpu, memory, ..Resources::default() };
-        }
-        let accepts_all =
-            |offer: &Offer| pods.iter().all(|(pod, _)| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok());
+        let need = need_of(board, chosen, kinds);
+        let pods: Vec<&Pod> = kinds.iter().map(|(shape, _)| board.example(*shape)).collect();
+        let accepts_all = |offer: &Offer| pods.iter().all(|pod| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok());
         let limit = chosen.price.dollars() * ALTERNATIVE_PRICE;
         let mut types: Vec<(&Offer, bool)> = Vec::new();
         for (index, offer) in self.offers.iter().enumerate() {
@@ -92,7 +84,7 @@ impl<'a> Buyer<'a> {
             if !same_place || offer.subnet != chosen.subnet || self.rests(offer).is_some() || offer.price.dollars() > limit {
                 continue;
             }
-            let holds = need.fits_in(if pods.is_empty() { &offer.allocatable } else { self.room(index) });
+            let holds = need.fits_in(self.room_for(index, pods.is_empty()));
             if offer.key == chosen.key || (holds && accepts_all(offer)) {
                 types.push((offer, offer.key == chosen.key));
             }
@@ -109,6 +101,11 @@ impl<'a> Buyer<'a> {
         names
     }
 
+    /// Gives what a node of the offer has for pods; where it is bought for none, what it should have as a whole.
+    pub(super) fn room_for(&self, index: usize, no_pods: bool) -> &Resources {
+        if no_pods { &self.offers[index].allocatable } else { self.room(index) }
+    }
+
     fn price_in(&self, place: &Offer, instance_type: &InstanceType) -> HourlyPrice {
         let found = self.offers.iter().find(|offer| {
             offer.pool == place.pool
@@ -122,4 +119,23 @@ impl<'a> Buyer<'a> {
     fn dearest(&self, place: &Offer, names: &[InstanceType]) -> HourlyPrice {
         names.iter().map(|name| self.price_in(place, name)).max().unwrap_or(place.price)
     }
+}
+
+/// Lists the kinds of pods on a node that is bought, without the daemons: an offer has room for those besides.
+pub(super) fn pods_of(board: &Board<'_>, bin: usize) -> Vec<(Shape, u32)> {
+    board.bin(bin).shapes().iter().copied().filter(|(shape, _)| board.example(*shape).owner != Owner::DaemonSet).collect()
+}
+
+/// Gives what another node would have to hold in the place of one that is bought.
+pub(super) fn need_of(board: &Board<'_>, bought: &Offer, kinds: &[(Shape, u32)]) -> Resources {
+    if kinds.is_empty() {
+        // Estimate is held against estimate: what is known better of one type says nothing about its likeness to others.
+        let Resources { cpu, memory, .. } = bought.allocatable;
+        return Resources { cpu, memory, ..Resources::default() };
+    }
+    let mut need = Resources::default();
+    for (shape, number) in kinds {
+        need.add(&board.example(*shape).requests.times(u64::from(*number)));
+    }
+    need
 }

@@ -24,7 +24,7 @@ pub fn explain(settings: &Settings, snapshot: &Snapshot, memory: &Memory, questi
         (_, Observed::Unknown(why)) => return Some(Explanation::new(question, now, format!("EC2 is not seen: {why}"), [])),
     };
     let imagined = Imagined::new(settings, snapshot, cluster, memory, now);
-    let turn = Turn::new(settings, snapshot, cluster, instances, Fleet::new(settings, snapshot), &imagined, now);
+    let mut turn = Turn::new(settings, snapshot, cluster, instances, Fleet::new(settings, snapshot), &imagined, now);
     let (verdict, things) = match question {
         Question::Pod(key) => turn.explain_pod(key, memory)?,
         Question::Node(name) => turn.explain_node(name, memory)?,
@@ -32,6 +32,9 @@ pub fn explain(settings: &Settings, snapshot: &Snapshot, memory: &Memory, questi
     };
     Some(Explanation::new(question, at, verdict, things))
 }
+
+/// How many orders of the next turn are told.
+const ORDERS_TOLD: usize = 5;
 
 /// A sentence, and the things that it rests on, each with its reason.
 type Answer = (String, Vec<(String, String)>);
@@ -137,17 +140,27 @@ impl<'a> Turn<'a> {
         refusals.iter().find_map(|line| line.strip_prefix(&of_node)).map_or(Ok(()), |why| Err(why.to_owned()))
     }
 
-    fn explain_offers(&self, memory: &'a Memory) -> Answer {
+    fn explain_offers(&mut self, memory: &'a Memory) -> Answer {
         if let Observed::Unknown(why) = &self.snapshot.offers {
             return (format!("what can be bought is not known: {why}"), Vec::new());
         }
         let offers = self.buyer(memory).explain(&mut Board::default(), None);
         let open = offers.iter().filter(|(_, outcome)| outcome.is_ok()).count();
+        let mut next = memory.clone();
+        let verdicts = self.judge(&mut next);
+        let basket = self.choose(memory, &mut next, &verdicts);
+        let passed_over = basket.passed_over();
         let paused = self.snapshot.pause.as_ref();
         let paused = paused.map(|pause| format!("; nothing is bought while paused by {}: {}", pause.by, pause.reason)).unwrap_or_default();
-        let verdict = format!("{open} of {} offers can be bought{paused}", offers.len());
-        let says = |outcome: Result<(), String>| outcome.err().unwrap_or_else(|| "can be bought".to_owned());
-        (verdict, offers.into_iter().map(|(offer, outcome)| (offer, says(outcome))).collect())
+        let buys: String =
+            basket.orders.into_iter().map(|order| format!("; the next turn {}", Action::Launch(order))).take(ORDERS_TOLD).collect();
+        let verdict = format!("{open} of {} offers can be bought{paused}{buys}", offers.len());
+        let says = |index: usize, outcome: Result<(), String>| match (outcome, passed_over.get(&index)) {
+            (Err(why), _) => why,
+            (Ok(()), Some(why)) => format!("can be bought; not in the next turn: {why}"),
+            (Ok(()), None) => "can be bought".to_owned(),
+        };
+        (verdict, offers.into_iter().enumerate().map(|(index, (offer, outcome))| (offer, says(index, outcome))).collect())
     }
 
     pub(super) fn buyer(&self, memory: &'a Memory) -> Buyer<'a> {

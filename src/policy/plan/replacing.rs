@@ -70,6 +70,16 @@ struct Exchange {
     evidence: String,
     /// What is to be bought first; nothing when there is room already.
     orders: Vec<LaunchOrder>,
+    /// Offers that are not bought for it, each with its reason (bounded).
+    passed_over: Vec<String>,
+}
+
+/// Why a node is not replaced.
+enum Stays {
+    /// It should be, and cannot.
+    Refused(String),
+    /// It would be done for its own sake alone, and is not worth it or cannot be.
+    NotWorthIt(String),
 }
 
 impl<'a> Turn<'a> {
@@ -85,9 +95,10 @@ impl<'a> Turn<'a> {
             let ground = Ground { load, veto: vetoed(pool_verdicts) };
             let due = memory.successions.iter().find(|(_, succession)| succession.pool == pool.name && !succession.failed);
             let due = due.map(|(name, succession)| (name.clone(), succession.clone()));
+            let mut passed_over = Vec::new();
             let outcome = match &due {
                 Some((name, succession)) => self.go_on(pool, name, succession, &ground, memory),
-                None => self.begin(pool, &ground, known, memory),
+                None => self.begin(pool, &ground, known, memory, &mut passed_over),
             };
             let finding = match outcome {
                 Ok(actions) => {
@@ -95,11 +106,11 @@ impl<'a> Turn<'a> {
                         Action::Launch(order) => i64::from(order.count),
                         Action::Retire(_) => -1,
                     });
-                    let finding = Finding { rule, evidence: words(&actions), wants: wants.sum(), hold: None, passed_over: Vec::new() };
+                    let finding = Finding { rule, evidence: words(&actions), wants: wants.sum(), hold: None, passed_over };
                     self.plan.actions.extend(actions);
                     finding
                 }
-                Err((evidence, hold)) => Finding { rule, evidence, wants: 0, hold, passed_over: Vec::new() },
+                Err((evidence, hold)) => Finding { rule, evidence, wants: 0, hold, passed_over },
             };
             if let Some(report) = self.plan.pools.iter_mut().find(|report| report.pool == pool.name) {
                 report.findings.push(finding);
@@ -191,8 +202,15 @@ impl<'a> Turn<'a> {
         Ok(vec![Action::Retire(order(pool, member, node, reason))])
     }
 
-    /// Finds a node that is worth replacing, and buys what takes its place.
-    fn begin(&self, pool: &PoolSettings, ground: &Ground<'_>, known: &'a Memory, memory: &mut Memory) -> Result<Vec<Action>, Refusal> {
+    /// Finds a node that is worth replacing, and buys what takes its place. Tells besides what was passed over (bounded).
+    fn begin(
+        &self,
+        pool: &PoolSettings,
+        ground: &Ground<'_>,
+        known: &'a Memory,
+        memory: &mut Memory,
+        passed_over: &mut Vec<String>,
+    ) -> Result<Vec<Action>, Refusal> {
         if !self.settings.scale_down.enabled {
             return Err(("scale-down is switched off".into(), None));
         }
@@ -226,24 +244,28 @@ impl<'a> Turn<'a> {
                 continue;
             }
             match self.exchange(pool, candidate, cause, &Sound { load, known, wanted: ground.veto.is_some() }, &chooser) {
-                Ok(Some(exchange)) => {
+                Ok(exchange) => {
                     found = Some((candidate.member.clone(), candidate.node, exchange));
                     break;
                 }
-                Ok(None) => {}
-                Err(why) => refusals.push(format!("{}: it is {}, but {why}", candidate.node.name, cause.name())),
+                Err(Stays::NotWorthIt(why)) => passed_over.push(format!("{}: not as {}: {why}", candidate.node.name, cause.name())),
+                Err(Stays::Refused(why)) => refusals.push(format!("{}: it is {}, but {why}", candidate.node.name, cause.name())),
             }
         }
+        refusals.truncate(REFUSALS_TOLD);
+        passed_over.truncate(REFUSALS_TOLD);
         if let Some((member, node, exchange)) = found {
+            // Nothing holds the rule, so that these are told here.
+            passed_over.extend(refusals);
+            passed_over.extend(exchange.passed_over.iter().cloned());
             return Ok(self.start(pool, member, node, exchange, memory));
         }
-        refusals.truncate(REFUSALS_TOLD);
         let refused = (!refusals.is_empty()).then_some(Hold::NoCandidate { why: refusals });
         Err((nothing(), held.or(refused)))
     }
 
     fn start(&self, pool: &PoolSettings, member: Member<'a>, node: &Node, exchange: Exchange, memory: &mut Memory) -> Vec<Action> {
-        let Exchange { cause, evidence, orders } = exchange;
+        let Exchange { cause, evidence, orders, .. } = exchange;
         if orders.is_empty() {
             memory.pools.entry(pool.name.clone()).or_default().last_down = Some(self.now);
             return vec![Action::Retire(order(pool, member, node, RetireReason::Replaced { cause, evidence }))];
@@ -314,10 +336,10 @@ impl<'a> Turn<'a> {
         turn.wrapping_mul(LOOKED_AT - LOOKED_AT / 2).checked_rem(candidates).unwrap_or(0)
     }
 
-    /// Finds what would take the node's place; `None` when that is not worth it.
+    /// Finds what would take the node's place.
     ///
     /// # Errors
-    /// Why a node that should be replaced cannot be.
+    /// Why the node stays.
     fn exchange(
         &self,
         pool: &PoolSettings,
@@ -325,14 +347,14 @@ impl<'a> Turn<'a> {
         cause: ReplacementCause,
         sound: &Sound<'_, 'a>,
         chooser: &Chooser<'_, 'a>,
-    ) -> Result<Option<Exchange>, String> {
+    ) -> Result<Exchange, Stays> {
         let Candidate { member, node, .. } = *candidate;
         let for_itself = matches!(cause, ReplacementCause::Cheaper | ReplacementCause::Rebalanced);
         // What is done for its own sake alone is not missed.
-        let refused = |why: String| if for_itself { Ok(None) } else { Err(why) };
+        let stays = |why: String| if for_itself { Stays::NotWorthIt(why) } else { Stays::Refused(why) };
         let mut board = Board::default();
         let ready = self.set_up(&mut board);
-        let Some(home) = self.cluster.nodes.keys().position(|name| *name == node.name) else { return Ok(None) };
+        let Some(home) = self.cluster.nodes.keys().position(|name| *name == node.name) else { return Err(stays("it has gone".to_owned())) };
         let leave = board.clear(home).into_iter().filter(|pod| !pod.stays_with_node() && pod.terminating_since.is_none());
         let leave: Vec<Waiting<'a>> = leave.map(|pod| Waiting { pod, leaves: Some(&node.name) }).collect();
         let moves = leave.len();
@@ -346,42 +368,40 @@ impl<'a> Turn<'a> {
         let outcome = pending::place_cheaply(context, &mut board, &mut buyer, leave);
         if !outcome.serves_all() {
             let hold = outcome.held.get(&pool.name).map_or_else(|| "no offer would take them".to_owned(), |(_, hold)| hold.to_string());
-            return refused(format!("its pods need a node that cannot be had: {hold}"));
+            return Err(stays(format!("its pods need a node that cannot be had: {hold}")));
         }
         let is_busy = self.is_replaced(sound.load, &node.allocatable).is_err();
         let keeps_number = sound.wanted || is_busy || self.carrying(pool) <= pool.bounds(self.now).min;
         if buyer.bill().1 == 0 && !for_itself && keeps_number {
             let opened = buyer.open_any(&mut board, pool, &LaunchReason::BelowMinimum, |_| 1.0);
             if let Err(hold) = opened {
-                return refused(format!("nothing can take its place: {hold}"));
+                return Err(stays(format!("nothing can take its place: {hold}")));
             }
         }
         let nodes = buyer.nodes();
         if nodes.iter().any(|node| node.offer.pool != pool.name) {
-            return refused("its pods would go to another pool".to_owned());
+            return Err(stays("its pods would go to another pool".to_owned()));
         }
         // On-demand that cannot be had just now is no reason to give up what the pool must have of it.
         let keeps_market = nodes.iter().any(|node| node.offer.key.market == Market::OnDemand);
         if for_itself && !keeps_market && lacks_on_demand(&self.fleet, pool, member) {
-            return Ok(None);
+            return Err(stays("the pool needs it for its base or its share of on-demand".to_owned()));
         }
         let evidence = match (cause, &self.settings.replacement) {
-            (ReplacementCause::Recommended, _) => Some("EC2 recommends it".to_owned()),
-            (ReplacementCause::Expired, _) => self.expired(pool, member, node),
-            (ReplacementCause::Drifted, _) => self.drift(pool, member),
+            (ReplacementCause::Recommended, _) => Ok("EC2 recommends it".to_owned()),
+            (ReplacementCause::Expired, _) => self.expired(pool, member, node).ok_or_else(|| "it is young enough".to_owned()),
+            (ReplacementCause::Drifted, _) => self.drift(pool, member).ok_or_else(|| "it is what a launch would be".to_owned()),
             (ReplacementCause::Cheaper, Some(rule)) => self.cheaper(rule, member, moves, &nodes),
             (ReplacementCause::Rebalanced, Some(_)) => self.rebalanced(pool, member, &nodes),
-            (ReplacementCause::Cheaper | ReplacementCause::Rebalanced, None) => None,
+            (ReplacementCause::Cheaper | ReplacementCause::Rebalanced, None) => Err("the rule is off".to_owned()),
         };
-        let Some(evidence) = evidence else { return Ok(None) };
+        let evidence = evidence.map_err(stays)?;
         let mut gone = node.allocatable.clone();
         for bought in &nodes {
             gone.subtract(&bought.offer.allocatable);
         }
         let goes = self.is_replaced(sound.load, &gone).and_then(|()| chooser.may_go_alone(pool, &node.name, &nodes).map(|_| ()));
-        if let Err(why) = goes {
-            return refused(why);
-        }
+        goes.map_err(stays)?;
         let reason = LaunchReason::Successor { node: node.name.clone(), cause, evidence: evidence.clone() };
         let mut orders = buyer.orders(&board);
         for order in &mut orders {
@@ -391,7 +411,8 @@ impl<'a> Turn<'a> {
                 self.keep_cheap(order, self.dearest(cause, member, &nodes));
             }
         }
-        Ok(Some(Exchange { cause, evidence, orders }))
+        let passed_over = buyer.passed_over(&board, &orders.iter().collect::<Vec<_>>());
+        Ok(Exchange { cause, evidence, orders, passed_over })
     }
 
     fn expired(&self, pool: &PoolSettings, member: &Member<'_>, node: &Node) -> Option<String> {
@@ -411,27 +432,49 @@ impl<'a> Turn<'a> {
     }
 
     /// The saving, for as long as it may last, must be worth more than the disruption.
-    fn cheaper(&self, rule: &Replacement, member: &Member<'_>, moves: usize, nodes: &[Rc<Empty<'_>>]) -> Option<String> {
-        let old = self.prices.get(&member.offer())?.dollars();
-        let new: f64 = nodes.iter().map(|node| node.offer.price.dollars()).sum();
+    ///
+    /// # Errors
+    /// Why it is not.
+    fn cheaper(&self, rule: &Replacement, member: &Member<'_>, moves: usize, nodes: &[Rc<Empty<'_>>]) -> Result<String, String> {
+        let old = self.price_of(member)?;
+        if nodes.is_empty() {
+            return Err("its pods have room on nodes that stay, so that it may go without a successor".to_owned());
+        }
+        let new = price_of_all(nodes);
         let hours = |duration: Duration| duration.as_secs_f64() / 3600.0;
         let costs = f64::from(count(moves)) * rule.price_of_a_move + new * hours(TOGETHER);
         let saves = (old - new) * hours(rule.saving_lasts);
-        // Where nothing is to be bought it is consolidation's matter.
-        (!nodes.is_empty() && saves > costs && new <= old * (1.0 - rule.least_saving))
-            .then(|| format!("its {moves} pods have room for ${new:.4} instead of ${old:.4} an hour"))
+        let words = format!("its {moves} pods have room for ${new:.4} instead of ${old:.4} an hour");
+        if saves > costs && new <= old * (1.0 - rule.least_saving) {
+            return Ok(words);
+        }
+        Err(format!(
+            "{words}: it saves ${:.4}, and costs ${costs:.4} (at least {:.0} % are wanted)",
+            saves.max(0.0),
+            rule.least_saving * 100.0
+        ))
     }
 
-    fn rebalanced(&self, pool: &PoolSettings, member: &Member<'_>, nodes: &[Rc<Empty<'_>>]) -> Option<String> {
-        let old = self.prices.get(&member.offer())?.dollars();
-        let new: f64 = nodes.iter().map(|node| node.offer.price.dollars()).sum();
+    /// Says from which zone to which the node goes.
+    ///
+    /// # Errors
+    /// Why it does not.
+    fn rebalanced(&self, pool: &PoolSettings, member: &Member<'_>, nodes: &[Rc<Empty<'_>>]) -> Result<String, String> {
+        let old = self.price_of(member)?;
+        let [node] = nodes else { return Err(format!("{} nodes would take its place", nodes.len())) };
+        let (offer, new) = (node.offer, price_of_all(nodes));
+        if new > old * DEARER_FOR_BALANCE {
+            return Err(format!("{} at ${new:.4} an hour would take the place of ${old:.4}", offer.key));
+        }
         let zones = self.zones(pool);
-        let here = zones.get(&member.zone).copied()?;
-        let [node] = nodes else { return None };
-        let offer = node.offer;
-        let there = zones.get(&offer.key.zone).copied()?;
-        let is_better = here >= there + 2 && new <= old * DEARER_FOR_BALANCE;
-        is_better.then(|| format!("zone {} has {here} nodes and zone {} has {there}", member.zone, offer.key.zone))
+        let of = |zone: &Zone| zones.get(zone).copied().unwrap_or(0);
+        let (here, there) = (of(&member.zone), of(&offer.key.zone));
+        let words = format!("zone {} has {here} nodes and zone {} has {there}", member.zone, offer.key.zone);
+        if here >= there + 2 { Ok(words) } else { Err(words) }
+    }
+
+    fn price_of(&self, member: &Member<'_>) -> Result<f64, String> {
+        self.prices.get(&member.offer()).map(|price| price.dollars()).ok_or_else(|| "its price is not known".to_owned())
     }
 
     /// Gives what a successor may cost at most where EC2 chooses among types; `None` is no more than was reckoned with.
@@ -487,6 +530,10 @@ fn jittered(most: Duration, member: &Member<'_>) -> SignedDuration {
     member.id.hash(&mut hasher);
     let part = f64::from(u8::try_from(hasher.finish() % 256).unwrap_or(0)) / 256.0;
     SignedDuration::try_from(most.mul_f64(1.0 - JITTER * part)).unwrap_or(SignedDuration::MAX)
+}
+
+fn price_of_all(nodes: &[Rc<Empty<'_>>]) -> f64 {
+    nodes.iter().map(|node| node.offer.price.dollars()).sum()
 }
 
 fn is_node(member: &Member<'_>, name: &NodeName) -> bool {

@@ -1,5 +1,9 @@
 //! What is bought, held against the cheapest there is: the optimum of small sets of pods, a lower bound of large ones,
 //! first fit decreasing, and nodes of one type.
+//!
+//! All sets are drawn; the repository holds no recording of pods.
+
+mod least;
 
 use super::*;
 use crate::model::plan::LaunchReason;
@@ -8,11 +12,13 @@ use rand_chacha::ChaCha8Rng;
 
 /// How many sets of pods of either size.
 const SETS: u64 = 200;
-/// So few pods have an optimum that can be found by looking at every way to part them.
-const FEW: usize = 11;
+/// So many pods a small set has at most: its optimum is found within milliseconds.
+const FEW: usize = 14;
+/// So many pods a large set has.
+const MANY: std::ops::Range<usize> = 50..250;
 
 /// Type, thousandths of a core, MiB, micro-dollars an hour: what a K3s agent leaves of it, at a price of `us-east-1`.
-const TYPES: [(&str, u64, u64, u64); 10] = [
+const TYPES: [(&str, u32, u32, u64); 10] = [
     ("t3.medium", 1900, 3300, 41_600),
     ("t3.large", 1900, 7200, 83_200),
     ("c5.large", 1900, 3300, 85_000),
@@ -25,7 +31,10 @@ const TYPES: [(&str, u64, u64, u64); 10] = [
     ("m5.2xlarge", 7900, 30_500, 384_000),
 ];
 
-type Size = (u64, u64);
+/// Thousandths of a core, and MiB.
+type Size = (u32, u32);
+/// A type's name, what a node of it has for pods, and its price.
+type Type = (&'static str, Size, u64);
 
 fn holds(room: Size, pod: Size) -> bool {
     pod.0 <= room.0 && pod.1 <= room.1
@@ -44,7 +53,7 @@ fn pods(random: &mut ChaCha8Rng, number: usize) -> Vec<Size> {
     (0..number).map(|_| kinds[random.random_range(0..kinds.len())]).collect()
 }
 
-fn types(random: &mut ChaCha8Rng) -> Vec<(&'static str, Size, u64)> {
+fn types(random: &mut ChaCha8Rng) -> Vec<Type> {
     let mut types: Vec<_> =
         TYPES.iter().filter(|_| random.random_bool(0.6)).map(|(name, cpu, mib, price)| (*name, (*cpu, *mib), *price)).collect();
     // A pool that takes any of these pods.
@@ -55,8 +64,13 @@ fn types(random: &mut ChaCha8Rng) -> Vec<(&'static str, Size, u64)> {
 }
 
 /// What a turn of ours pays.
-fn ours(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
-    let resources = |(cpu, mib): Size, pods| Resources { cpu: MilliCpu(cpu), memory: Bytes(mib << 20), pods, ..Resources::default() };
+fn ours(pods: &[Size], types: &[Type]) -> u64 {
+    let resources = |(cpu, mib): Size, pods| Resources {
+        cpu: MilliCpu(u64::from(cpu)),
+        memory: Bytes(u64::from(mib) << 20),
+        pods,
+        ..Resources::default()
+    };
     let wait = |(index, size): (usize, &Size)| Pod { requests: resources(*size, 1), ..pending(&format!("p{index:04}"), 0) };
     let mut scene = Scene::with_nodes(0).pods(pods.iter().enumerate().map(wait));
     scene.offers = types.iter().map(|(name, room, price)| offer(name, "a", Market::OnDemand, *price, resources(*room, 110))).collect();
@@ -69,7 +83,7 @@ fn ours(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
 }
 
 /// First fit decreasing; a new node is of the type that is cheapest by the core among those that hold the pod.
-fn first_fit_decreasing(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
+fn first_fit_decreasing(pods: &[Size], types: &[Type]) -> u64 {
     let mut pods = pods.to_vec();
     pods.sort_by(|one, other| other.cmp(one));
     let mut open: Vec<Size> = Vec::new();
@@ -80,7 +94,7 @@ fn first_fit_decreasing(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
             continue;
         }
         let holding = types.iter().filter(|(_, room, _)| holds(*room, pod));
-        let (_, room, price) = holding.min_by_key(|(_, room, price)| price * 1_000_000 / room.0).expect("a type that holds it");
+        let (_, room, price) = holding.min_by_key(|(_, room, price)| price * 1_000_000 / u64::from(room.0)).expect("a type that holds it");
         open.push((room.0 - pod.0, room.1 - pod.1));
         paid += price;
     }
@@ -88,13 +102,13 @@ fn first_fit_decreasing(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
 }
 
 /// The best type alone, of those that hold every pod.
-fn one_type(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
+fn one_type(pods: &[Size], types: &[Type]) -> u64 {
     let all = types.iter().filter(|(_, room, _)| pods.iter().all(|pod| holds(*room, *pod)));
     all.map(|only| first_fit_decreasing(pods, &[*only])).min().expect("a type that holds all")
 }
 
-/// The optimum: the best of all ways to part the pods into nodes.
-fn optimum(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
+/// The optimum once more, of very few pods: the best of all ways to part them into nodes.
+fn best_partition(pods: &[Size], types: &[Type]) -> u64 {
     let all = (1_usize << pods.len()) - 1;
     let node = |set: usize| {
         let chosen = pods.iter().enumerate().filter(|(index, _)| set & (1 << index) != 0);
@@ -122,29 +136,6 @@ fn optimum(pods: &[Size], types: &[(&str, Size, u64)]) -> u64 {
     best[all]
 }
 
-/// A price below which no set of nodes can hold so much CPU and memory: the linear relaxation, by the corners of its dual.
-#[expect(clippy::cast_precision_loss, reason = "sums of a few hundred pods")]
-fn lower_bound(pods: &[Size], types: &[(&str, Size, u64)]) -> f64 {
-    let need = pods.iter().fold((0, 0), |sum: Size, pod| (sum.0 + pod.0, sum.1 + pod.1));
-    let lines: Vec<(f64, f64, f64)> = types.iter().map(|(_, room, price)| (room.0 as f64, room.1 as f64, *price as f64)).collect();
-    let mut corners = vec![(0.0, 0.0)];
-    for (cpu, memory, price) in &lines {
-        corners.extend([(price / cpu, 0.0), (0.0, price / memory)]);
-        for (other_cpu, other_memory, other_price) in &lines {
-            let across = cpu * other_memory - other_cpu * memory;
-            if across.abs() > 1e-9 {
-                corners.push(((price * other_memory - other_price * memory) / across, (cpu * other_price - other_cpu * price) / across));
-            }
-        }
-    }
-    let allowed = |(by_core, by_byte): &(f64, f64)| {
-        *by_core >= -1e-12
-            && *by_byte >= -1e-12
-            && lines.iter().all(|(cpu, memory, price)| cpu * by_core + memory * by_byte <= price + 1e-6)
-    };
-    corners.into_iter().filter(allowed).map(|(by_core, by_byte)| need.0 as f64 * by_core + need.1 as f64 * by_byte).fold(0.0, f64::max)
-}
-
 /// How often, on average and at worst something costs so many times as much as something else.
 #[derive(Default)]
 struct Ratios(Vec<f64>);
@@ -168,9 +159,9 @@ fn what_is_bought_is_close_to_the_cheapest() {
     let mut beaten = 0;
     for number in 0..2 * SETS {
         let few = number < SETS;
-        let size = if few { random.random_range(3..=FEW) } else { random.random_range(50..500) };
+        let size = if few { random.random_range(3..=FEW) } else { random.random_range(MANY) };
         let (pods, types) = (pods(&mut random, size), types(&mut random));
-        let least = if few { optimum(&pods, &types) as f64 } else { lower_bound(&pods, &types) };
+        let least = if few { least::optimum(&pods, &types) as f64 } else { least::lower_bound(&pods, &types) };
         let (own, decreasing, single) = (ours(&pods, &types), first_fit_decreasing(&pods, &types), one_type(&pods, &types));
         assert!(own <= decreasing, "set {number}: {own} and {decreasing} for {pods:?} of {types:?}");
         beaten += u32::from(single < own);
@@ -179,12 +170,30 @@ fn what_is_bought_is_close_to_the_cheapest() {
             table.entry((if few { "few" } else { "many" }, who)).or_default().0.push(price as f64 / least);
         }
     }
-    println!("against the optimum (3 to {FEW} pods) and a lower bound (50 to 499 pods), {SETS} sets each: mean, worst");
+    println!("against the optimum (3 to {FEW} pods) and a lower bound ({MANY:?} pods), {SETS} sets each: mean, worst");
     for ((size, who), ratios) in &table {
         println!("{size:>5} {who:>22} {:.3} {:.3}", ratios.mean(), ratios.worst());
     }
     println!("{beaten} sets are cheaper on nodes of one type");
-    assert!(beaten <= 2, "one type is cheaper than a choice among them");
-    assert!(table[&("few", "node-fleet")].mean() < 1.03, "it has become dearer");
-    assert!(table[&("many", "node-fleet")].mean() < 1.28, "it has become dearer");
+    assert!(beaten <= 8, "one type is cheaper than a choice among them in {beaten} sets");
+    // The sets are always the same, so that the margin is for changes that make some a little dearer and others cheaper.
+    for (size, mean, worst) in [("few", 1.03, 1.36), ("many", 1.07, 1.35)] {
+        let ratios = &table[&(size, "node-fleet")];
+        assert!(ratios.mean() < mean, "{size}: dearer in the mean than {mean} times the least: {:.3}", ratios.mean());
+        assert!(ratios.worst() < worst, "{size}: dearer at worst than {worst} times the least: {:.3}", ratios.worst());
+    }
+}
+
+#[test]
+#[expect(clippy::cast_precision_loss, reason = "prices of a few nodes")]
+fn the_program_finds_what_a_search_of_all_partitions_finds() {
+    let mut random = ChaCha8Rng::seed_from_u64(6);
+    for number in 0..100 {
+        let size = random.random_range(1..=8);
+        let (pods, types) = (pods(&mut random, size), types(&mut random));
+        let optimum = least::optimum(&pods, &types);
+        assert_eq!(optimum, best_partition(&pods, &types), "set {number}: {pods:?} of {types:?}");
+        let bound = least::lower_bound(&pods, &types);
+        assert!(bound <= optimum as f64 + 1.0, "set {number}: {bound} is no lower bound of {optimum} for {pods:?} of {types:?}");
+    }
 }

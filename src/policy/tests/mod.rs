@@ -17,6 +17,7 @@ mod judging;
 mod keeping;
 mod learning;
 mod leaving;
+mod passing_over;
 mod properties;
 mod replacing;
 mod reporting;
