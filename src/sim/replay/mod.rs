@@ -34,7 +34,7 @@ pub use daemon::{Daemon, Operator, Path, Step};
 pub use fleet::{Batch, Boot, Fleet, Joined, Tick};
 pub use judge::{Day, Elasticity, Ratio, Tally, compare};
 pub use policies::{AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Persistence, Policy, StaticPeak, Threshold, View};
-pub use recording::{Recording, RecordingError, Repairs};
+pub use recording::{PodsAsNodes, Recording, RecordingError, Repairs};
 pub use side_by_side::{Conditions, Contestant, HEADROOMS, Outcome, Progress, SideBySide, side_by_side, work};
 pub use synthetic::Shape;
 pub use tuning::{Changes, Dial, LEAST_SAVING, Parts, TooShort, Tuned, held_out, held_out_work, tune};

@@ -9,6 +9,8 @@ use std::io::Read;
 const HEADER: [&str; 2] = ["timestamp", "value"];
 /// More than ten years of minutes are refused: a time that was misread would fill the memory.
 pub(super) const LONGEST: i64 = 10 * 366 * 1440;
+/// More rows than these are refused: they are kept until all are read, forty bytes for each. Ten years of minutes are fewer.
+pub(super) const MOST_ROWS: usize = 6_000_000;
 /// A value so many times the median is of another unit, not of a burst.
 const ABSURD: f64 = 1e6;
 
@@ -49,6 +51,15 @@ pub struct RecordingError {
 /// A line, and what is wrong there and would be right.
 pub(super) type Wrong = (u64, String);
 
+/// What is known of a node, to count pods in nodes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PodsAsNodes {
+    /// A node's cores over its memory, in the file's unit; `None` where memory does not count.
+    pub cores_per_memory: Option<f64>,
+    /// Why nobody knows how many cores a node has, and what would tell; `None` where it is known.
+    pub no_cores: Option<String>,
+}
+
 /// A row with the line it stands in.
 struct Row {
     line: u64,
@@ -62,22 +73,23 @@ impl Recording {
     /// # Errors
     /// When the header, a time or a value is not what it should be, time does not run forward, or there are no two rows.
     pub fn read(file: &str, source: impl Read) -> Result<Self, RecordingError> {
-        Self::read_sized(file, source, None)
+        Self::read_sized(file, source, &PodsAsNodes::default())
     }
 
     /// Reads rows of time and demand, as [`Self::read`] does, or of pods: under the header `start,end,cpu`, in the order of
     /// their starts, with times likewise and cores; their sum is the demand. Under `start,end,cpu,memory` it is what a node's
-    /// cores would be that has room for both; `cores_per_memory` is a node's cores over its memory, in the file's unit.
+    /// cores would be that has room for both.
     ///
     /// # Errors
-    /// As [`Self::read`]; also when a pod ends before it starts, pods are out of order, none runs for a week, or only one of
-    /// `cores_per_memory` and the column for memory is there.
-    pub fn read_sized(file: &str, source: impl Read, cores_per_memory: Option<f64>) -> Result<Self, RecordingError> {
+    /// As [`Self::read`]; also when a pod ends before it starts, pods are out of order, none runs for a week, nobody knows
+    /// a node's cores, or only one of `cores_per_memory` and the column for memory is there.
+    pub fn read_sized(file: &str, source: impl Read, node: &PodsAsNodes) -> Result<Self, RecordingError> {
         let wrong = |(line, problem): Wrong| RecordingError { file: file.to_owned(), line, problem };
         let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(source);
-        match layout(&mut reader, cores_per_memory.is_some()).map_err(wrong)? {
-            Layout::Demand => Self::assembled(file, &rows(&mut reader).map_err(wrong)?),
-            Layout::Pods => pods::read(&mut reader, cores_per_memory).map_err(wrong),
+        match (layout(&mut reader, node.cores_per_memory.is_some()).map_err(wrong)?, &node.no_cores) {
+            (Layout::Demand, _) => Self::assembled(file, &rows(&mut reader, MOST_ROWS).map_err(wrong)?),
+            (Layout::Pods, None) => pods::read(&mut reader, node.cores_per_memory, MOST_ROWS).map_err(wrong),
+            (Layout::Pods, Some(why)) => Err(wrong((1, format!("these are pods, which request cores: {why}")))),
         }
     }
 
@@ -211,7 +223,7 @@ fn layout<R: Read>(reader: &mut csv::Reader<R>, sized: bool) -> Result<Layout, W
     }
 }
 
-fn rows<R: Read>(reader: &mut csv::Reader<R>) -> Result<Vec<Row>, Wrong> {
+fn rows<R: Read>(reader: &mut csv::Reader<R>, most: usize) -> Result<Vec<Row>, Wrong> {
     let mut rows: Vec<Row> = Vec::new();
     let mut record = csv::StringRecord::new();
     loop {
@@ -220,6 +232,7 @@ fn rows<R: Read>(reader: &mut csv::Reader<R>) -> Result<Vec<Row>, Wrong> {
             break;
         }
         let line = record.position().map_or(line, csv::Position::line);
+        bounded(rows.len(), most, line, "values")?;
         let row = parse(&record, line).map_err(|problem| (line, problem))?;
         if let Some(last) = rows.last()
             && row.second <= last.second
@@ -230,6 +243,14 @@ fn rows<R: Read>(reader: &mut csv::Reader<R>) -> Result<Vec<Row>, Wrong> {
         rows.push(row);
     }
     of_demand(rows, reader.position().line())
+}
+
+/// Refuses a row for which there is no room.
+pub(super) fn bounded(rows: usize, most: usize, line: u64, what: &str) -> Result<(), Wrong> {
+    if rows < most {
+        return Ok(());
+    }
+    Err((line, format!("more than {most} {what}; expected at most so many, of a shorter time or thinned out")))
 }
 
 /// Looks whether there are enough rows, and whether all are demand in the same unit.
