@@ -15,7 +15,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::SignedDuration;
 use serde::Serialize;
 use std::fs::File;
-use std::io::{BufReader, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,7 +31,7 @@ const LONGEST_PLANNED: f64 = 2e6;
 /// Replays a demand under node-fleet, imitations of what others have, and the optimum.
 #[derive(Debug, clap::Args)]
 pub(super) struct Simulate {
-    /// Demand that was recorded: a CSV file under the header `timestamp,value`, times in ISO 8601, values in any unit; or
+    /// Demand that was recorded: a CSV or Parquet file of `timestamp,value`, times in ISO 8601, values in any unit; or
     /// pods under `start,end,cpu` or `start,end,cpu,memory`, in the order of their starts, with the cores they request. At
     /// most six million rows.
     #[arg(long, value_name = "FILE", conflicts_with = "synthetic")]
@@ -208,7 +208,7 @@ impl Simulate {
                     self.node_memory.map(|memory| cores.map(|cores| cores / memory).context("--node-memory: expected --node-size, too"));
                 let no_cores = configured.filter(|_| self.nodes.or(self.node_size).is_none()).and_then(|_| told.no_cores());
                 let node = PodsAsNodes { cores_per_memory: memory.transpose()?, no_cores };
-                (name.clone(), Recording::read_sized(&name, BufReader::new(file), &node)?)
+                (name.clone(), Recording::read_file(&name, file, &node)?)
             }
             (None, Some(shape)) => (shape.name().to_owned(), shape.days(SYNTHETIC_DAYS, self.seed)),
             (None, None) => match self.past(told)? {

@@ -1,8 +1,8 @@
 //! A recording of pods: from when to when each ran, and what it requested.
 
 use super::recording::{LONGEST, Recording, Repairs, Wrong, bounded, in_one_unit, number, time};
+use super::rows::Rows;
 use crate::policy::forecast::Minute;
-use std::io::Read;
 
 /// The headers that a file of pods may have.
 pub(super) const HEADERS: [&[&str]; 2] = [&["start", "end", "cpu"], &["start", "end", "cpu", "memory"]];
@@ -28,16 +28,11 @@ struct Pod {
 /// # Errors
 /// The line, what is wrong there, and what would be right: a time, a number, an order that is not kept, a pod that ends
 /// before it starts, a week without any pod, requests in several units, too many pods, or none.
-pub(super) fn read<R: Read>(reader: &mut csv::Reader<R>, cores_per_memory: Option<f64>, most: usize) -> Result<Recording, Wrong> {
+pub(super) fn read<R: Rows>(rows: &mut R, cores_per_memory: Option<f64>, most: usize) -> Result<Recording, Wrong> {
     let (mut pods, mut latest): (Vec<Pod>, i64) = (Vec::new(), i64::MIN);
     let mut record = csv::StringRecord::new();
     let fields = 3 + usize::from(cores_per_memory.is_some());
-    loop {
-        let line = reader.position().line();
-        if !reader.read_record(&mut record).map_err(|error| (line, error.to_string()))? {
-            break;
-        }
-        let line = record.position().map_or(line, csv::Position::line);
+    while let Some(line) = rows.next(&mut record)? {
         bounded(pods.len(), most, line, "pods")?;
         let pod = parse(&record, fields, line).map_err(|problem| (line, problem))?;
         let first = pods.first().map_or(pod.start, |first| first.start);
@@ -45,8 +40,10 @@ pub(super) fn read<R: Read>(reader: &mut csv::Reader<R>, cores_per_memory: Optio
             && pod.start < last.start
         {
             let problem = format!(
-                "the start `{}` is earlier than that of line {}; expected pods in the order of their starts",
-                &record[0], last.line
+                "the start `{}` is earlier than that of {} {}; expected pods in the order of their starts",
+                &record[0],
+                R::PLACE,
+                last.line
             );
             return Err((line, problem));
         }
@@ -63,7 +60,7 @@ pub(super) fn read<R: Read>(reader: &mut csv::Reader<R>, cores_per_memory: Optio
         latest = latest.max(pod.end);
         pods.push(pod);
     }
-    let end = reader.position().line();
+    let end = rows.reached();
     let Some(first) = pods.first() else { return Err((end, "0 pods; expected one or more".into())) };
     let start = Minute::of_second(first.start);
     in_one_unit(pods.iter().map(|pod| (pod.line, pod.cpu)), "cpu")?;
