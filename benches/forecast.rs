@@ -2,12 +2,13 @@
 #![expect(clippy::print_stdout, reason = "a benchmark speaks to whoever runs it")]
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use jiff::tz::TimeZone;
 use node_fleet::policy::forecast::{DemandHistory, ForecastSettings, Forecaster, KEPT, Rests};
 use node_fleet::sim::replay::{Boot, Conditions, Operator, Path, Progress, Rates, Shape, side_by_side};
 use std::hint::black_box;
 use std::time::Duration;
 
-const SETTINGS: ForecastSettings = ForecastSettings { node: 1.0, boot: 2, price_of_waiting: 60.0, rests: Rests::NONE };
+const SETTINGS: ForecastSettings = ForecastSettings { node: 1.0, boot: 2, price_of_waiting: 60.0, rests: Rests::NONE, zone: TimeZone::UTC };
 
 struct Silent;
 

@@ -8,14 +8,14 @@ mod tune;
 
 use crate::policy::PredictiveMode;
 use crate::sim::replay::{
-    Boot, Conditions, Outcome, Parts, Path, Progress, Rates, Recording, Repairs, Shape, SideBySide, side_by_side, work,
+    Boot, Conditions, Outcome, Parts, Path, PodsAsNodes, Progress, Rates, Recording, Repairs, Shape, SideBySide, side_by_side, work,
 };
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::SignedDuration;
 use serde::Serialize;
 use std::fs::File;
-use std::io::{BufReader, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -31,8 +31,9 @@ const LONGEST_PLANNED: f64 = 2e6;
 /// Replays a demand under node-fleet, imitations of what others have, and the optimum.
 #[derive(Debug, clap::Args)]
 pub(super) struct Simulate {
-    /// Demand that was recorded: a CSV file under the header `timestamp,value`, times in ISO 8601, values in any unit; or
-    /// pods under `start,end,cpu` or `start,end,cpu,memory`, in the order of their starts, with what they request.
+    /// Demand that was recorded: a CSV or Parquet file of `timestamp,value`, times in ISO 8601, values in any unit; or
+    /// pods under `start,end,cpu` or `start,end,cpu,memory`, in the order of their starts, with the cores they request. At
+    /// most six million rows.
     #[arg(long, value_name = "FILE", conflicts_with = "synthetic")]
     #[cfg_attr(not(feature = "live"), arg(required_unless_present = "synthetic"))]
     #[cfg_attr(feature = "live", arg(required_unless_present_any = ["synthetic", "config"]))]
@@ -205,7 +206,9 @@ impl Simulate {
                 let cores = self.node_size.or(configured);
                 let memory =
                     self.node_memory.map(|memory| cores.map(|cores| cores / memory).context("--node-memory: expected --node-size, too"));
-                (name.clone(), Recording::read_sized(&name, BufReader::new(file), memory.transpose()?)?)
+                let no_cores = configured.filter(|_| self.nodes.or(self.node_size).is_none()).and_then(|_| told.no_cores());
+                let node = PodsAsNodes { cores_per_memory: memory.transpose()?, no_cores };
+                (name.clone(), Recording::read_file(&name, file, &node)?)
             }
             (None, Some(shape)) => (shape.name().to_owned(), shape.days(SYNTHETIC_DAYS, self.seed)),
             (None, None) => match self.past(told)? {
@@ -445,6 +448,28 @@ mod tests {
     }
 
     #[test]
+    fn a_rule_that_counts_no_cores_does_not_say_how_many_a_node_has() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (pods, config) = (folder.path().join("pods.csv"), folder.path().join("fleet.toml"));
+        std::fs::write(&pods, "start,end,cpu\n2026-01-05T00:00:00Z,2026-01-05T00:02:00Z,2\n").expect("it is written");
+        let demand = |query: &str, words: &[&str]| {
+            let text = format!("{EXAMPLE}[[forecast]]\nname = \"demand\"\npool = \"workers\"\nquery = '{query}'\nper_node = 4.0\n");
+            std::fs::write(&config, text).expect("it is written");
+            let files = ["--trace", pods.to_str().expect("text"), "--config", config.to_str().expect("text")];
+            let simulate = simulate(&[&files[..], words].concat()).expect("it is right");
+            let Ok(told) = simulate.configured.read().expect("it is valid") else { panic!("it is valid") };
+            simulate.demand(&told).map(|demand| demand.expect("there is one").1.values).map_err(|error| error.to_string())
+        };
+        let cores = r#"sum(kube_pod_container_resource_requests{resource="cpu"})"#;
+        assert_eq!(demand(cores, &[]), Ok(vec![Some(0.5); 2]));
+        let orders = demand("sum(orders_waiting)", &[]);
+        let orders = orders.expect_err("four orders are no four cores");
+        assert!(orders.contains("pods.csv, line 1") && orders.contains("`sum(orders_waiting)`"), "{orders}");
+        assert!(orders.contains("forecast.demand.per_node = 4") && orders.contains("expected --node-size"), "{orders}");
+        assert_eq!(demand("sum(orders_waiting)", &["--node-size", "8"]), Ok(vec![Some(0.25); 2]));
+    }
+
+    #[test]
     fn pods_become_nodes_by_the_size_that_is_given() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("pods.csv");
@@ -460,6 +485,7 @@ mod tests {
         assert!(demand(&["--node-memory", "16"]).is_err_and(|error| error.contains("expected --node-size")));
     }
 
+    const EXAMPLE: &str = include_str!("../../config/node-fleet.toml");
     const RATES: Rates = Rates { on_demand: 1.0, spot: 0.35, on_demand_base: 1, spot_share: 0.7 };
 
     fn found(recording: &Recording) -> SideBySide {

@@ -264,6 +264,10 @@ mod tests {
         assert_eq!(config.policy.forecasts, [forecast]);
         let predictive = config.policy.predictive;
         assert_eq!((predictive.mode, predictive.price_of_waiting), (PredictiveMode::Auto, 20.0));
+        assert_eq!(predictive.zone, jiff::tz::TimeZone::UTC);
+        let zone = ("NODE_FLEET__PREDICTIVE__TIMEZONE".to_owned(), "Europe/Berlin".to_owned());
+        let moved = parse(EXAMPLE, "f", [zone]).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(moved.policy.predictive.zone.iana_name(), Some("Europe/Berlin"));
         let [always, by_day] = &config.policy.pools[0].headroom[..] else { panic!("two of them") };
         assert_eq!((always.pods, always.each.cpu.0, always.each.memory.0, always.schedule.is_none()), (2, 500, 512 << 20, true));
         assert_eq!((by_day.pods, by_day.each.cpu.0, by_day.schedule.is_some()), (4, 1000, true));
@@ -343,6 +347,7 @@ mod tests {
                 "\"careful\" or a number from 1 to 1000",
             ),
             ("price_of_waiting = \"balanced\"", "price_of_waiting = 0", "predictive.price_of_waiting = 0", "from 1 to 1000"),
+            ("local time.\ntimezone = \"UTC\"", "local time.\ntimezone = \"Mars\"", "predictive.timezone = \"Mars\"", "IANA"),
             ("per_node = 7.25", "per_node = 0", "forecast.cores.per_node = 0", "above 0"),
             ("name = \"cores\"", "name = \"queue_depth\"", "forecast.queue_depth.name", "another rule"),
             ("name = \"cores\"", "name = \"cpu\"", "forecast.cpu.name", "another rule"),

@@ -9,6 +9,7 @@ use super::{
 use crate::model::InstanceType;
 use crate::model::offer::HourlyPrice;
 use crate::policy::{Consolidation, OfferRest, Predictive, PredictiveMode, Replacement, ScaleDown, ScaleUp};
+use jiff::tz::TimeZone;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -318,6 +319,8 @@ pub(super) fn predictive(root: &Section<'_>) -> Predictive {
         mode: section.choice("mode", &modes),
         price_of_waiting: section.number_or_choice("price_of_waiting", 1.0..=1000.0, &WAITING),
         boot: section.duration("boot", BOOT),
+        // What cannot be read has been reported.
+        zone: TimeZone::get(&section.text("timezone", ZONE)).unwrap_or(TimeZone::UTC),
     };
     section.finish();
     predictive

@@ -57,7 +57,13 @@ impl Forecasts {
         for rule in rules {
             let boots = memory.pools.get(&rule.pool).map_or(&[][..], |pool| &pool.boots);
             let boot = lead_time(boots, predictive.boot, settings.policy.interval);
-            let wanted = ForecastSettings { node: rule.per_node, boot, price_of_waiting: predictive.price_of_waiting, rests };
+            let wanted = ForecastSettings {
+                node: rule.per_node,
+                boot,
+                price_of_waiting: predictive.price_of_waiting,
+                rests,
+                zone: predictive.zone.clone(),
+            };
             match self.followed.get_mut(&rule.name) {
                 Some(followed) => followed.forecaster.set(wanted),
                 None => drop(self.followed.insert(rule.name.clone(), Followed::new(rule, wanted))),
@@ -248,11 +254,12 @@ fn whole_minute(at: Timestamp) -> Timestamp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::tz::TimeZone;
 
     /// A demand of so many minutes up to `now`, whose past is read.
     fn followed(minutes: i64, now: Timestamp) -> Followed {
         let rule = ForecastRule { name: "cores".into(), pool: "workers".into(), query: "q".into(), per_node: 1.0 };
-        let settings = ForecastSettings { node: 1.0, boot: 4, price_of_waiting: 20.0, rests: Rests::NONE };
+        let settings = ForecastSettings { node: 1.0, boot: 4, price_of_waiting: 20.0, rests: Rests::NONE, zone: TimeZone::UTC };
         let mut followed = Followed { caught_up: true, ..Followed::new(&rule, settings) };
         let end = Minute::of_second(now.as_second());
         for minute in -minutes..0 {

@@ -4,6 +4,7 @@ use super::schedule::Schedule;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::OnDrainTimeout;
 use crate::model::{PoolName, Resources, RuleName};
+use jiff::tz::TimeZone;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -243,7 +244,7 @@ pub struct ForecastRule {
 }
 
 /// What forecasts may do.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Predictive {
     /// Whether they take part.
     pub mode: PredictiveMode,
@@ -251,6 +252,8 @@ pub struct Predictive {
     pub price_of_waiting: f64,
     /// From a launch to a Ready node, until launches have shown it.
     pub boot: Duration,
+    /// By whose clock the days of demands run.
+    pub zone: TimeZone,
 }
 
 impl Predictive {

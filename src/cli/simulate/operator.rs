@@ -122,6 +122,15 @@ impl Told {
         Ok(operator)
     }
 
+    /// Says why the rule does not tell how many cores a node has: its query counts something else. `None` where it counts
+    /// cores, as far as its words tell.
+    pub(super) fn no_cores(&self) -> Option<String> {
+        let ForecastRule { name, query, per_node, .. } = &self.rule;
+        (!query.to_lowercase().contains("cpu")).then(|| {
+            format!("forecast.{name}.per_node = {per_node} is in the unit of `{query}`, which does not name the CPU; expected --node-size with a node's cores")
+        })
+    }
+
     /// Gives what nodes cost: `on_demand` dollars an hour, or the configured price of the pool's first type that has one, on
     /// spot the configured share of it; and on which market the pool buys how many.
     pub(super) fn rates(&self, on_demand: Option<f64>) -> Rates {

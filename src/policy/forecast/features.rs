@@ -1,5 +1,8 @@
 //! What is looked at in the past of a demand to tell the minutes that come.
 
+use super::calendar::Calendar;
+use super::history::Minute;
+use jiff::tz::TimeZone;
 use std::collections::VecDeque;
 
 /// How far ahead is looked, in minutes; shorter than the hour whose cron jobs are looked up.
@@ -10,7 +13,8 @@ pub(super) const WIDTH: usize = 28;
 pub(super) const DOUBTS: usize = 10;
 
 const DAY: usize = 1440;
-const WEEK: usize = 7 * DAY;
+/// A week of days.
+const WEEK: usize = 7;
 /// So many days make the daily profile; the median over them shrugs off an outage or a sale.
 const DAYS: usize = 7;
 /// So many hours are searched for what comes at the same minute of each.
@@ -41,8 +45,11 @@ struct Season {
 }
 
 /// Sums over the past and the seasons of the minutes to come, kept up to date minute by minute.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct Past {
+    calendar: Calendar,
+    /// The latest minute.
+    latest: Minute,
     /// `sums[i]` is the sum of the levels before index `i`, counted from some origin.
     sums: VecDeque<f64>,
     /// Seasons of the latest minute and the `FARTHEST` after it.
@@ -67,8 +74,28 @@ struct Recent {
 }
 
 impl Past {
-    /// Takes one more level, the last of `levels`. Older ones may have been dropped at the front meanwhile.
-    pub(super) fn advance(&mut self, levels: &[f32]) {
+    /// Makes one that knows nothing yet of a demand that lives by the clock of a zone.
+    pub(super) fn new(zone: TimeZone) -> Self {
+        let calendar = Calendar::new(zone);
+        Self { calendar, latest: Minute(0), sums: VecDeque::new(), seasons: VecDeque::new(), recent: Recent::default() }
+    }
+
+    /// Lets the days of the minutes to come be those of a zone.
+    pub(super) fn set_zone(&mut self, zone: &TimeZone) {
+        self.calendar.set(zone);
+    }
+
+    /// Finds the place among `levels` that is so many days before the one at `at`, by the clock; `None` before the first.
+    pub(super) fn days_before(&self, levels: &[f32], at: usize, days: usize) -> Option<usize> {
+        let minute = self.latest.0 + at as i64 - (levels.len() as i64 - 1);
+        at.checked_sub(self.calendar.back(minute, days)).filter(|at| *at < levels.len())
+    }
+
+    /// Takes one more level, the last of `levels`, of minute `latest`. Older ones may have been dropped at the front
+    /// meanwhile.
+    pub(super) fn advance(&mut self, levels: &[f32], latest: Minute) {
+        self.latest = latest;
+        self.calendar.look_up(latest);
         let total = self.sums.back().copied().unwrap_or(0.0);
         if self.sums.is_empty() {
             self.sums.push_back(0.0);
@@ -103,14 +130,14 @@ impl Past {
         let mut season = Season::default();
         let mut smooth = Sample::<DAYS>::default();
         let mut peaks = Sample::<DAYS>::default();
-        for day in (1..=DAYS).filter_map(|days| at.checked_sub(days * DAY)) {
+        for day in (1..=DAYS).filter_map(|days| self.days_before(levels, at, days)) {
             smooth.add(self.around(day, 2));
             peaks.add(sticks_out(day));
         }
-        if let Some(day) = at.checked_sub(DAY) {
+        if let Some(day) = self.days_before(levels, at, 1) {
             (season.yesterday, season.yesterday_smooth, season.has_day) = (f64::from(levels[day]), self.around(day, 2), true);
         }
-        if let Some(week) = at.checked_sub(WEEK) {
+        if let Some(week) = self.days_before(levels, at, WEEK) {
             (season.last_week_smooth, season.has_week) = (self.around(week, 2), true);
         }
         season.day_roughness = peaks.mean_absolute();
@@ -273,7 +300,8 @@ mod tests {
         for (hours, height) in [(1, 93.0), (2, 62.0), (3, 31.0)] {
             levels[2 * DAY - hours * 60] += height;
         }
-        let mut past = Past::default();
+        let mut past = Past::new(TimeZone::UTC);
+        past.latest = Minute(2 * DAY as i64 - 1);
         past.sums.push_back(0.0);
         for (at, level) in levels.iter().enumerate() {
             past.sums.push_back(past.sums[at] + f64::from(*level));

@@ -10,7 +10,7 @@
 //! nodes should be bought for and how many held. It is a value: no clock, no randomness. Whoever takes over observes
 //! the [`DemandHistory`] again, a second's work for 28 days, and knows what the one before knew.
 //!
-//! Forecasts are of changes, from levels, slopes, the days before, the same minute of the hours before; a regression
+//! Forecasts are of changes, from levels, slopes, the days before by the operator's clock, the same minute of the hours before; a regression
 //! learns them row by row and forgets over weeks. Their distribution is that of their own recent errors in units of
 //! the size that was expected of them, and what is asked of it follows the coverage that was seen: what says 0.95 holds
 //! in 95 of 100 minutes, whatever the demand does.
@@ -23,6 +23,7 @@
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "minutes and nodes are far below 2^52")]
 
 mod boots;
+mod calendar;
 mod candidates;
 mod features;
 mod history;
@@ -44,6 +45,7 @@ use crate::model::prospect::Wanted;
 use candidates::{Ladder, Scene, highest, interpolated, lead};
 use features::{FARTHEST, Past};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use portfolio::Portfolio;
 use predictor::{LEVELS, Outlook, Predictor};
 use score::{Said, Scorer};
@@ -64,7 +66,7 @@ const FITTED_EVERY: u64 = 60;
 const SETTLED_EVERY: u64 = 15;
 
 /// How a demand is followed.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ForecastSettings {
     /// Demand that one node serves, in the unit of the demand; above zero.
     pub node: f64,
@@ -74,6 +76,8 @@ pub struct ForecastSettings {
     pub price_of_waiting: f64,
     /// How the fleet is left alone between changes.
     pub rests: Rests,
+    /// By whose clock the days of the demand run.
+    pub zone: TimeZone,
 }
 
 /// Whether the forecast takes part in the decision, and why not.
@@ -198,9 +202,9 @@ impl Forecaster {
     #[must_use]
     pub fn new(settings: ForecastSettings) -> Self {
         Self {
+            past: Past::new(settings.zone.clone()),
             settings,
             history: DemandHistory::default(),
-            past: Past::default(),
             predictor: Predictor::new(),
             outlooks: Vec::new(),
             scorer: Scorer::new(),
@@ -231,6 +235,7 @@ impl Forecaster {
         if settings.boot != self.settings.boot {
             self.said.clear();
         }
+        self.past.set_zone(&settings.zone);
         self.settings = settings;
     }
 
@@ -250,22 +255,22 @@ impl Forecaster {
         if missing >= KEPT {
             // Nothing of what was before is comparable, and the history has begun anew.
             let history = std::mem::take(&mut self.history);
-            *self = Self { history, ..Self::new(self.settings) };
-            self.pass(1, Some(value));
+            *self = Self { history, ..Self::new(self.settings.clone()) };
+            self.pass(1, minute, Some(value));
             return Ok(());
         }
         let span = self.history.span();
-        for at in span - missing..span {
-            self.pass(at, None);
+        for (at, ago) in (span - missing..span).zip((1..=missing).rev()) {
+            self.pass(at, minute.plus(-(ago as i64)), None);
         }
-        self.pass(span, Some(value));
+        self.pass(span, minute, Some(value));
         Ok(())
     }
 
     /// Lets a minute pass, the last of the first `span` of the history.
-    fn pass(&mut self, span: usize, value: Option<f64>) {
+    fn pass(&mut self, span: usize, minute: Minute, value: Option<f64>) {
         let levels = &self.history.levels()[..span];
-        self.past.advance(levels);
+        self.past.advance(levels, minute);
         self.predictor.learn(value);
         let said = (self.said.len() >= lead(self.settings.boot)).then(|| self.said.pop_front()).flatten();
         if let Some(value) = value {
@@ -285,10 +290,11 @@ impl Forecaster {
         let knows = span >= LEARNS_FOR;
         if knows {
             let quantiles = SCORED.map(|level| self.quantile(lead(self.settings.boot), level));
-            let yesterday = (span + lead(self.settings.boot)).checked_sub(1441).map(|at| f64::from(levels[at]));
+            let then = span - 1 + lead(self.settings.boot);
+            let yesterday = self.past.days_before(levels, then, 1).map(|at| f64::from(levels[at]));
             self.said.push_back(Said { quantiles, persistence: f64::from(levels[span - 1]), seasonal: yesterday });
         }
-        let ForecastSettings { node, boot, price_of_waiting: price, rests } = self.settings;
+        let ForecastSettings { node, boot, price_of_waiting: price, rests, .. } = self.settings;
         let boot = boot.clamp(1, FARTHEST - 1);
         let scene = Scene {
             highest: highest(levels),

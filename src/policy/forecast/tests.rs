@@ -3,7 +3,7 @@
 use super::*;
 use std::f64::consts::TAU;
 
-const SETTINGS: ForecastSettings = ForecastSettings { node: 1.0, boot: 2, price_of_waiting: 20.0, rests: Rests::NONE };
+const SETTINGS: ForecastSettings = ForecastSettings { node: 1.0, boot: 2, price_of_waiting: 20.0, rests: Rests::NONE, zone: TimeZone::UTC };
 
 /// A number between -1 and 1 that looks random and is the same each time.
 fn noise(minute: i64) -> f64 {
@@ -190,4 +190,52 @@ fn what_is_needed_before_the_next_purchase_can_be_made_is_bought_in_this_one() {
         let want = scene.want(Way::Quantiles { buy: 0.9, hold: 0.9 });
         assert_eq!(want.buy, bought, "a rest of {up} minutes");
     }
+}
+
+/// An office that opens at eight in Berlin, every day of the week.
+fn office(minute: i64) -> f64 {
+    let zone = TimeZone::get("Europe/Berlin").expect("it is known");
+    let hour = Timestamp::from_second(minute * 60).expect("a time").to_zoned(zone).hour();
+    2.0 + 0.1 * noise(minute) + if (8..18).contains(&hour) { 8.0 } else { 0.0 }
+}
+
+/// Counts the days after a change of the clock on which twenty minutes after `opening` (in UTC) were seen coming ten
+/// minutes before they came, and those on which an hour after or before that was.
+fn seen_coming(zone: &str, change: &str, opening: i64) -> (usize, usize) {
+    let zone = TimeZone::get(zone).expect("it is known");
+    let change = Minute::of_second(change.parse::<Timestamp>().expect("a time").as_second()).0;
+    let mut forecaster = Forecaster::new(ForecastSettings { zone, ..SETTINGS });
+    let (mut right, mut wrong) = (0, 0);
+    for minute in change - 10 * 1440..change + 2 * 1440 {
+        forecaster.observe(Minute(minute), office(minute)).expect("minutes run forward");
+        if minute < change {
+            continue;
+        }
+        let rises = forecaster.expect(20).is_some_and(|expected| expected.centre > office(minute) + 4.0);
+        match (minute + 10).rem_euclid(1440) - opening {
+            0 => right += usize::from(rises),
+            -60 | 60 => wrong += usize::from(rises),
+            _ => {}
+        }
+    }
+    (right, wrong)
+}
+
+#[test]
+fn what_comes_at_a_time_of_the_clock_comes_at_it_when_the_clock_is_set() {
+    // Eight in Berlin is seven in UTC in winter and six in summer.
+    assert_eq!(seen_coming("Europe/Berlin", "2026-03-29T00:00:00Z", 6 * 60), (2, 0), "forward");
+    assert_eq!(seen_coming("Europe/Berlin", "2026-10-25T00:00:00Z", 7 * 60), (2, 0), "back");
+    let (right, _) = seen_coming("UTC", "2026-03-29T00:00:00Z", 6 * 60);
+    assert!(right < 2, "by another clock it takes days to be learnt");
+}
+
+#[test]
+fn another_zone_is_followed_from_then_on() {
+    let mut forecaster = observed(daily, 0..3 * 1440);
+    let before = forecaster.expect(20);
+    forecaster.set(ForecastSettings { zone: TimeZone::get("Asia/Tokyo").expect("it is known"), ..SETTINGS });
+    assert_eq!(forecaster.expect(20), before, "Tokyo knows no daylight saving, and a day is a day");
+    forecaster.observe(Minute(3 * 1440), daily(3 * 1440)).expect("it is later");
+    assert_eq!(forecaster.expect(20), observed(daily, 0..3 * 1440 + 1).expect(20));
 }

@@ -78,7 +78,12 @@ fn settings() -> Settings {
         }],
         metrics: Vec::new(),
         forecasts: Vec::new(),
-        predictive: Predictive { mode: PredictiveMode::On, price_of_waiting: 20.0, boot: Duration::from_mins(2) },
+        predictive: Predictive {
+            mode: PredictiveMode::On,
+            price_of_waiting: 20.0,
+            boot: Duration::from_mins(2),
+            zone: jiff::tz::TimeZone::UTC,
+        },
         scale_up: ScaleUp {
             cpu_above: 0.70,
             cpu_target: 0.60,

@@ -54,6 +54,18 @@ impl Operator {
         &self.settings
     }
 
+    /// Gives how a demand in nodes is forecast whose launches take so many minutes.
+    pub(super) fn forecast(&self, lead: usize) -> ForecastSettings {
+        let predictive = &self.settings.predictive;
+        ForecastSettings {
+            node: 1.0,
+            boot: lead,
+            price_of_waiting: predictive.price_of_waiting,
+            rests: Rests::of(&self.settings),
+            zone: predictive.zone.clone(),
+        }
+    }
+
     /// Changes what is decided by, but for what a replay leaves out.
     pub fn settings_mut(&mut self) -> &mut Settings {
         &mut self.settings
@@ -127,8 +139,6 @@ impl Daemon {
         let settings = &operator.settings;
         let predictive = &settings.predictive;
         let lead = lead_time(&[], predictive.boot, settings.interval);
-        let forecast =
-            ForecastSettings { node: 1.0, boot: lead, price_of_waiting: predictive.price_of_waiting, rests: Rests::of(settings) };
         let acts = match predictive.mode {
             PredictiveMode::On | PredictiveMode::Auto => !settings.forecasts.is_empty(),
             PredictiveMode::Shadow | PredictiveMode::Off => false,
@@ -136,7 +146,7 @@ impl Daemon {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a price of some dollars")]
         let price = (dollars_per_hour * 1e6).round() as u64;
         Self {
-            source: if acts { Source::Own(Box::new(Forecaster::new(forecast))) } else { Source::Nobody },
+            source: if acts { Source::Own(Box::new(Forecaster::new(operator.forecast(lead)))) } else { Source::Nobody },
             node: Resources { cpu: MilliCpu(1000), memory: Bytes(1 << 30), pods: 110, ..Resources::default() },
             price,
             start,
@@ -217,12 +227,7 @@ impl Daemon {
         let (wanted, blind) = match &mut self.source {
             Source::Nobody => return,
             Source::Own(forecaster) => {
-                forecaster.set(ForecastSettings {
-                    node: 1.0,
-                    boot,
-                    price_of_waiting: settings.predictive.price_of_waiting,
-                    rests: Rests::of(settings),
-                });
+                forecaster.set(self.operator.forecast(boot));
                 self.prospect.on_trial = forecaster.missing_to_a_week() > 0;
                 forecaster.say(self.start.plus(minute as i64))
             }

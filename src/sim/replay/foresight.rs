@@ -2,7 +2,7 @@
 
 use super::recording::Recording;
 use crate::model::prospect::Wanted;
-use crate::policy::forecast::{ForecastSettings, Forecaster, Rests};
+use crate::policy::forecast::{ForecastSettings, Forecaster};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -17,16 +17,15 @@ type Said = (Option<Wanted>, bool);
 #[derive(Debug)]
 pub(super) struct Foresight {
     recording: Recording,
-    price_of_waiting: f64,
-    rests: Rests,
+    settings: ForecastSettings,
     /// By lead, in minutes; then by the minute of the recording.
     said: RefCell<BTreeMap<usize, Vec<Said>>>,
 }
 
 impl Foresight {
-    /// Makes one for a demand in nodes.
-    pub(super) fn new(recording: Recording, price_of_waiting: f64, rests: Rests) -> Self {
-        Self { recording, price_of_waiting, rests, said: RefCell::default() }
+    /// Makes one for a demand; the lead is another one each time.
+    pub(super) fn new(recording: Recording, settings: ForecastSettings) -> Self {
+        Self { recording, settings, said: RefCell::default() }
     }
 
     /// Gives what is said in a minute, counted from the recording's first, with nodes that are `lead` minutes away.
@@ -38,8 +37,7 @@ impl Foresight {
     /// Says of each minute what was known before it.
     fn forecast(&self, lead: usize) -> Vec<Said> {
         let Recording { start, values, .. } = &self.recording;
-        let mut forecaster =
-            Forecaster::new(ForecastSettings { node: 1.0, boot: lead, price_of_waiting: self.price_of_waiting, rests: self.rests });
+        let mut forecaster = Forecaster::new(ForecastSettings { boot: lead, ..self.settings.clone() });
         let say = |(minute, value): (i64, &Option<f32>)| {
             let said = forecaster.say(start.plus(minute));
             if let Some(value) = value {

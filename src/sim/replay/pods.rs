@@ -1,8 +1,8 @@
 //! A recording of pods: from when to when each ran, and what it requested.
 
-use super::recording::{LONGEST, Recording, Repairs, Wrong, in_one_unit, number, time};
+use super::recording::{LONGEST, Recording, Repairs, Wrong, bounded, in_one_unit, number, time};
+use super::rows::Rows;
 use crate::policy::forecast::Minute;
-use std::io::Read;
 
 /// The headers that a file of pods may have.
 pub(super) const HEADERS: [&[&str]; 2] = [&["start", "end", "cpu"], &["start", "end", "cpu", "memory"]];
@@ -23,29 +23,27 @@ struct Pod {
 
 /// Reads rows of pods in the order of their starts, and adds up what they request: cores, one value a minute, in the mean
 /// over the minute. With memory it is what a node's cores would be that has as much memory as is requested, where that is more;
-/// `cores_per_memory` is a node's cores over its memory.
+/// `cores_per_memory` is a node's cores over its memory. More pods than `most` are refused, since all of them are kept.
 ///
 /// # Errors
 /// The line, what is wrong there, and what would be right: a time, a number, an order that is not kept, a pod that ends
-/// before it starts, a week without any pod, requests in several units, or no pods.
-pub(super) fn read<R: Read>(reader: &mut csv::Reader<R>, cores_per_memory: Option<f64>) -> Result<Recording, Wrong> {
+/// before it starts, a week without any pod, requests in several units, too many pods, or none.
+pub(super) fn read<R: Rows>(rows: &mut R, cores_per_memory: Option<f64>, most: usize) -> Result<Recording, Wrong> {
     let (mut pods, mut latest): (Vec<Pod>, i64) = (Vec::new(), i64::MIN);
     let mut record = csv::StringRecord::new();
     let fields = 3 + usize::from(cores_per_memory.is_some());
-    loop {
-        let line = reader.position().line();
-        if !reader.read_record(&mut record).map_err(|error| (line, error.to_string()))? {
-            break;
-        }
-        let line = record.position().map_or(line, csv::Position::line);
+    while let Some(line) = rows.next(&mut record)? {
+        bounded(pods.len(), most, line, "pods")?;
         let pod = parse(&record, fields, line).map_err(|problem| (line, problem))?;
         let first = pods.first().map_or(pod.start, |first| first.start);
         if let Some(last) = pods.last()
             && pod.start < last.start
         {
             let problem = format!(
-                "the start `{}` is earlier than that of line {}; expected pods in the order of their starts",
-                &record[0], last.line
+                "the start `{}` is earlier than that of {} {}; expected pods in the order of their starts",
+                &record[0],
+                R::PLACE,
+                last.line
             );
             return Err((line, problem));
         }
@@ -62,7 +60,7 @@ pub(super) fn read<R: Read>(reader: &mut csv::Reader<R>, cores_per_memory: Optio
         latest = latest.max(pod.end);
         pods.push(pod);
     }
-    let end = reader.position().line();
+    let end = rows.reached();
     let Some(first) = pods.first() else { return Err((end, "0 pods; expected one or more".into())) };
     let start = Minute::of_second(first.start);
     in_one_unit(pods.iter().map(|pod| (pod.line, pod.cpu)), "cpu")?;
@@ -128,10 +126,12 @@ fn added_up(spans: impl Iterator<Item = (i64, i64, f64)>, minutes: usize) -> Vec
 
 #[cfg(test)]
 mod tests {
+    use super::super::recording::PodsAsNodes;
     use super::*;
 
     fn read(text: &str, cores_per_memory: Option<f64>) -> Result<Recording, String> {
-        Recording::read_sized("pods.csv", text.as_bytes(), cores_per_memory).map_err(|error| error.to_string())
+        let node = PodsAsNodes { cores_per_memory, no_cores: None };
+        Recording::read_sized("pods.csv", text.as_bytes(), &node).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -140,6 +140,29 @@ mod tests {
         let recording = read(text, None).expect("it can be read");
         assert_eq!(recording.values, [4.0, 6.0, 3.0, 0.0, 0.5].map(Some));
         assert_eq!(recording.start, Minute::of_second(1_767_225_600));
+    }
+
+    #[test]
+    fn more_pods_than_there_is_room_for_are_refused_at_the_first_that_is_too_many() {
+        let rows = "2026-01-01T00:00:00Z,2026-01-01T01:00:00Z,2\n".repeat(4);
+        let read = |most| {
+            let text = format!("start,end,cpu\n{rows}");
+            let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+            reader.headers().expect("there is a header");
+            super::read(&mut reader, None, most).map(|recording| recording.values.len())
+        };
+        assert_eq!(read(4), Ok(60));
+        let (line, problem) = read(3).expect_err("they are four");
+        assert!(line == 5 && problem.contains("more than 3 pods; expected at most so many"), "{line}: {problem}");
+    }
+
+    #[test]
+    fn pods_are_no_nodes_where_nobody_knows_a_nodes_cores() {
+        let node = PodsAsNodes { cores_per_memory: None, no_cores: Some("expected --node-size".into()) };
+        let read = |text: &str| Recording::read_sized("f.csv", text.as_bytes(), &node).map_err(|error| error.to_string());
+        let pods = read("start,end,cpu\n2026-01-01T00:00:00Z,2026-01-01T01:00:00Z,2\n");
+        assert_eq!(pods, Err("f.csv, line 1: these are pods, which request cores: expected --node-size".to_owned()));
+        assert!(read("timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:01:00Z,1\n").is_ok(), "a demand needs no cores");
     }
 
     #[test]

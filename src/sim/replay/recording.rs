@@ -1,14 +1,19 @@
 //! A demand that was recorded: read from a file, made whole where that is safe, refused where it is not.
 
+use super::parquet_rows::{MAGIC, ParquetRows};
 use super::pods;
+use super::rows::Rows;
 use crate::policy::forecast::Minute;
 use jiff::Timestamp;
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufReader, Read, Seek};
 
 /// The header that a file must have.
 const HEADER: [&str; 2] = ["timestamp", "value"];
 /// More than ten years of minutes are refused: a time that was misread would fill the memory.
 pub(super) const LONGEST: i64 = 10 * 366 * 1440;
+/// More rows than these are refused: they are kept until all are read, forty bytes for each. Ten years of minutes are fewer.
+pub(super) const MOST_ROWS: usize = 6_000_000;
 /// A value so many times the median is of another unit, not of a burst.
 const ABSURD: f64 = 1e6;
 
@@ -36,11 +41,13 @@ pub struct Repairs {
 
 /// Why a file is no recording.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}, line {line}: {problem}")]
+#[error("{file}, {place} {line}: {problem}")]
 pub struct RecordingError {
     /// The file.
     pub file: String,
-    /// The line, from 1.
+    /// What its places are called: `line`, or `row` where it has no lines.
+    pub place: &'static str,
+    /// The line or row, from 1.
     pub line: u64,
     /// What is wrong there, and what would be right.
     pub problem: String,
@@ -48,6 +55,15 @@ pub struct RecordingError {
 
 /// A line, and what is wrong there and would be right.
 pub(super) type Wrong = (u64, String);
+
+/// What is known of a node, to count pods in nodes.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct PodsAsNodes {
+    /// A node's cores over its memory, in the file's unit; `None` where memory does not count.
+    pub cores_per_memory: Option<f64>,
+    /// Why nobody knows how many cores a node has, and what would tell; `None` where it is known.
+    pub no_cores: Option<String>,
+}
 
 /// A row with the line it stands in.
 struct Row {
@@ -62,22 +78,42 @@ impl Recording {
     /// # Errors
     /// When the header, a time or a value is not what it should be, time does not run forward, or there are no two rows.
     pub fn read(file: &str, source: impl Read) -> Result<Self, RecordingError> {
-        Self::read_sized(file, source, None)
+        Self::read_sized(file, source, &PodsAsNodes::default())
     }
 
     /// Reads rows of time and demand, as [`Self::read`] does, or of pods: under the header `start,end,cpu`, in the order of
     /// their starts, with times likewise and cores; their sum is the demand. Under `start,end,cpu,memory` it is what a node's
-    /// cores would be that has room for both; `cores_per_memory` is a node's cores over its memory, in the file's unit.
+    /// cores would be that has room for both.
     ///
     /// # Errors
-    /// As [`Self::read`]; also when a pod ends before it starts, pods are out of order, none runs for a week, or only one of
-    /// `cores_per_memory` and the column for memory is there.
-    pub fn read_sized(file: &str, source: impl Read, cores_per_memory: Option<f64>) -> Result<Self, RecordingError> {
-        let wrong = |(line, problem): Wrong| RecordingError { file: file.to_owned(), line, problem };
-        let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(source);
-        match layout(&mut reader, cores_per_memory.is_some()).map_err(wrong)? {
-            Layout::Demand => Self::assembled(file, &rows(&mut reader).map_err(wrong)?),
-            Layout::Pods => pods::read(&mut reader, cores_per_memory).map_err(wrong),
+    /// As [`Self::read`]; also when a pod ends before it starts, pods are out of order, none runs for a week, nobody knows
+    /// a node's cores, or only one of `cores_per_memory` and the column for memory is there.
+    pub fn read_sized(file: &str, source: impl Read, node: &PodsAsNodes) -> Result<Self, RecordingError> {
+        Self::read_rows(file, &mut csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(source), node)
+    }
+
+    /// Reads a file of such rows, CSV or Parquet, as its first bytes tell. In Parquet, times are timestamps in UTC, or text as
+    /// in CSV.
+    ///
+    /// # Errors
+    /// As [`Self::read_sized`]; also when the file cannot be read.
+    pub fn read_file(name: &str, mut source: File, node: &PodsAsNodes) -> anyhow::Result<Self> {
+        let mut magic = Vec::new();
+        source.by_ref().take(MAGIC.len() as u64).read_to_end(&mut magic)?;
+        source.rewind()?;
+        if magic != MAGIC {
+            return Ok(Self::read_sized(name, BufReader::new(source), node)?);
+        }
+        let mut rows = ParquetRows::open(source, MOST_ROWS).map_err(|wrong| at::<ParquetRows>(name, wrong))?;
+        Ok(Self::read_rows(name, &mut rows, node)?)
+    }
+
+    pub(super) fn read_rows<R: Rows>(file: &str, rows: &mut R, node: &PodsAsNodes) -> Result<Self, RecordingError> {
+        let wrong = |wrong| at::<R>(file, wrong);
+        match (layout(rows, node.cores_per_memory.is_some()).map_err(wrong)?, &node.no_cores) {
+            (Layout::Demand, _) => Self::assembled(&demand(rows, MOST_ROWS).map_err(wrong)?).map_err(wrong),
+            (Layout::Pods, None) => pods::read(rows, node.cores_per_memory, MOST_ROWS).map_err(wrong),
+            (Layout::Pods, Some(why)) => Err(wrong((1, format!("these are pods, which request cores: {why}")))),
         }
     }
 
@@ -87,18 +123,16 @@ impl Recording {
     /// When there are no two of them, one is negative, one is of another unit, or all are zero.
     pub fn of_samples(name: &str, samples: &[(Timestamp, f64)]) -> Result<Self, RecordingError> {
         let rows = samples.iter().zip(1..).map(|((at, value), line)| Row { line, second: at.as_second(), value: *value }).collect();
-        let rows =
-            of_demand(rows, samples.len() as u64).map_err(|(line, problem)| RecordingError { file: name.to_owned(), line, problem })?;
-        Self::assembled(name, &rows)
+        let read = of_demand(rows, samples.len() as u64).and_then(|rows| Self::assembled(&rows));
+        read.map_err(|(line, problem)| RecordingError { file: name.to_owned(), place: "line", line, problem })
     }
 
-    fn assembled(file: &str, rows: &[Row]) -> Result<Self, RecordingError> {
-        let wrong = |line: u64, problem: String| RecordingError { file: file.to_owned(), line, problem };
+    fn assembled(rows: &[Row]) -> Result<Self, Wrong> {
         let period = period(rows);
         let (first, last) = (&rows[0], &rows[rows.len() - 1]);
         let (start, end) = (Minute::of_second(first.second), Minute::of_second(last.second + period - 1));
         if end.0 - start.0 >= LONGEST {
-            return Err(wrong(last.line, format!("{} years after the first row; expected at most ten", (end.0 - start.0) / (366 * 1440))));
+            return Err((last.line, format!("{} years after the first row; expected at most ten", (end.0 - start.0) / (366 * 1440))));
         }
         let mut repairs = Repairs { period_seconds: period, ..Repairs::default() };
         let length = usize::try_from(end.0 - start.0 + 1).unwrap_or(0);
@@ -124,7 +158,7 @@ impl Recording {
         let values: Vec<Option<f32>> = sums.iter().zip(&numbers).map(mean).collect();
         repairs.missing_minutes = values.iter().filter(|value| value.is_none()).count();
         if !values.iter().flatten().any(|value| *value > 0.0) {
-            return Err(wrong(last.line, "the demand is zero from beginning to end; expected some that is not".into()));
+            return Err((last.line, "the demand is zero from beginning to end; expected some that is not".into()));
         }
         Ok(Self { start, values, repairs })
     }
@@ -187,6 +221,11 @@ impl Recording {
     }
 }
 
+/// Names the file and its place.
+fn at<R: Rows>(file: &str, (line, problem): Wrong) -> RecordingError {
+    RecordingError { file: file.to_owned(), place: R::PLACE, line, problem }
+}
+
 /// What the rows of a file are.
 enum Layout {
     Demand,
@@ -194,11 +233,11 @@ enum Layout {
 }
 
 /// Tells by the header what the rows are; `sized` where memory is to count.
-fn layout<R: Read>(reader: &mut csv::Reader<R>, sized: bool) -> Result<Layout, Wrong> {
-    let header = reader.headers().map_err(|error| (1, error.to_string()))?;
-    let is = |expected: &[&str]| header.iter().eq(expected.iter().copied());
+fn layout<R: Rows>(rows: &mut R, sized: bool) -> Result<Layout, Wrong> {
+    let header = rows.header()?;
+    let is = |expected: &[&str]| header.iter().eq(expected.iter());
     let [cpu, memory] = pods::HEADERS.map(is);
-    let found = header.iter().collect::<Vec<_>>().join(",");
+    let found = header.join(",");
     match () {
         () if memory && !sized => Err((1, "the pods have memory; expected a node's memory (--node-memory), or no such column".into())),
         () if memory || (cpu && !sized) => Ok(Layout::Pods),
@@ -211,25 +250,30 @@ fn layout<R: Read>(reader: &mut csv::Reader<R>, sized: bool) -> Result<Layout, W
     }
 }
 
-fn rows<R: Read>(reader: &mut csv::Reader<R>) -> Result<Vec<Row>, Wrong> {
+fn demand<R: Rows>(source: &mut R, most: usize) -> Result<Vec<Row>, Wrong> {
     let mut rows: Vec<Row> = Vec::new();
     let mut record = csv::StringRecord::new();
-    loop {
-        let line = reader.position().line();
-        if !reader.read_record(&mut record).map_err(|error| (line, error.to_string()))? {
-            break;
-        }
-        let line = record.position().map_or(line, csv::Position::line);
+    while let Some(line) = source.next(&mut record)? {
+        bounded(rows.len(), most, line, "values")?;
         let row = parse(&record, line).map_err(|problem| (line, problem))?;
         if let Some(last) = rows.last()
             && row.second <= last.second
         {
-            let what = if row.second == last.second { "the same time as" } else { "earlier than" };
-            return Err((line, format!("the time `{}` is {what} that of line {}; expected times that run forward", &record[0], last.line)));
+            let (what, place) = (if row.second == last.second { "the same time as" } else { "earlier than" }, R::PLACE);
+            let problem = format!("the time `{}` is {what} that of {place} {}; expected times that run forward", &record[0], last.line);
+            return Err((line, problem));
         }
         rows.push(row);
     }
-    of_demand(rows, reader.position().line())
+    of_demand(rows, source.reached())
+}
+
+/// Refuses a row for which there is no room.
+pub(super) fn bounded(rows: usize, most: usize, line: u64, what: &str) -> Result<(), Wrong> {
+    if rows < most {
+        return Ok(());
+    }
+    Err((line, format!("more than {most} {what}; expected at most so many, of a shorter time or thinned out")))
 }
 
 /// Looks whether there are enough rows, and whether all are demand in the same unit.

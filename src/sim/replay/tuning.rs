@@ -6,7 +6,6 @@ use super::foresight::Foresight;
 use super::judge::{Tally, compare};
 use super::recording::Recording;
 use super::side_by_side::{Conditions, Coverage, Progress, Run, SideBySide};
-use crate::policy::forecast::Rests;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -106,7 +105,9 @@ pub fn tune(
     let recording = recording.first(parts.searched);
     let demand = recording.carried();
     let run = Run { recording: &recording, demand: &demand, warm_up: parts.taught, conditions };
-    let foresight = Rc::new(Foresight::new(recording.clone(), conditions.price_of_waiting, Rests::of(conditions.operator.settings())));
+    let mut operator = conditions.operator.clone();
+    operator.settings_mut().predictive.price_of_waiting = conditions.price_of_waiting;
+    let foresight = Rc::new(Foresight::new(recording.clone(), operator.forecast(1)));
     let own = conditions.operator.clone();
     let first = replayed(&run, &own, Some(&foresight));
     let mut search = Search { run: &run, foresight, with, watch, first, tried: 1 };
