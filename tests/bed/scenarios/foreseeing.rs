@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 
-use super::fleet::{fleet, launched_since, settled};
+use super::fleet::{SOON, create_table, launched_since, settled};
 use crate::bed::Bed;
 use crate::configuration::Configuration;
 use crate::wait::{Seen, until};
@@ -23,7 +23,10 @@ pub async fn a_rise_is_bought_for(bed: &mut Bed) -> Result<()> {
     );
     let configuration = Configuration { scale_down: false, more: forecast, ..Configuration::default() };
     let mark = bed.proxy.mark();
-    let daemon = fleet(bed, &configuration).await?;
+    let toml = configuration.toml(bed);
+    create_table(bed, &toml).await?;
+    let mut daemon = bed.start_daemon("alpha", &toml)?;
+    daemon.ready(SOON).await?;
     let left = Duration::from_secs(u64::try_from(rise - Timestamp::now().as_second()).unwrap_or(0));
     until("six nodes before the demand rises", left, async || {
         let (nodes, shown) = (bed.cluster.workers().await?.len(), daemon.get_json("/api/v1/forecast").await?);

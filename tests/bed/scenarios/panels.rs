@@ -24,7 +24,8 @@ type Query = (String, String);
 /// A node's life, an interruption and a launch that fails: each query of a panel and each recording gives data, and each
 /// alert can be evaluated. What no bed has comes from the pages of `monitoring/tests/pages`.
 pub async fn each_query_gives_data(bed: &mut Bed) -> Result<()> {
-    let configuration = Configuration { spot_share: 1.0, join_timeout: "5s".to_owned(), read_prices: true, ..Configuration::default() };
+    let configuration =
+        Configuration { on_demand_base: 0, spot_share: 1.0, join_timeout: "5s".to_owned(), read_prices: true, ..Configuration::default() };
     let configuration = Configuration { max: 6, ..configuration.hasty() };
     let daemon = fleet(bed, &configuration).await?;
     let address = daemon.url();
@@ -37,7 +38,7 @@ pub async fn each_query_gives_data(bed: &mut Bed) -> Result<()> {
     })
     .await?;
 
-    bed.proxy.faults.fail_next(Matcher::action("DescribeSubnets"), 1, "InternalError", 500);
+    bed.proxy.faults.fail_next(Matcher::action("DescribeInstances"), 1, "UnauthorizedOperation", 403);
     bed.joiner.never_join(1);
     bed.cluster.apply(&Workload::new("shop", 4, "1500m", "256Mi")).await?;
     let pods = bed.cluster.wait_for_running("shop", 4, LATER).await?;
