@@ -1,7 +1,7 @@
 //! The ways in which a fleet may follow its demand, among which the portfolio chooses.
 
 use super::features::FARTHEST;
-use super::predictor::{HORIZONS, LEVELS, Outlook, Predictor};
+use super::predictor::{Excess, HORIZONS, LEVELS, Outlook, Predictor};
 use super::shadow::Rests;
 use crate::model::prospect::Wanted;
 use serde::Serialize;
@@ -209,9 +209,12 @@ impl Ladder {
         let lowest = outlooks.iter().map(|it| it.quantiles[0] - 2.0 * it.size).fold(f64::INFINITY, f64::min).max(0.0);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
         let first = (lowest / node).floor() as u32;
-        let excess = |nodes: u32| -> [f64; HORIZONS.len()] {
-            let capacity = f64::from(nodes) * node;
-            std::array::from_fn(|place| outlooks.get(place).map_or(0.0, |outlook| predictor.excess(place, outlook, capacity)))
+        let bottom = f64::from(first) * node;
+        let mut demand: Vec<Excess> = outlooks.iter().enumerate().map(|(place, it)| predictor.above(place, it, bottom)).collect();
+        let mut excess = |nodes: u32| {
+            let mut excess = [0.0; HORIZONS.len()];
+            excess.iter_mut().zip(&mut demand).for_each(|(excess, demand)| *excess = demand.over(f64::from(nodes) * node));
+            excess
         };
         let (mut below, mut nodes) = (excess(first), Vec::new());
         for number in first + 1..=first.saturating_add(MOST_AHEAD) {
@@ -253,14 +256,25 @@ impl Worth {
 
 /// Interpolates a value between the horizons that have a model.
 pub(super) fn interpolated(ahead: usize, value: impl Fn(usize) -> f64) -> f64 {
-    let place = HORIZONS.partition_point(|horizon| *horizon < ahead).min(HORIZONS.len() - 1);
-    if HORIZONS[place] == ahead || place == 0 {
-        return value(place);
-    }
-    let (from, to) = (HORIZONS[place - 1], HORIZONS[place]);
-    let part = (ahead - from) as f64 / (to - from) as f64;
-    value(place - 1) + part * (value(place) - value(place - 1))
+    let (place, part) = BETWEEN[ahead.min(FARTHEST)];
+    let here = value(place);
+    if part > 0.0 { here + part * (value(place + 1) - here) } else { here }
 }
+
+/// For each minute ahead, the horizon at or before it, and which part of the way to the next one it lies further.
+const BETWEEN: [(usize, f64); FARTHEST + 1] = {
+    let (mut between, mut place, mut ahead) = ([(0, 0.0); FARTHEST + 1], 0, HORIZONS[0]);
+    while ahead < FARTHEST {
+        if HORIZONS[place + 1] == ahead {
+            place += 1;
+        }
+        let (from, to) = (HORIZONS[place], HORIZONS[place + 1]);
+        between[ahead] = (place, (ahead - from) as f64 / (to - from) as f64);
+        ahead += 1;
+    }
+    between[FARTHEST] = (HORIZONS.len() - 1, 0.0);
+    between
+};
 
 /// Gives the place of the quantile among those that forecasts carry; the next higher one where it is none of them.
 fn level_of(quantile: f64) -> usize {
@@ -270,6 +284,14 @@ fn level_of(quantile: f64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_minute_between_horizons_lies_on_the_line_between_them() {
+        let square = |ahead| interpolated(ahead, |place| (HORIZONS[place] * HORIZONS[place]) as f64);
+        for (ahead, expected) in [(1, 1.0), (2, 4.0), (5, 25.0), (6, 37.0), (7, 49.0), (9, 83.0), (25, 650.0), (30, 900.0)] {
+            assert!((square(ahead) - expected).abs() < 1e-9, "{ahead}: {}", square(ahead));
+        }
+    }
 
     #[test]
     fn a_node_for_which_nobody_would_wait_costs_its_minute_and_gains_nothing() {

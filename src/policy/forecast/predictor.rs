@@ -1,7 +1,7 @@
 //! Forecasts of the next half hour, each with its distribution.
 
 use super::features::{DOUBTS, FARTHEST, Past, WIDTH};
-use super::residuals::Residuals;
+use super::residuals::{Above, Residuals};
 use super::ridge::Ridge;
 use std::collections::VecDeque;
 
@@ -115,6 +115,20 @@ impl Model {
     }
 }
 
+/// The expected excess of demand over one capacity after another, each larger than the one before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Excess<'a> {
+    centre: f64,
+    size: f64,
+    above: Above<'a>,
+}
+
+impl Excess<'_> {
+    pub(super) fn over(&mut self, capacity: f64) -> f64 {
+        self.size * self.above.excess((capacity - self.centre) / self.size)
+    }
+}
+
 impl Predictor {
     pub(super) fn new() -> Self {
         Self {
@@ -155,9 +169,10 @@ impl Predictor {
         self.models.iter_mut().for_each(|model| model.residuals.settle());
     }
 
-    /// Gives the expected excess of demand over a capacity at a horizon of [`HORIZONS`].
-    pub(super) fn excess(&self, at: usize, outlook: &Outlook, capacity: f64) -> f64 {
-        outlook.size * self.models[at].residuals.excess((capacity - outlook.centre) / outlook.size)
+    /// Asks for the expected excess of demand over capacities that grow, from this one on, at a horizon of [`HORIZONS`].
+    pub(super) fn above(&self, at: usize, outlook: &Outlook, capacity: f64) -> Excess<'_> {
+        let Outlook { centre, size, .. } = *outlook;
+        Excess { centre, size, above: self.models[at].residuals.above((capacity - centre) / size) }
     }
 }
 

@@ -55,15 +55,37 @@ impl Residuals {
         edge(at) + part * (edge(at + 1) - edge(at))
     }
 
-    /// Gives the expected amount by which an error exceeds this one.
-    pub(super) fn excess(&self, error: f64) -> f64 {
-        let at = cell(error);
+    /// Asks for what exceeds errors that grow, from this one on.
+    pub(super) fn above(&self, error: f64) -> Above<'_> {
+        Above { residuals: self, at: cell(error) }
+    }
+
+    /// Gives the expected amount by which an error exceeds this one, which lies in cell `at`.
+    fn excess(&self, at: usize, error: f64) -> f64 {
         let (low, high) = (edge(at), edge(at + 1));
         // Within its cell the errors are taken as spread evenly.
         let (over, moment) = self.above[at + 1];
         let inside = self.above[at].0 - over;
         let part = ((high - error) / (high - low)).clamp(0.0, 1.0);
         (moment - over * error) + inside * part * part * (high - low) / 2.0
+    }
+}
+
+/// What exceeds one error after another, each larger than the one before: its cell is found from the last one's, which
+/// takes a tenth of the time of finding it anew.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Above<'a> {
+    residuals: &'a Residuals,
+    at: usize,
+}
+
+impl Above<'_> {
+    /// Gives the expected amount by which an error exceeds this one.
+    pub(super) fn excess(&mut self, error: f64) -> f64 {
+        while self.at + 1 < CELLS && edge(self.at + 1) <= error {
+            self.at += 1;
+        }
+        self.residuals.excess(self.at, error)
     }
 }
 
@@ -114,13 +136,20 @@ mod tests {
         let residuals = of(errors());
         for from in [-3.0, -1.0, 0.0, 2.5, 7.0, 9.0] {
             let expected = errors().map(|error| (error - from).max(0.0)).sum::<f64>() / 10_000.0;
-            assert!((residuals.excess(from) - expected).abs() < 0.05, "{from}: {} {expected}", residuals.excess(from));
+            let excess = residuals.above(from).excess(from);
+            assert!((excess - expected).abs() < 0.05, "{from}: {excess} {expected}");
+        }
+        let mut above = residuals.above(-3.0);
+        for step in 0..120 {
+            let error = -3.0 + 0.1 * f64::from(step);
+            let anew = residuals.above(error).excess(error);
+            assert!((above.excess(error) - anew).abs() < 1e-9, "{error}: walking up finds what is found anew");
         }
     }
 
     #[test]
     fn errors_beyond_all_measure_stay_in_the_last_cell() {
         let wild = of([f64::INFINITY, 1e30, -1e30].into_iter());
-        assert!(wild.quantile(0.99).is_finite() && wild.excess(0.0).is_finite());
+        assert!(wild.quantile(0.99).is_finite() && wild.above(0.0).excess(0.0).is_finite());
     }
 }
