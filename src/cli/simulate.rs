@@ -8,7 +8,7 @@ mod tune;
 
 use crate::policy::PredictiveMode;
 use crate::sim::replay::{
-    Boot, Conditions, Outcome, Parts, Path, Progress, Rates, Recording, Repairs, Shape, SideBySide, side_by_side, work,
+    Boot, Conditions, Contestant, Outcome, Parts, Path, Progress, Rates, Recording, Repairs, Shape, SideBySide, side_by_side, work,
 };
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -153,7 +153,7 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
         return tune::execute(simulate, &told, &name, &recording);
     }
     let conditions = simulate.conditions(&told, &recording)?;
-    let bar = progress_bar(work(&recording))?;
+    let bar = progress_bar(work(&recording, &conditions))?;
     let found = side_by_side(&recording, &conditions, &mut Bar(&bar));
     bar.finish_and_clear();
     let summary = summary(&found);
@@ -299,7 +299,14 @@ fn summary(found: &SideBySide) -> String {
     };
     let rivals = [(threshold, "a 70/30 threshold"), (against("cluster-autoscaler-like"), "a cluster-autoscaler")];
     let rivals: Vec<String> = rivals.iter().filter_map(|(other, name)| other.map(|other| compared(other, name))).collect();
-    format!("{begin}: {}.", rivals.join(", and "))
+    format!("{begin}: {}.{}", rivals.join(", and "), forecasting(found).unwrap_or_default())
+}
+
+/// Says what the forecast would have come to, where node-fleet as it is configured does without it in some of what counts.
+fn forecasting(found: &SideBySide) -> Option<String> {
+    let outcome = found.outcomes.iter().find(|outcome| outcome.policy == Contestant::OursForecasting.name())?;
+    let (dollars, waiting) = (outcome.dollars, outcome.unmet_node_minutes);
+    Some(format!(" With its forecast taking part in all of it, it would have cost ${dollars:.2}, with {waiting:.0} waiting."))
 }
 
 fn table(found: &SideBySide) -> String {
@@ -376,10 +383,10 @@ fn decided(told: &operator::Told, conditions: &Conditions) -> String {
         Path::Counts => "from counts, as its plan does",
     };
     let mode = match policy.predictive.mode {
-        PredictiveMode::On => "its forecast takes part there",
-        PredictiveMode::Auto => "its forecast takes part there once it knows a week",
-        PredictiveMode::Shadow => "predictive.mode is \"shadow\" there, so that the second row is what runs",
-        PredictiveMode::Off => "predictive.mode is \"off\" there, so that the second row is what runs",
+        PredictiveMode::On => "its forecast takes part",
+        PredictiveMode::Auto => "its forecast takes part once it knows a week of the demand",
+        PredictiveMode::Shadow => "predictive.mode is \"shadow\": its forecast takes no part",
+        PredictiveMode::Off => "predictive.mode is \"off\": its forecast takes no part",
     };
     format!(
         "node-fleet decides {how}, with {} ({mode}): every {:?}, with its rests; pods use {:.0} % of what they request.\nLeft out: other pods' sizes, zones, spot interruptions, headroom, [[metric]] rules, how long a drain takes.",

@@ -53,7 +53,7 @@ use std::collections::VecDeque;
 /// Forecasts of a history shorter than this, in minutes, are not used.
 const LEARNS_FOR: usize = 360;
 /// So many minutes of its demand a forecast that acts of itself must have seen: each day of the week once.
-const TRIAL: usize = 7 * 1440;
+pub const TRIAL: usize = 7 * 1440;
 /// Demand for more nodes is of another unit than the node's.
 const MOST_NODES: f64 = 1e6;
 /// Without a value for longer than this, in minutes, nothing is said.

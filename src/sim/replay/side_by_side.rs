@@ -2,18 +2,16 @@
 
 use super::bill::{Bill, HourlyDollars, Rates};
 use super::clairvoyant::clairvoyant_paths;
+use super::contestants::Contestant;
 use super::course::{Band, Bins, Course, Headroomed, Trajectory};
-use super::daemon::{Daemon, Operator, Path};
+use super::daemon::{Daemon, Operator, Path, Step};
 use super::fleet::{Boot, Fleet, Tick};
 use super::judge::{Elasticity, Ratio, Tally, compare, ratio};
-use super::policies::{AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Persistence, Policy, StaticPeak, Threshold, View};
+use super::policies::{Policy, View};
 use super::recording::Recording;
-use crate::policy::PredictiveMode;
 use serde::Serialize;
 use std::collections::VecDeque;
 
-/// The headrooms among which the best reactive policy is sought in hindsight.
-pub const HEADROOMS: [f64; 14] = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0];
 /// So many days warm up, or half of the recording where it is shorter than twice that.
 const WARM_UP_DAYS: usize = 14;
 
@@ -32,110 +30,6 @@ pub struct Conditions {
     pub operator: Operator,
     /// How its turns are decided.
     pub path: Path,
-}
-
-/// Who follows the demand.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Contestant {
-    /// This daemon with its forecast.
-    Ours,
-    /// This daemon without it.
-    OursReactive,
-    /// The peak, always.
-    StaticPeak,
-    /// 70/30, one node at a time.
-    ThresholdStep,
-    /// 70/30, all the way.
-    ThresholdProportional,
-    /// cluster-autoscaler with a headroom.
-    ClusterAutoscaler(f64),
-    /// Karpenter with a headroom.
-    Karpenter(f64),
-    /// EC2's predictive scaling.
-    AwsPredictive,
-    /// The last value with a calibrated margin.
-    Persistence,
-}
-
-impl Contestant {
-    /// Lists those that stand side by side, ours first.
-    pub const TABLE: [Self; 9] = [
-        Self::Ours,
-        Self::OursReactive,
-        Self::StaticPeak,
-        Self::ThresholdStep,
-        Self::ThresholdProportional,
-        Self::ClusterAutoscaler(0.0),
-        Self::Karpenter(0.0),
-        Self::AwsPredictive,
-        Self::Persistence,
-    ];
-
-    /// Lists the reactive ones among which the best is sought in hindsight.
-    fn tuned() -> impl Iterator<Item = Self> {
-        HEADROOMS.into_iter().flat_map(|headroom| [Self::ClusterAutoscaler(headroom), Self::Karpenter(headroom)])
-    }
-
-    /// Tells whether its nodes are drawn beside the demand: four lines can be told apart.
-    fn is_drawn(self) -> bool {
-        match self {
-            Self::OursReactive | Self::ClusterAutoscaler(_) | Self::Karpenter(_) => true,
-            Self::Ours | Self::StaticPeak | Self::ThresholdStep | Self::ThresholdProportional | Self::AwsPredictive | Self::Persistence => {
-                false
-            }
-        }
-    }
-
-    /// Gives the name for people.
-    #[must_use]
-    pub fn name(self) -> String {
-        let with = |name: &str, headroom: f64| {
-            if headroom > 0.0 { format!("{name} + {:.0} %", headroom * 100.0) } else { name.to_owned() }
-        };
-        match self {
-            Self::Ours => "node-fleet".into(),
-            Self::OursReactive => "node-fleet, reactive only".into(),
-            Self::StaticPeak => "static peak".into(),
-            Self::ThresholdStep => "threshold 70/30, one step".into(),
-            Self::ThresholdProportional => "threshold 70/30, proportional".into(),
-            Self::ClusterAutoscaler(headroom) => with("cluster-autoscaler-like", headroom),
-            Self::Karpenter(headroom) => with("Karpenter-like", headroom),
-            Self::AwsPredictive => "AWS-predictive-like".into(),
-            Self::Persistence => "persistence + margin".into(),
-        }
-    }
-
-    /// Makes the policy.
-    #[must_use]
-    pub fn policy(self, recording: &Recording, conditions: &Conditions) -> Box<dyn Policy> {
-        let (boot, price) = (conditions.boot.minutes(), conditions.price_of_waiting);
-        match self {
-            Self::Ours => Box::new(daemon(recording, conditions, PredictiveMode::On)),
-            Self::OursReactive => Box::new(daemon(recording, conditions, PredictiveMode::Off)),
-            Self::StaticPeak => Box::new(StaticPeak(peak(recording))),
-            Self::ThresholdStep => Box::new(Threshold::new(false)),
-            Self::ThresholdProportional => Box::new(Threshold::new(true)),
-            Self::ClusterAutoscaler(headroom) => Box::new(ClusterAutoscalerLike::new(headroom)),
-            Self::Karpenter(headroom) => Box::new(KarpenterLike { headroom }),
-            Self::AwsPredictive => Box::new(AwsPredictiveLike::default()),
-            Self::Persistence => Box::new(Persistence::new(boot, price)),
-        }
-    }
-}
-
-/// Makes the daemon, its forecast taking part or not.
-fn daemon(recording: &Recording, conditions: &Conditions, mode: PredictiveMode) -> Daemon {
-    let mut operator = conditions.operator.clone();
-    let predictive = &mut operator.settings_mut().predictive;
-    (predictive.mode, predictive.price_of_waiting) = (mode, conditions.price_of_waiting);
-    Daemon::new(&operator, conditions.rates.on_demand, recording.start, conditions.path)
-}
-
-fn peak(recording: &Recording) -> u32 {
-    let peak = recording.values.iter().flatten().copied().fold(0.0_f32, f32::max);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
-    let nodes = peak.ceil() as u32;
-    nodes
 }
 
 /// What a policy came to.
@@ -178,7 +72,8 @@ pub struct SideBySide {
     pub days: f64,
     /// Days before them that only taught.
     pub warm_up_days: f64,
-    /// Each policy; the first is node-fleet, then those of the table, then the best reactive one in hindsight, then the optimum.
+    /// Each policy: node-fleet as the operator runs it, those of the table, the best reactive one in hindsight, the optimum.
+    /// "node-fleet, with its forecast" is among them where the forecast takes no part in some of what counts.
     pub outcomes: Vec<Outcome>,
     /// Share of minutes whose demand was at most the forecast's quantile at the lead of a launch, for 0.90 and 0.95;
     /// `None` when no forecast was made.
@@ -198,27 +93,48 @@ pub trait Progress {
 
 /// Counts how many minutes of policies a replay lets pass in all.
 #[must_use]
-pub fn work(recording: &Recording) -> u64 {
-    (recording.values.len() * (Contestant::TABLE.len() + 2 * HEADROOMS.len())) as u64
+pub fn work(recording: &Recording, conditions: &Conditions) -> u64 {
+    let replays = Contestant::table(recording, warm_up(recording), conditions).len() + Contestant::tuned().count();
+    (recording.values.len() * replays) as u64
+}
+
+/// Counts the minutes that only teach.
+fn warm_up(recording: &Recording) -> usize {
+    (WARM_UP_DAYS * 1440).min(recording.values.len() / 2)
 }
 
 /// Replays a demand in nodes under every policy.
 #[must_use]
 pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &mut dyn Progress) -> SideBySide {
-    let demand = recording.carried();
-    let warm_up = (WARM_UP_DAYS * 1440).min(demand.len() / 2);
+    let (demand, warm_up) = (recording.carried(), warm_up(recording));
     let run = Run { recording, demand: &demand, warm_up, conditions };
     let mut coverage = Coverage::new(conditions.boot.minutes(), Band::new(demand.len() - warm_up));
     let mut course = Course::new(recording.start.0 + warm_up as i64, warm_up, demand.len() - warm_up);
-    let ours = daemon(recording, conditions, PredictiveMode::On);
-    let ours = run.ours(ours, &Contestant::Ours.name(), &mut coverage, &mut course, progress);
-    let mut tallies = vec![(Contestant::Ours, ours)];
-    for contestant in Contestant::TABLE.into_iter().skip(1) {
-        tallies.push((contestant, run.contestant(contestant, Some(&mut course), progress)));
+    let table = Contestant::table(recording, warm_up, conditions);
+    let mut tallies: Vec<(Contestant, Tally)> = Vec::new();
+    for contestant in table.iter().copied() {
+        progress.begins(&contestant.name());
+        let drawn = contestant.is_drawn(&table).then_some(&mut course);
+        let tally = match contestant.daemon(recording, conditions) {
+            Some(daemon) => {
+                // The first that forecasts is the one whose forecasts are looked at.
+                let looked_at = (daemon.forecaster().is_some() && !coverage.has_begun()).then_some(&mut coverage);
+                let (tally, steps) = run.followed(daemon, &contestant.name(), looked_at, drawn, progress);
+                if contestant == Contestant::Ours {
+                    course.steps = steps;
+                }
+                tally
+            }
+            None => run.contestant(contestant, drawn, progress),
+        };
+        tallies.push((contestant, tally));
     }
     let price = conditions.price_of_waiting;
-    let tuned: Vec<(Contestant, Tally)> =
-        Contestant::tuned().map(|contestant| (contestant, run.contestant(contestant, None, progress))).collect();
+    let tuned = Contestant::tuned().map(|contestant| {
+        progress.begins(&contestant.name());
+        (contestant, run.contestant(contestant, None, progress))
+    });
+    let tuned: Vec<(Contestant, Tally)> = tuned.collect();
     course.headrooms = tuned.iter().map(|(contestant, tally)| Headroomed::of(contestant.name(), tally, &conditions.rates)).collect();
     let best = tuned.into_iter().min_by(|(_, one), (_, other)| one.sum().cost(price).total_cmp(&other.sum().cost(price)));
     let optimum = run.optimum();
@@ -246,45 +162,36 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     fn contestant(&self, contestant: Contestant, course: Option<&mut Course>, progress: &mut dyn Progress) -> Tally {
-        progress.begins(&contestant.name());
         let mut policy = contestant.policy(self.recording, self.conditions);
-        let Some(course) = course.filter(|_| contestant.is_drawn()) else {
-            return self.replay(&mut *policy, |_, _, _| {}, progress);
-        };
+        let Some(course) = course else { return self.replay(&mut *policy, |_, _, _| {}, progress) };
         let mut bins = self.bins();
         let tally = self.replay(&mut *policy, |minute, _, tick| self.bin(&mut bins, minute, tick), progress);
         course.trajectories.push(Trajectory { policy: contestant.name(), bins: bins.finished() });
         tally
     }
 
-    /// Lets a daemon follow the demand, and draws it: its forecasts, its nodes and its steps.
-    pub(super) fn ours(
+    /// Lets a daemon follow the demand; gives its steps, too. Where it is asked for, its forecasts are looked at, and its
+    /// nodes drawn.
+    pub(super) fn followed(
         &self,
-        mut ours: Daemon,
+        mut daemon: Daemon,
         name: &str,
-        coverage: &mut Coverage,
-        course: &mut Course,
+        mut coverage: Option<&mut Coverage>,
+        course: Option<&mut Course>,
         progress: &mut dyn Progress,
-    ) -> Tally {
-        progress.begins(name);
+    ) -> (Tally, Vec<Step>) {
         let mut bins = self.bins();
-        let look = |minute: usize, ours: &Daemon, tick| {
+        let look = |minute: usize, daemon: &Daemon, tick| {
             self.bin(&mut bins, minute, tick);
-            coverage.minute(ours, self.recording.values[minute], minute.checked_sub(self.warm_up));
+            if let Some(coverage) = &mut coverage {
+                coverage.minute(daemon, self.recording.values[minute], minute.checked_sub(self.warm_up));
+            }
         };
-        let tally = self.replay(&mut ours, look, progress);
-        course.trajectories.push(Trajectory { policy: name.to_owned(), bins: bins.finished() });
-        course.steps = ours.steps;
-        tally
-    }
-
-    /// Lets a daemon follow the demand, and draws its nodes alone.
-    pub(super) fn beside(&self, mut daemon: Daemon, name: &str, course: &mut Course, progress: &mut dyn Progress) -> Tally {
-        progress.begins(name);
-        let mut bins = self.bins();
-        let tally = self.replay(&mut daemon, |minute, _, tick| self.bin(&mut bins, minute, tick), progress);
-        course.trajectories.push(Trajectory { policy: name.to_owned(), bins: bins.finished() });
-        tally
+        let tally = self.replay(&mut daemon, look, progress);
+        if let Some(course) = course {
+            course.trajectories.push(Trajectory { policy: name.to_owned(), bins: bins.finished() });
+        }
+        (tally, daemon.steps)
     }
 
     fn bins(&self) -> Bins {
@@ -422,6 +329,10 @@ impl Coverage {
         for (covered, quantile) in self.covered.iter_mut().zip(&said[1..]) {
             *covered += u64::from(f64::from(value) <= *quantile);
         }
+    }
+
+    fn has_begun(&self) -> bool {
+        !self.said.is_empty()
     }
 
     pub(super) fn shares(&self) -> Option<[f64; 2]> {

@@ -5,7 +5,7 @@ mod tuning;
 
 use super::*;
 use crate::model::prospect::Wanted;
-use crate::policy::{ForecastRule, Settings};
+use crate::policy::{ForecastRule, PredictiveMode, Settings};
 use crate::sim::front::scenario::{base_policy, base_pool};
 
 /// The daemon's usual settings, with bounds that are out of the way.
@@ -125,7 +125,7 @@ fn no_policy_sees_what_is_to_come() {
     other.values[past..].iter_mut().for_each(|value| *value = Some(1.0));
     let conditions = conditions(Boot::Fixed(120), 20.0, 1.0);
     // The static peak is the one that knows what it is not told.
-    for contestant in Contestant::TABLE.into_iter().filter(|contestant| *contestant != Contestant::StaticPeak) {
+    for contestant in Contestant::ALL.into_iter().filter(|contestant| *contestant != Contestant::StaticPeak) {
         let wants = |recording: &Recording| -> Vec<Wanted> {
             let mut policy = contestant.policy(recording, &conditions);
             let (demand, mut fleet) = (recording.carried(), Fleet::new(conditions.boot, 3, 1));
@@ -178,4 +178,39 @@ fn gaps_are_not_counted_and_booting_at_random_is_the_same_each_time() {
     // Six nodes and something, for the day that counts without the gap.
     assert!((peak.node_hours - 7.0 * (1440.0 - 300.0) / 60.0).abs() < 8.0, "{peak:?}");
     assert_eq!(found, side_by_side(&recording, &conditions, &mut Silent));
+}
+
+#[test]
+fn node_fleet_does_what_the_configured_mode_does_and_its_forecast_has_a_row_of_its_own_where_that_differs() {
+    let recording = Shape::Cron.days(4, 1).scaled(8.0);
+    let row = |found: &SideBySide, name: &str| found.outcomes.iter().find(|outcome| outcome.policy == name).cloned();
+    let figures = |outcome: &Outcome| (outcome.node_hours, outcome.unmet_node_minutes, outcome.launches);
+    // Four days are less than the week of the trial, so that `auto` is reactive to the end.
+    for mode in PredictiveMode::ALL {
+        let mut conditions = conditions(Boot::Fixed(120), 60.0, 2.0);
+        conditions.operator.settings_mut().predictive.mode = mode;
+        let found = side_by_side(&recording, &conditions, &mut Silent);
+        let (ours, reactive) = (&found.outcomes[0], row(&found, "node-fleet, reactive only").expect("it is there"));
+        assert_eq!(ours.policy, "node-fleet");
+        assert!(found.coverage.is_some(), "forecasts are made in one of the rows");
+        match row(&found, "node-fleet, with its forecast") {
+            None => assert!(mode == PredictiveMode::On && ours.cost < 0.9 * reactive.cost, "{mode:?}: {ours:?}"),
+            Some(forecasting) => {
+                assert_ne!(mode, PredictiveMode::On);
+                assert_eq!(figures(ours), figures(&reactive), "{mode:?}");
+                assert!(forecasting.cost < 0.9 * ours.cost, "{mode:?}: {forecasting:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_forecast_that_knows_its_week_before_what_counts_needs_no_row_of_its_own() {
+    let mut conditions = conditions(Boot::Fixed(120), 20.0, 1.0);
+    conditions.operator.settings_mut().predictive.mode = PredictiveMode::Auto;
+    let mut recording = Recording::whole(Shape::Daily.days(1, 1).start, &vec![5.0; 28 * 1440]);
+    let has_row = |recording: &Recording| work(recording, &conditions) / 40_320 == Contestant::ALL.len() as u64 + 28;
+    assert!(!has_row(&recording));
+    recording.values[..8 * 1440].fill(None);
+    assert!(has_row(&recording), "six days of the two weeks were measured");
 }

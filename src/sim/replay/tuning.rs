@@ -6,6 +6,7 @@ use super::foresight::Foresight;
 use super::judge::{Tally, compare};
 use super::recording::Recording;
 use super::side_by_side::{Conditions, Coverage, Progress, Run, SideBySide};
+use crate::policy::PredictiveMode;
 use crate::policy::forecast::Rests;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -121,9 +122,13 @@ pub fn tune(
     Tuned { changes, operator, tried, cost_before, cost_after }
 }
 
-/// Gives what the minutes that count cost under these settings.
+/// Gives what the minutes that count cost under these settings. A forecast that acts of itself once it knows a week does so
+/// from the beginning: settings are sought for the time after its trial, in which what is held out lies.
 fn replayed(run: &Run<'_>, operator: &Operator, foresight: Option<&Rc<Foresight>>) -> f64 {
-    let mut daemon = daemon(run.recording, run.conditions, operator, Path::Counts);
+    let mut operator = operator.clone();
+    let mode = &mut operator.settings_mut().predictive.mode;
+    *mode = if *mode == PredictiveMode::Auto { PredictiveMode::On } else { *mode };
+    let mut daemon = daemon(run.recording, run.conditions, &operator, Path::Counts);
     if let Some(foresight) = foresight {
         daemon = daemon.foreseeing(foresight);
     }
@@ -241,10 +246,13 @@ pub fn held_out(recording: &Recording, parts: &Parts, conditions: &Conditions, t
     let mut course = Course::new(recording.start.0 + warm_up as i64, warm_up, counted);
     let daemon = |operator: &Operator| daemon(recording, conditions, operator, conditions.path);
     let name = if tuned.changes.is_empty() { CONFIGURED } else { TUNED };
-    let ours = run.ours(daemon(&tuned.operator), name, &mut coverage, &mut course, progress);
+    progress.begins(name);
+    let (ours, steps) = run.followed(daemon(&tuned.operator), name, Some(&mut coverage), Some(&mut course), progress);
+    course.steps = steps;
     let mut rows = vec![(name, ours)];
     if !tuned.changes.is_empty() {
-        rows.push((CONFIGURED, run.beside(daemon(&conditions.operator), CONFIGURED, &mut course, progress)));
+        progress.begins(CONFIGURED);
+        rows.push((CONFIGURED, run.followed(daemon(&conditions.operator), CONFIGURED, None, Some(&mut course), progress).0));
     }
     let optimum = run.optimum();
     let days = rows[0].1.days.clone();
