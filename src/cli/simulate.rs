@@ -157,7 +157,7 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
     let found = side_by_side(&recording, &conditions, &mut Bar(&bar));
     bar.finish_and_clear();
     let summary = summary(&found);
-    simulate.write_page(&summary, &name, &conditions, &found)?;
+    simulate.write_page(&summary, &name, &recording, &conditions, &found)?;
     let mut out = std::io::stdout().lock();
     if simulate.json {
         let report = Report {
@@ -188,10 +188,17 @@ fn progress_bar(work: u64) -> anyhow::Result<ProgressBar> {
 
 impl Simulate {
     /// Writes the page with plots, where one is asked for.
-    fn write_page(&self, summary: &str, demand: &str, conditions: &Conditions, found: &SideBySide) -> anyhow::Result<()> {
+    fn write_page(
+        &self,
+        summary: &str,
+        demand: &str,
+        recording: &Recording,
+        conditions: &Conditions,
+        found: &SideBySide,
+    ) -> anyhow::Result<()> {
         let Some(path) = &self.html else { return Ok(()) };
-        let (price_of_waiting, rates) = (conditions.price_of_waiting, conditions.rates);
-        let page = report::page(&report::Page { summary, demand, price_of_waiting, rates, found })?;
+        let (repairs, price_of_waiting, rates) = (recording.repairs, conditions.price_of_waiting, conditions.rates);
+        let page = report::page(&report::Page { summary, demand, repairs, price_of_waiting, rates, found })?;
         std::fs::write(path, page).with_context(|| format!("--html {}", path.display()))
     }
 
@@ -508,7 +515,14 @@ mod tests {
             let sentence = summary(&found);
             let table = table(&found);
             assert!(!format!("{sentence}{table}").contains("NaN") && !format!("{sentence}{table}").contains("inf"), "{sentence}\n{table}");
-            let page = report::Page { summary: &sentence, demand: "none", price_of_waiting: 20.0, rates: RATES, found: &found };
+            let page = report::Page {
+                summary: &sentence,
+                demand: "none",
+                repairs: Repairs::default(),
+                price_of_waiting: 20.0,
+                rates: RATES,
+                found: &found,
+            };
             let data = data(&report::page(&page).expect("it can be made"));
             for outcome in data["found"]["outcomes"].as_array().expect("a list") {
                 for figure in ["node_hours", "dollars", "unmet_share", "unmet_node_minutes", "minutes_over", "launches", "cost"] {
@@ -531,12 +545,15 @@ mod tests {
         assert!(sentence.starts_with("On these 1 days node-fleet would have cost $"), "{sentence}");
         assert!(sentence.contains("than a 70/30 threshold") && sentence.ends_with('.'), "{sentence}");
         assert!(table.contains("(too short)"), "a day is too short for an interval\n{table}");
+        let repairs = Repairs { gaps: 3, missing_minutes: 500, ..Repairs::default() };
         let hostile = "</script><script>alert(1)</script>";
-        let page = report::Page { summary: &sentence, demand: hostile, price_of_waiting: 20.0, rates: RATES, found: &found };
+        let page = report::Page { summary: &sentence, demand: hostile, repairs, price_of_waiting: 20.0, rates: RATES, found: &found };
         let page = report::page(&page).expect("it can be made");
         assert!(!page.contains(hostile) && !page.contains("@DATA@") && page.matches("</script>").count() == 2);
         let data = data(&page);
         assert_eq!((data["demand"].as_str(), data["trajectories"].as_array().map(Vec::len)), (Some(hostile), Some(4)));
+        assert_eq!((data["repairs"]["gaps"].as_u64(), data["repairs"]["missing_minutes"].as_u64()), (Some(3), Some(500)));
+        assert!(page.contains("data.repairs.gaps"), "the page speaks of gaps");
         assert!(data["steps"].as_array().is_some_and(|steps| !steps.is_empty()));
         let ours = &data["found"]["outcomes"][0];
         let figure = |name: &str| ours[name].as_f64().expect("a figure");

@@ -130,7 +130,7 @@ pub(super) fn execute(simulate: &Simulate, told: &Told, name: &str, recording: &
     let changes = changes(&tuned.changes, &told.config.policy);
     let days = Days { recording, parts: &parts };
     let summary = summary(&days, &tuned, &found);
-    simulate.write_page(&summary, name, &conditions, &found)?;
+    simulate.write_page(&summary, name, recording, &conditions, &found)?;
     let mut out = std::io::stdout().lock();
     if simulate.json {
         let report = Report {

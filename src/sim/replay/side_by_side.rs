@@ -68,9 +68,9 @@ pub struct Outcome {
 /// All that a replay found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SideBySide {
-    /// Days that count.
+    /// Days that count, as far as they were measured.
     pub days: f64,
-    /// Days before them that only taught.
+    /// Days before them that only taught, likewise.
     pub warm_up_days: f64,
     /// Each policy: node-fleet as the operator runs it, those of the table, the best reactive one in hindsight, the optimum.
     /// "node-fleet, with its forecast" is among them where the forecast takes no part in some of what counts.
@@ -144,10 +144,10 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     let mut outcomes: Vec<Outcome> = tallies.iter().map(|(contestant, tally)| outcome(contestant.name(), tally)).collect();
     outcomes.extend(best.map(|(contestant, tally)| outcome(format!("best in hindsight: {}", contestant.name()), &tally)));
     outcomes.push(optimum);
-    let days = |minutes: usize| minutes as f64 / 1440.0;
+    let (days, warm_up_days) = run.days();
     let shares = coverage.shares();
     course.band = coverage.band.finished();
-    SideBySide { days: days(demand.len() - warm_up), warm_up_days: days(warm_up), outcomes, coverage: shares, course }
+    SideBySide { days, warm_up_days, outcomes, coverage: shares, course }
 }
 
 /// A demand, and the minutes of it that count.
@@ -192,6 +192,13 @@ impl Run<'_> {
             course.trajectories.push(Trajectory { policy: name.to_owned(), bins: bins.finished() });
         }
         (tally, daemon.steps)
+    }
+
+    /// Counts the days that were measured: of those that count, and of those before them.
+    pub(super) fn days(&self) -> (f64, f64) {
+        let (before, counted) = self.recording.values.split_at(self.warm_up);
+        let days = |values: &[Option<f32>]| values.iter().flatten().count() as f64 / 1440.0;
+        (days(counted), days(before))
     }
 
     fn bins(&self) -> Bins {

@@ -175,6 +175,7 @@ fn gaps_are_not_counted_and_booting_at_random_is_the_same_each_time() {
     let conditions = conditions(boot, 20.0, 1.0);
     let found = side_by_side(&recording, &conditions, &mut Silent);
     let peak = found.outcomes.iter().find(|outcome| outcome.policy == "static peak").expect("it is there");
+    assert!((found.days * 1440.0 - 1140.0).abs() < 1e-6 && (found.warm_up_days - 1.0).abs() < 1e-9, "{} days", found.days);
     // Six nodes and something, for the day that counts without the gap.
     assert!((peak.node_hours - 7.0 * (1440.0 - 300.0) / 60.0).abs() < 8.0, "{peak:?}");
     assert_eq!(found, side_by_side(&recording, &conditions, &mut Silent));

@@ -260,8 +260,8 @@ pub fn held_out(recording: &Recording, parts: &Parts, conditions: &Conditions, t
     let outcome = |(name, tally): &(&str, Tally)| run.outcome((*name).to_owned(), tally, optimum.cost, ratio(tally));
     let mut outcomes: Vec<_> = rows.iter().map(outcome).collect();
     outcomes.push(optimum);
-    let of_days = |minutes: usize| minutes as f64 / 1440.0;
+    let (days, warm_up_days) = run.days();
     let shares = coverage.shares();
     course.band = coverage.band.finished();
-    SideBySide { days: of_days(counted), warm_up_days: of_days(warm_up), outcomes, coverage: shares, course }
+    SideBySide { days, warm_up_days, outcomes, coverage: shares, course }
 }
