@@ -25,6 +25,11 @@ const SYNTHETIC_DAYS: usize = 28;
 /// More nodes than these make a replay long and tell nothing else.
 const MOST_NODES: f64 = 10_000.0;
 
+/// A demand that never needs more of a node than this needs none.
+const LEAST_PEAK: f64 = 1e-3;
+/// Sizes and prices lie between one over this and this.
+const LARGEST: f64 = 1e30;
+
 /// More minutes times nodes than this are decided from counts, which takes a hundredth of the time of a plan.
 const LONGEST_PLANNED: f64 = 2e6;
 
@@ -105,7 +110,8 @@ fn number(text: &str) -> Option<f64> {
 }
 
 fn positive(text: &str) -> Result<f64, String> {
-    number(text).filter(|number| *number > 0.0).ok_or_else(|| "expected a number above 0".into())
+    let is_usual = |number: &f64| (1.0 / LARGEST..=LARGEST).contains(number);
+    number(text).filter(is_usual).ok_or_else(|| format!("expected a number above 0, at most {LARGEST:e}"))
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -259,12 +265,17 @@ impl Simulate {
     }
 }
 
-/// Refuses a demand whose replay would take for ever.
+/// Refuses a demand whose replay would take for ever, and one that never needs a node.
 fn bounded(name: &str, recording: Recording) -> anyhow::Result<Recording> {
-    let peak = recording.carried().into_iter().fold(0.0_f32, f32::max);
+    let peak = f64::from(recording.carried().into_iter().fold(0.0_f32, f32::max));
     // A single minute may lie far above the rest.
-    if f64::from(peak) > 6.0 * MOST_NODES {
-        anyhow::bail!("{name}: the peak is {peak:.0} nodes; expected at most {}, with larger nodes or fewer of them", 6.0 * MOST_NODES);
+    let most = 6.0 * MOST_NODES;
+    if peak > most {
+        let peak = if peak.is_finite() { format!("{peak:.0}") } else { "more than 1e38".to_owned() };
+        anyhow::bail!("{name}: the peak is {peak} nodes; expected at most {most}, with larger nodes or fewer of them");
+    }
+    if peak < LEAST_PEAK {
+        anyhow::bail!("{name}: the peak is {peak:e} nodes; expected at least {LEAST_PEAK}, with smaller nodes");
     }
     Ok(recording)
 }
@@ -434,6 +445,7 @@ mod tests {
             (&["--synthetic", "daily", "--nodes", "many"], "from 1 to 10000"),
             (&["--synthetic", "daily", "--nodes", "4", "--node-size", "3"], "cannot be used with"),
             (&["--synthetic", "daily", "--node-size", "-1"], "above 0"),
+            (&["--synthetic", "daily", "--node-size", "1e300"], "at most 1e30"),
             (&["--synthetic", "daily", "--boot", "2"], "60s to 29m"),
             (&["--synthetic", "daily", "--boot", "180s..60s"], "60s..180s"),
             (&["--synthetic", "daily", "--boot", "2h"], "60s to 29m"),
@@ -456,6 +468,19 @@ mod tests {
         std::fs::write(&path, "when,what\n").expect("it is written");
         let wrong = simulate(&["--trace", path.to_str().expect("text")]).expect("it is right").demand(&defaults());
         assert!(wrong.is_err_and(|error| error.to_string().contains("demand.csv, line 1: the header is `when,what`")));
+    }
+
+    #[test]
+    fn a_demand_of_no_nodes_or_of_too_many_is_refused_with_its_peak() {
+        let demand = |size: &str| {
+            let simulate = simulate(&["--synthetic", "daily", "--node-size", size]).expect("it is right");
+            simulate.demand(&defaults()).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(demand("1"), Ok(()));
+        assert!(demand("1e20").is_err_and(|error| error.contains("e-20 nodes; expected at least 0.001")));
+        assert!(demand("1e-20").is_err_and(|error| error.contains("expected at most 60000")));
+        let infinite = Recording::whole(crate::policy::forecast::Minute(0), &[1.0, f32::INFINITY]);
+        assert!(bounded("f", infinite).is_err_and(|error| error.to_string().contains("more than 1e38 nodes")));
     }
 
     #[test]

@@ -169,6 +169,8 @@ mod tests {
             assert!(error.starts_with(&format!("pods.csv, line {line}: ")), "{error}");
             assert!(words.iter().all(|word| error.contains(word)), "{rows}: {error}");
         }
+        let large = read(&format!("{head}2026-01-01T00:30:00Z,2026-01-01T00:40:00Z,1e308\n"), None).expect_err("it is too large");
+        assert!(large.starts_with("pods.csv, line 3: the value 1e308 is too large"), "{large}");
         let absurd = read(&format!("{many}2026-01-01T00:30:00Z,2026-01-01T00:40:00Z,1e9\n"), None).expect_err("it is absurd");
         assert!(absurd.starts_with("pods.csv, line 12: the cpu 1000000000 is a million times the median"), "{absurd}");
         assert!(read("start,end,cpu\n", None).is_err_and(|error| error.contains("0 pods")));
