@@ -1,6 +1,6 @@
 //! A recording of pods: from when to when each ran, and what it requested.
 
-use super::recording::{LONGEST, Recording, Repairs, Wrong, in_one_unit, number, time};
+use super::recording::{Dated, LONGEST, Recording, Repairs, Wrong, in_one_unit, number, time};
 use crate::policy::forecast::Minute;
 use std::io::Read;
 
@@ -65,8 +65,9 @@ pub(super) fn read<R: Read>(reader: &mut csv::Reader<R>, cores_per_memory: Optio
     let end = reader.position().line();
     let Some(first) = pods.first() else { return Err((end, "0 pods; expected one or more".into())) };
     let start = Minute::of_second(first.start);
-    in_one_unit(pods.iter().map(|pod| (pod.line, pod.cpu)), "cpu")?;
-    in_one_unit(pods.iter().map(|pod| (pod.line, pod.memory)), "memory")?;
+    let dated = |of: fn(&Pod) -> f64| pods.iter().map(move |pod| Dated { line: pod.line, second: pod.start, value: of(pod) });
+    in_one_unit(dated(|pod| pod.cpu), "cpu")?;
+    in_one_unit(dated(|pod| pod.memory), "memory")?;
     let minutes = usize::try_from(Minute::of_second(latest - 1).0 - start.0 + 1).unwrap_or(0).max(1);
     let requested =
         |of: fn(&Pod) -> f64| added_up(pods.iter().map(|pod| (pod.start - 60 * start.0, pod.end - 60 * start.0, of(pod))), minutes);

@@ -7,6 +7,10 @@ use std::io::Read;
 
 /// The header that a file must have.
 const HEADER: [&str; 2] = ["timestamp", "value"];
+/// A day that lies above the others so many times, or as far below them, is of another unit: a core has 1000 millicores.
+const OTHER_UNIT: f64 = 100.0;
+/// So many days in a row may be as quiet as that: a weekend.
+const QUIET_DAYS: usize = 2;
 /// More than ten years of minutes are refused: a time that was misread would fill the memory.
 pub(super) const LONGEST: i64 = 10 * 366 * 1440;
 /// A value so many times the median is of another unit, not of a burst.
@@ -249,24 +253,69 @@ fn of_demand(rows: Vec<Row>, end: u64) -> Result<Vec<Row>, Wrong> {
     if let Some(row) = rows.iter().find(|row| row.value > LARGEST) {
         return Err((row.line, too_large(row.value)));
     }
-    in_one_unit(rows.iter().map(|row| (row.line, row.value)), "value")?;
+    in_one_unit(rows.iter().map(|row| Dated { line: row.line, second: row.second, value: row.value }), "value")?;
     Ok(rows)
 }
 
-/// Looks whether all values, given with their lines, may be of the same unit.
-pub(super) fn in_one_unit(values: impl Iterator<Item = (u64, f64)> + Clone, what: &str) -> Result<(), Wrong> {
-    let mut positive: Vec<f64> = values.clone().map(|(_, value)| value).filter(|value| *value > 0.0).collect();
+/// A value with its line and its time, in seconds since 1970.
+#[derive(Clone, Copy)]
+pub(super) struct Dated {
+    pub line: u64,
+    pub second: i64,
+    pub value: f64,
+}
+
+/// Looks whether all values, given in the order of their time, may be of the same unit.
+pub(super) fn in_one_unit(values: impl Iterator<Item = Dated>, what: &str) -> Result<(), Wrong> {
+    let positive: Vec<Dated> = values.filter(|it| it.value > 0.0).collect();
     if positive.is_empty() {
         return Ok(());
     }
-    let middle = positive.len() / 2;
-    let median = *positive.select_nth_unstable_by(middle, f64::total_cmp).1;
-    match values.into_iter().find(|(_, value)| *value > ABSURD * median) {
-        Some((line, value)) => {
-            Err((line, format!("the {what} {value} is a million times the median, {median}; expected all values in one unit")))
-        }
+    let median = median(&mut positive.iter().map(|it| it.value).collect::<Vec<_>>());
+    if let Some(Dated { line, value, .. }) = positive.iter().find(|it| it.value > ABSURD * median) {
+        return Err((*line, format!("the {what} {value} is a million times the median, {median}; expected all values in one unit")));
+    }
+    let days: Vec<&[Dated]> = positive.chunk_by(|one, other| day(one) == day(other)).collect();
+    match turning_point(&days) {
+        Some((Dated { line, .. }, there, elsewhere)) => Err((
+            line,
+            format!("from here on the {what} is about {there}, and about {elsewhere} on other days; expected all values in one unit"),
+        )),
         None => Ok(()),
     }
+}
+
+fn day(of: &Dated) -> i64 {
+    of.second.div_euclid(86_400)
+}
+
+/// Gives the lower median of some values.
+fn median(values: &mut [f64]) -> f64 {
+    let middle = (values.len() - 1) / 2;
+    *values.select_nth_unstable_by(middle, f64::total_cmp).1
+}
+
+/// Finds where days begin that are of another unit than most, with the median of the first of them and the usual one.
+///
+/// In another unit all of a day is larger or smaller, its peak as well: a burst leaves the median as it is, and a quiet day
+/// with a job the peak.
+fn turning_point(days: &[&[Dated]]) -> Option<(Dated, f64, f64)> {
+    let values = |day: &[Dated]| day.iter().map(|it| it.value).collect::<Vec<_>>();
+    let of_day = |day: &&[Dated]| (median(&mut values(day)), values(day).into_iter().fold(0.0, f64::max));
+    let levels: Vec<(f64, f64)> = days.iter().map(of_day).collect();
+    let usual = median(&mut levels.iter().map(|(median, _)| *median).collect::<Vec<_>>());
+    let usual_peak = median(&mut levels.iter().map(|(_, peak)| *peak).collect::<Vec<_>>());
+    let is_loud = |(median, peak): &(f64, f64)| *median >= OTHER_UNIT * usual && *peak >= OTHER_UNIT * usual_peak;
+    let is_quiet = |(median, peak): &(f64, f64)| *median <= usual / OTHER_UNIT && *peak <= usual_peak / OTHER_UNIT;
+    let is_more_than_a_weekend = |days: &[(f64, f64)]| days.iter().all(is_quiet) && days.len() > QUIET_DAYS;
+    let loud = levels.iter().position(is_loud);
+    let first = loud.or_else(|| levels.windows(QUIET_DAYS + 1).position(is_more_than_a_weekend))?;
+    let there = levels[first].0;
+    // The unit may have changed within the day before, which for the most part was still of the other.
+    let between = (there * usual).sqrt();
+    let is_there = |it: &&Dated| if there > usual { it.value > between } else { it.value < between };
+    let begin = days[first.saturating_sub(1)..=first].iter().copied().flatten().find(is_there);
+    Some((*begin.unwrap_or(&days[first][0]), there, usual))
 }
 
 /// Reads a time, in seconds since 1970.
@@ -333,6 +382,35 @@ mod tests {
             let error = read(text).expect_err(text);
             assert!(error.starts_with(&format!("demand.csv, line {line}: ")), "{text}: {error}");
             assert!(words.iter().all(|word| error.contains(word)), "{text}: {error}");
+        }
+    }
+
+    /// Half-hourly values of so many days, those from row `from` to before row `to` multiplied.
+    fn days(number: i64, from: i64, to: i64, factor: f64) -> String {
+        let row = |at: i64| {
+            let time = Timestamp::from_second(1_767_571_200 + 1800 * at).expect("a time");
+            let value = f64::from(u8::try_from(2 + at % 7).expect("a digit")) * if (from..to).contains(&at) { factor } else { 1.0 };
+            format!("{time},{value}\n")
+        };
+        (0..48 * number).fold("timestamp,value\n".to_owned(), |text, at| text + &row(at))
+    }
+
+    #[test]
+    fn a_change_of_unit_is_refused_where_it_begins() {
+        // From the twenty-first day at noon to the end, for four days, and from the beginning.
+        for (from, to, factor) in [(984, 9999, 1000.0), (480, 672, 1000.0), (480, 672, 0.001), (0, 480, 0.001), (0, 480, 128.0)] {
+            let error = read(&days(28, from, to, factor)).expect_err("it is of two units");
+            assert!(error.starts_with(&format!("demand.csv, line {}: from here on the value is about ", from + 2)), "{error}");
+            assert!(error.contains(", and about 5 on other days") && error.contains("one unit"), "{error}");
+        }
+        let error = read(&days(2, 48, 96, 1000.0)).expect_err("a day of each");
+        assert!(error.starts_with("demand.csv, line 50: from here on the value is about 5000, and about 5 on"), "{error}");
+    }
+
+    #[test]
+    fn bursts_quiet_weekends_and_growth_are_of_one_unit() {
+        for text in [days(28, 480, 490, 1000.0), days(28, 480, 576, 0.001), days(28, 480, 9999, 50.0)] {
+            assert!(read(&text).is_ok());
         }
     }
 
