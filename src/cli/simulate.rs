@@ -27,6 +27,9 @@ const MOST_NODES: f64 = 10_000.0;
 
 /// A demand that never needs more of a node than this needs none.
 const LEAST_PEAK: f64 = 1e-3;
+/// A share of demand that waits beyond another's, and so many times it, is clearly more.
+const MORE_WAITING: f64 = 0.001;
+const CLEARLY: f64 = 1.1;
 /// Sizes and prices lie between one over this and this.
 const LARGEST: f64 = 1e30;
 
@@ -162,7 +165,7 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
     let bar = progress_bar(work(&recording, &conditions))?;
     let found = side_by_side(&recording, &conditions, &mut Bar(&bar));
     bar.finish_and_clear();
-    let summary = summary(&found);
+    let summary = summary(&found) + &bounded_by(&conditions, &recording).unwrap_or_default();
     simulate.write_page(&summary, &name, &recording, &conditions, &found)?;
     let mut out = std::io::stdout().lock();
     if simulate.json {
@@ -305,19 +308,41 @@ fn summary(found: &SideBySide) -> String {
         ours.unmet_node_minutes,
         100.0 * ours.unmet_share
     );
-    let compared = |other: &Outcome, name: &str| {
-        let than = match (ours.dollars, other.dollars) {
-            (ours, other) if other > 0.0 && (ours / other - 1.0).abs() < 0.005 => "as much as".to_owned(),
-            (ours, other) if other > 0.0 && ours <= other => format!("{:.0} % less than", 100.0 * (1.0 - ours / other)),
-            (ours, other) if other > 0.0 => format!("{:.0} % more than", 100.0 * (ours / other - 1.0)),
-            (ours, _) if ours > 0.0 => "more than the $0.00 of".to_owned(),
-            _ => "as little as".to_owned(),
-        };
-        format!("{than} {name}, which leaves {:.0} waiting", other.unmet_node_minutes)
-    };
     let rivals = [(threshold, "a 70/30 threshold"), (against("cluster-autoscaler-like"), "a cluster-autoscaler")];
-    let rivals: Vec<String> = rivals.iter().filter_map(|(other, name)| other.map(|other| compared(other, name))).collect();
+    let rivals: Vec<String> = rivals.iter().filter_map(|(other, name)| other.map(|other| compared(ours, other, name))).collect();
     format!("{begin}: {}.{}", rivals.join(", and "), forecasting(found).unwrap_or_default())
+}
+
+/// Holds node-fleet against another. Dollars that were saved by letting more wait are no saving to speak of.
+fn compared(ours: &Outcome, other: &Outcome, name: &str) -> String {
+    let (least, waits) = (ours.dollars, format!("which leaves {:.0} waiting", other.unmet_node_minutes));
+    let leaves_more = ours.unmet_share - other.unmet_share > MORE_WAITING && ours.unmet_node_minutes > CLEARLY * other.unmet_node_minutes;
+    match other.dollars {
+        dollars if dollars > 0.0 && (least / dollars - 1.0).abs() < 0.005 => format!("as much as {name}, {waits}"),
+        dollars if dollars > 0.0 && least <= dollars && leaves_more => {
+            format!(
+                "less than {name} with its ${dollars:.2}, but only by serving less: that one leaves {:.0} waiting",
+                other.unmet_node_minutes
+            )
+        }
+        dollars if dollars > 0.0 && least <= dollars => format!("{:.0} % less than {name}, {waits}", 100.0 * (1.0 - least / dollars)),
+        dollars if dollars > 0.0 => format!("{:.0} % more than {name}, {waits}", 100.0 * (least / dollars - 1.0)),
+        _ if least > 0.0 => format!("more than the $0.00 of {name}, {waits}"),
+        _ => format!("as little as {name}, {waits}"),
+    }
+}
+
+/// Says that the pool's bounds hold for node-fleet alone, where they are felt.
+fn bounded_by(conditions: &Conditions, recording: &Recording) -> Option<String> {
+    let settings = conditions.operator.settings();
+    let pool = settings.pools.first()?;
+    let peak = recording.values.iter().flatten().copied().fold(0.0_f32, f32::max).ceil();
+    let least = (pool.min > 0).then(|| format!("at least {} nodes", pool.min));
+    let most = (f64::from(pool.max) < f64::from(peak)).then(|| format!("at most {} nodes, where the peak needs {peak:.0}", pool.max));
+    let dollars = settings.price_ceiling.map(|price| format!("at most ${:.2} an hour", price.dollars()));
+    let bounds: Vec<String> = [least, most, dollars].into_iter().flatten().collect();
+    let bounds = Some(bounds.join(", ")).filter(|bounds| !bounds.is_empty())?;
+    Some(format!(" The pool's bounds ({bounds}) hold for node-fleet alone; the others have none."))
 }
 
 /// Says what the forecast would have come to, where node-fleet as it is configured does without it in some of what counts.
@@ -556,6 +581,38 @@ mod tests {
                 assert!(outcome["ours_to_this"].is_null() || outcome["ours_to_this"]["ratio"].is_number(), "{outcome}");
             }
         }
+    }
+
+    #[test]
+    fn dollars_saved_by_letting_more_wait_are_not_praised() {
+        let found = found(&Shape::Cron.days(2, 1).scaled(8.0));
+        let outcome = |dollars: f64, waiting: f64| Outcome {
+            dollars,
+            unmet_node_minutes: waiting,
+            unmet_share: waiting / 10_000.0,
+            ..found.outcomes[0].clone()
+        };
+        for (dollars, waiting, words) in [
+            (56.0, 1160.0, "less than a threshold with its $100.00, but only by serving less: that one leaves 50 waiting"),
+            (56.0, 54.0, "44 % less than a threshold, which leaves 50 waiting"),
+            (56.0, 0.0, "44 % less than a threshold, which leaves 50 waiting"),
+            (100.1, 1160.0, "as much as a threshold, which leaves 50 waiting"),
+            (130.0, 1160.0, "30 % more than a threshold, which leaves 50 waiting"),
+        ] {
+            assert_eq!(compared(&outcome(dollars, waiting), &outcome(100.0, 50.0), "a threshold"), words);
+        }
+    }
+
+    #[test]
+    fn bounds_that_hold_for_node_fleet_alone_are_told_of_where_they_are_felt() {
+        let recording = Recording::whole(crate::policy::forecast::Minute(0), &[7.5; 2880]);
+        let mut conditions =
+            simulate(&["--synthetic", "cron"]).expect("it is right").conditions(&defaults(), &recording).expect("it is right");
+        assert_eq!(bounded_by(&conditions, &recording), None);
+        let pool = &mut conditions.operator.settings_mut().pools[0];
+        (pool.min, pool.max) = (2, 5);
+        let told = bounded_by(&conditions, &recording).expect("they are felt");
+        assert!(told.contains("(at least 2 nodes, at most 5 nodes, where the peak needs 8)") && told.contains("alone"), "{told}");
     }
 
     #[test]
