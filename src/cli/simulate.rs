@@ -66,9 +66,10 @@ pub(super) struct Simulate {
     /// What pods use of the CPU that they request, 0 to 1: so busy the rules on CPU see a full node.
     #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share, allow_negative_numbers = true)]
     cpu_use: f64,
-    /// How long a node boots (`120s`), or the shortest and the longest (`60s..180s`); then 2 % of launches fail.
-    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = boot)]
-    boot: Boot,
+    /// How long a node boots (`120s`), or the shortest and the longest (`60s..180s`); then 2 % of launches fail. By default
+    /// it is the configuration's `predictive.boot`.
+    #[arg(long, value_name = "TIME", value_parser = boot)]
+    boot: Option<Boot>,
     /// What a node-minute of demand that waits is worth, in node-minutes that are paid; 20 where neither this nor a
     /// configuration says.
     #[arg(long, value_name = "FACTOR", value_parser = price, allow_negative_numbers = true)]
@@ -99,8 +100,41 @@ struct Report<'a> {
     repairs: Repairs,
     price_of_waiting: f64,
     rates: Rates,
+    conditions: Circumstances<'a>,
     #[serde(flatten)]
     found: &'a SideBySide,
+}
+
+/// With what a replay is repeated, beside its demand, the price of waiting and those of nodes.
+#[derive(Debug, Clone, Serialize)]
+struct Circumstances<'a> {
+    /// The file, or the shipped defaults.
+    configuration: &'a str,
+    /// The `[[forecast]]` whose demand it is.
+    rule: &'a str,
+    /// `predictive.mode`.
+    mode: &'static str,
+    /// How node-fleet's turns were decided.
+    decided_by: Path,
+    /// The shortest boot and the longest.
+    boot_seconds: [u32; 2],
+    /// The share of launches that never become ready.
+    failing_launches: f64,
+    scale: Scale,
+    /// The memory of a node, where it counts.
+    node_memory: Option<f64>,
+    cpu_use: f64,
+    seed: u64,
+}
+
+/// How a demand becomes nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Scale {
+    /// So many suffice in 99.9 % of its minutes.
+    Nodes(f64),
+    /// One serves so much of it.
+    NodeSize(f64),
 }
 
 fn shape(text: &str) -> Result<Shape, String> {
@@ -166,7 +200,7 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
     let found = side_by_side(&recording, &conditions, &mut Bar(&bar));
     bar.finish_and_clear();
     let summary = summary(&found) + &bounded_by(&conditions, &recording).unwrap_or_default();
-    simulate.write_page(&summary, &name, &recording, &conditions, &found)?;
+    simulate.write_page(&summary, &name, &told, &recording, &conditions, &found)?;
     let mut out = std::io::stdout().lock();
     if simulate.json {
         let report = Report {
@@ -175,6 +209,7 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
             repairs: recording.repairs,
             price_of_waiting: conditions.price_of_waiting,
             rates: conditions.rates,
+            conditions: simulate.circumstances(&told, &conditions),
             found: &found,
         };
         serde_json::to_writer_pretty(&mut out, &report)?;
@@ -201,14 +236,56 @@ impl Simulate {
         &self,
         summary: &str,
         demand: &str,
+        told: &operator::Told,
         recording: &Recording,
         conditions: &Conditions,
         found: &SideBySide,
     ) -> anyhow::Result<()> {
         let Some(path) = &self.html else { return Ok(()) };
-        let (repairs, price_of_waiting, rates) = (recording.repairs, conditions.price_of_waiting, conditions.rates);
-        let page = report::page(&report::Page { summary, demand, repairs, price_of_waiting, rates, found })?;
-        std::fs::write(path, page).with_context(|| format!("--html {}", path.display()))
+        let page = report::Page {
+            summary,
+            demand,
+            repairs: recording.repairs,
+            price_of_waiting: conditions.price_of_waiting,
+            rates: conditions.rates,
+            conditions: self.circumstances(told, conditions),
+            found,
+        };
+        std::fs::write(path, report::page(&page)?).with_context(|| format!("--html {}", path.display()))
+    }
+
+    fn circumstances<'a>(&self, told: &'a operator::Told, conditions: &Conditions) -> Circumstances<'a> {
+        let (boot_seconds, failing_launches) = match conditions.boot {
+            Boot::Fixed(seconds) => ([seconds; 2], 0.0),
+            Boot::Spread { least, most, failing } => ([least, most], failing),
+        };
+        Circumstances {
+            configuration: &told.name,
+            rule: told.rule.name.as_str(),
+            mode: told.config.policy.predictive.mode.name(),
+            decided_by: conditions.path,
+            boot_seconds,
+            failing_launches,
+            scale: self.scale(told),
+            node_memory: self.node_memory,
+            cpu_use: self.cpu_use,
+            seed: self.seed,
+        }
+    }
+
+    /// Says how the demand becomes nodes: as the command line has it, or the configuration's rule.
+    fn scale(&self, told: &operator::Told) -> Scale {
+        let per_node = self.configured.config.as_ref().filter(|_| self.synthetic.is_none()).map(|_| told.rule.per_node);
+        match (self.nodes, self.node_size.or(per_node)) {
+            (None, Some(size)) => Scale::NodeSize(size),
+            (nodes, _) => Scale::Nodes(nodes.unwrap_or(NODES)),
+        }
+    }
+
+    /// Gives how long nodes boot: as the command line has it, or the configuration.
+    fn boot(&self, told: &operator::Told) -> Boot {
+        let configured = told.config.policy.predictive.boot.as_secs();
+        self.boot.unwrap_or(Boot::Fixed(u32::try_from(configured).unwrap_or(u32::MAX)))
     }
 
     /// Finds the demand in nodes, and its name. An exit code instead ends the command.
@@ -229,14 +306,12 @@ impl Simulate {
                 Err(code) => return Ok(Err(code)),
             },
         };
-        let per_node = configured.filter(|_| self.synthetic.is_none());
         // What is held out has no say in how large the demand is that is searched on.
         let minutes = recording.values.len();
         let first = if self.tune { Parts::of(minutes).with_context(|| format!("--tune: {name}"))?.searched } else { minutes };
-        let scaled = match (self.nodes, self.node_size.or(per_node)) {
-            (Some(nodes), _) => recording.scaled_by(first, nodes),
-            (None, Some(size)) => recording.divided(size),
-            (None, None) => recording.scaled_by(first, NODES),
+        let scaled = match self.scale(told) {
+            Scale::Nodes(nodes) => recording.scaled_by(first, nodes),
+            Scale::NodeSize(size) => recording.divided(size),
         };
         let scaled = bounded(&name, scaled)?;
         Ok(Ok((name, scaled)))
@@ -258,11 +333,11 @@ impl Simulate {
         let peak = recording.carried().into_iter().fold(0.0_f32, f32::max);
         let is_short = f64::from(minutes) * f64::from(peak) <= LONGEST_PLANNED;
         Ok(Conditions {
-            boot: self.boot,
+            boot: self.boot(told),
             price_of_waiting: self.price_of_waiting.unwrap_or(told.config.policy.predictive.price_of_waiting),
             rates: told.rates(self.node_price),
             seed: self.seed,
-            operator: told.operator(self.cpu_use, self.boot.longest())?,
+            operator: told.operator(self.cpu_use, self.boot(told).longest())?,
             path: if is_short { Path::Plan } else { Path::Counts },
         })
     }
@@ -479,8 +554,8 @@ mod tests {
             let error = simulate(words).expect_err(&words.join(" "));
             assert!(error.contains(expected), "{words:?}: {error}");
         }
-        assert_eq!(simulate(&["--synthetic", "daily"]).expect("it is right").boot, Boot::Fixed(120));
-        let spread = simulate(&["--synthetic", "daily", "--boot", "60s..3m"]).expect("it is right").boot;
+        assert_eq!(simulate(&["--synthetic", "daily"]).expect("it is right").boot(&defaults()), Boot::Fixed(120));
+        let spread = simulate(&["--synthetic", "daily", "--boot", "60s..3m"]).expect("it is right").boot(&defaults());
         assert_eq!(spread, Boot::Spread { least: 60, most: 180, failing: 0.02 });
     }
 
@@ -506,6 +581,25 @@ mod tests {
         assert!(demand("1e-20").is_err_and(|error| error.contains("expected at most 60000")));
         let infinite = Recording::whole(crate::policy::forecast::Minute(0), &[1.0, f32::INFINITY]);
         assert!(bounded("f", infinite).is_err_and(|error| error.to_string().contains("more than 1e38 nodes")));
+    }
+
+    #[test]
+    fn a_report_says_with_what_it_is_repeated() {
+        let mut told = defaults();
+        told.config = told.followed_by("[predictive]\nboot = \"4m\"\nmode = \"shadow\"\n").expect("it is valid");
+        let recording = Shape::Daily.days(1, 1).scaled(4.0);
+        let said = |words: &[&str]| {
+            let simulate = simulate(&[&["--synthetic", "daily"], words].concat()).expect("it is right");
+            let conditions = simulate.conditions(&told, &recording).expect("it is right");
+            serde_json::to_value(simulate.circumstances(&told, &conditions)).expect("it is JSON")
+        };
+        let (usual, other) = (said(&[]), said(&["--boot", "60s..180s", "--node-size", "0.25", "--seed", "3", "--cpu-use", "0.5"]));
+        assert_eq!((&usual["boot_seconds"], &usual["scale"]), (&serde_json::json!([240, 240]), &serde_json::json!({ "nodes": 20.0 })));
+        assert_eq!((&usual["mode"], &usual["decided_by"]), (&"shadow".into(), &"plan".into()));
+        assert_eq!((&usual["configuration"], &usual["rule"]), (&"the shipped defaults".into(), &"demand".into()));
+        assert_eq!((&other["boot_seconds"], &other["failing_launches"]), (&serde_json::json!([60, 180]), &serde_json::json!(0.02)));
+        assert_eq!((&other["scale"], &other["seed"]), (&serde_json::json!({ "node_size": 0.25 }), &serde_json::json!(3)));
+        assert_eq!(other["cpu_use"], serde_json::json!(0.5));
     }
 
     #[test]
@@ -536,6 +630,11 @@ mod tests {
         side_by_side(recording, &conditions, &mut Silent)
     }
 
+    fn circumstances(told: &operator::Told) -> Circumstances<'_> {
+        let (simulate, recording) = (simulate(&["--synthetic", "cron"]).expect("it is right"), Shape::Cron.days(1, 1));
+        simulate.circumstances(told, &simulate.conditions(told, &recording).expect("it is right"))
+    }
+
     /// Gives the data of a page.
     fn data(page: &str) -> serde_json::Value {
         let json = page.split_once("id=\"data\">").and_then(|(_, rest)| rest.split_once("</script>")).expect("the data is there").0;
@@ -558,7 +657,7 @@ mod tests {
     fn days_without_demand_are_told_of_without_ratios_to_nothing() {
         let mut quiet = Shape::Cron.days(2, 1).scaled(8.0);
         quiet.values[1440..].fill(Some(0.0));
-        let mut never = quiet.clone();
+        let (told, mut never) = (defaults(), quiet.clone());
         never.values.fill(Some(0.0));
         for recording in [quiet, never.scaled(8.0)] {
             let found = found(&recording);
@@ -571,6 +670,7 @@ mod tests {
                 repairs: Repairs::default(),
                 price_of_waiting: 20.0,
                 rates: RATES,
+                conditions: circumstances(&told),
                 found: &found,
             };
             let data = data(&report::page(&page).expect("it can be made"));
@@ -617,7 +717,7 @@ mod tests {
 
     #[test]
     fn the_table_and_the_sentence_hold_what_was_found() {
-        let found = found(&Shape::Cron.days(2, 1).scaled(8.0));
+        let (told, found) = (defaults(), found(&Shape::Cron.days(2, 1).scaled(8.0)));
         let table = table(&found);
         assert_eq!(table.lines().count(), 1 + found.outcomes.len());
         for name in ["node-fleet ", "static peak", "Karpenter-like", "AWS-predictive-like", "best in hindsight", "clairvoyant optimum"] {
@@ -629,7 +729,15 @@ mod tests {
         assert!(table.contains("(too short)"), "a day is too short for an interval\n{table}");
         let repairs = Repairs { gaps: 3, missing_minutes: 500, ..Repairs::default() };
         let hostile = "</script><script>alert(1)</script>";
-        let page = report::Page { summary: &sentence, demand: hostile, repairs, price_of_waiting: 20.0, rates: RATES, found: &found };
+        let page = report::Page {
+            summary: &sentence,
+            demand: hostile,
+            repairs,
+            price_of_waiting: 20.0,
+            rates: RATES,
+            conditions: circumstances(&told),
+            found: &found,
+        };
         let page = report::page(&page).expect("it can be made");
         assert!(!page.contains(hostile) && !page.contains("@DATA@") && page.matches("</script>").count() == 2);
         let data = data(&page);

@@ -21,6 +21,8 @@ pub(super) struct Page<'a> {
     pub price_of_waiting: f64,
     /// What nodes cost.
     pub rates: Rates,
+    /// What else it depends on.
+    pub conditions: super::Circumstances<'a>,
     /// All policies.
     pub found: &'a SideBySide,
 }

@@ -2,7 +2,7 @@
 //! the rest.
 
 use super::operator::Told;
-use super::{Bar, Simulate, coverage, progress_bar, repaired, table};
+use super::{Bar, Circumstances, Simulate, coverage, progress_bar, repaired, table};
 use crate::policy::{PredictiveMode, Settings};
 use crate::sim::replay::{
     Changes, Conditions, Dial, LEAST_SAVING, Operator, Parts, Rates, Recording, Repairs, SideBySide, Tuned, held_out, held_out_work, tune,
@@ -98,6 +98,7 @@ struct Report<'a> {
     repairs: Repairs,
     price_of_waiting: f64,
     rates: Rates,
+    conditions: Circumstances<'a>,
     searched: Searched,
     changes: &'a [Change],
     /// What is held out; its rows are the tuned settings, where there are any, the operator's own, and the optimum.
@@ -130,7 +131,7 @@ pub(super) fn execute(simulate: &Simulate, told: &Told, name: &str, recording: &
     let changes = changes(&tuned.changes, &told.config.policy);
     let days = Days { recording, parts: &parts };
     let summary = summary(&days, &tuned, &found);
-    simulate.write_page(&summary, name, recording, &conditions, &found)?;
+    simulate.write_page(&summary, name, told, recording, &conditions, &found)?;
     let mut out = std::io::stdout().lock();
     if simulate.json {
         let report = Report {
@@ -139,6 +140,7 @@ pub(super) fn execute(simulate: &Simulate, told: &Told, name: &str, recording: &
             repairs: recording.repairs,
             price_of_waiting: conditions.price_of_waiting,
             rates: conditions.rates,
+            conditions: simulate.circumstances(told, &conditions),
             searched: days.searched(&tuned),
             changes: if carries_over(&found) { &changes } else { &[] },
             held_out: &found,
@@ -176,7 +178,7 @@ fn search(simulate: &Simulate, told: &Told, recording: &Recording, parts: &Parts
 /// Gives what is decided by under changes; `None` where they make no valid configuration.
 fn operator(simulate: &Simulate, told: &Told, changes: &Changes) -> Option<Operator> {
     let told = told.with(changes)?;
-    told.operator(simulate.cpu_use, simulate.boot.longest()).ok()
+    told.operator(simulate.cpu_use, simulate.boot(&told).longest()).ok()
 }
 
 /// The days of a recording, for people.

@@ -61,7 +61,8 @@ impl Operator {
 }
 
 /// How the turns are decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Path {
     /// By the daemon's own plan, on a cluster made of the replay's counts.
     Plan,
