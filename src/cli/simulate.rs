@@ -192,6 +192,7 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
         Ok(demand) => demand,
         Err(code) => return Ok(code),
     };
+    simulate.may_write_page()?;
     if simulate.tune {
         return tune::execute(simulate, &told, &name, &recording);
     }
@@ -201,8 +202,7 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
     bar.finish_and_clear();
     let summary = summary(&found) + &bounded_by(&conditions, &recording).unwrap_or_default();
     simulate.write_page(&summary, &name, &told, &recording, &conditions, &found)?;
-    let mut out = std::io::stdout().lock();
-    if simulate.json {
+    let text = if simulate.json {
         let report = Report {
             summary: &summary,
             demand: name,
@@ -212,12 +212,20 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
             conditions: simulate.circumstances(&told, &conditions),
             found: &found,
         };
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
+        serde_json::to_string_pretty(&report)? + "\n"
     } else {
-        write!(out, "{summary}\n\n{}{}", table(&found), remarks(&told, &conditions, &recording, &found))?;
-    }
+        format!("{summary}\n\n{}{}", table(&found), remarks(&told, &conditions, &recording, &found))
+    };
+    print(&mut std::io::stdout().lock(), &text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes out what was found. A reader that has read enough, as `head` does, is no failure.
+fn print(out: &mut impl Write, text: &str) -> std::io::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 /// Nodes of a demand whose unit nobody knows.
@@ -231,6 +239,13 @@ fn progress_bar(work: u64) -> anyhow::Result<ProgressBar> {
 }
 
 impl Simulate {
+    /// Looks whether the page can be written, before a replay that may take minutes. What the file has stays until then.
+    fn may_write_page(&self) -> anyhow::Result<()> {
+        let Some(path) = &self.html else { return Ok(()) };
+        let opened = File::options().append(true).create(true).open(path);
+        opened.map(drop).with_context(|| format!("--html {}", path.display()))
+    }
+
     /// Writes the page with plots, where one is asked for.
     fn write_page(
         &self,
@@ -581,6 +596,34 @@ mod tests {
         assert!(demand("1e-20").is_err_and(|error| error.contains("expected at most 60000")));
         let infinite = Recording::whole(crate::policy::forecast::Minute(0), &[1.0, f32::INFINITY]);
         assert!(bounded("f", infinite).is_err_and(|error| error.to_string().contains("more than 1e38 nodes")));
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_written_is_refused_before_the_replay_and_an_old_one_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("old.html");
+        std::fs::write(&path, "old").expect("it is written");
+        let page =
+            |path: &std::path::Path| simulate(&["--synthetic", "daily", "--html", path.to_str().expect("text")]).expect("it is right");
+        let error = execute(&page(&folder.path().join("none/x.html"))).map(|_| ()).expect_err("there is no such folder");
+        assert!(format!("{error:#}").contains("--html") && format!("{error:#}").contains("none/x.html"), "{error:#}");
+        page(&path).may_write_page().expect("it can be written");
+        assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "old");
+    }
+
+    #[test]
+    fn a_reader_that_has_read_enough_is_no_failure_and_a_full_disk_is() {
+        struct Fails(std::io::ErrorKind);
+        impl Write for Fails {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(print(&mut Fails(std::io::ErrorKind::BrokenPipe), "text").is_ok());
+        assert!(print(&mut Fails(std::io::ErrorKind::StorageFull), "text").is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! the rest.
 
 use super::operator::Told;
-use super::{Bar, Circumstances, Simulate, coverage, progress_bar, repaired, table};
+use super::{Bar, Circumstances, Simulate, coverage, print, progress_bar, repaired, table};
 use crate::policy::{PredictiveMode, Settings};
 use crate::sim::replay::{
     Changes, Conditions, Dial, LEAST_SAVING, Operator, Parts, Rates, Recording, Repairs, SideBySide, Tuned, held_out, held_out_work, tune,
@@ -12,7 +12,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -125,15 +124,14 @@ pub(super) fn execute(simulate: &Simulate, told: &Told, name: &str, recording: &
     let parts = Parts::of(recording.values.len()).with_context(|| format!("--tune: {name}"))?;
     let conditions = simulate.conditions(told, recording)?;
     let tuned = search(simulate, told, recording, &parts, &conditions)?;
-    let bar = progress_bar(held_out_work(recording))?;
+    let bar = progress_bar(held_out_work(recording, &parts, &tuned))?;
     let found = held_out(recording, &parts, &conditions, &tuned, &mut Bar(&bar));
     bar.finish_and_clear();
     let changes = changes(&tuned.changes, &told.config.policy);
     let days = Days { recording, parts: &parts };
     let summary = summary(&days, &tuned, &found);
     simulate.write_page(&summary, name, told, recording, &conditions, &found)?;
-    let mut out = std::io::stdout().lock();
-    if simulate.json {
+    let text = if simulate.json {
         let report = Report {
             summary: &summary,
             demand: name,
@@ -145,16 +143,13 @@ pub(super) fn execute(simulate: &Simulate, told: &Told, name: &str, recording: &
             changes: if carries_over(&found) { &changes } else { &[] },
             held_out: &found,
         };
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
+        serde_json::to_string_pretty(&report)? + "\n"
     } else {
-        write!(out, "{summary}\n\n{}", table(&found))?;
-        if carries_over(&found) {
-            let file = if simulate.configured.config.is_some() { &told.name } else { "a configuration file" };
-            write!(out, "\nIn {file}:\n\n{}", as_file(&changes))?;
-        }
-        write!(out, "\n{}", remarks(told, &conditions, recording, &found))?;
-    }
+        let file = if simulate.configured.config.is_some() { &told.name } else { "a configuration file" };
+        let lines = if carries_over(&found) { format!("\nIn {file}:\n\n{}", as_file(&changes)) } else { String::new() };
+        format!("{summary}\n\n{}{lines}\n{}", table(&found), remarks(told, &conditions, recording, &found))
+    };
+    print(&mut std::io::stdout().lock(), &text)?;
     Ok(ExitCode::SUCCESS)
 }
 

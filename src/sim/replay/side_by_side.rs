@@ -1,7 +1,7 @@
 //! One demand under every policy, side by side.
 
 use super::bill::{Bill, HourlyDollars, Rates};
-use super::clairvoyant::clairvoyant_paths;
+use super::clairvoyant::{clairvoyant_paths, layers};
 use super::contestants::Contestant;
 use super::course::{Band, Bins, Course, Headroomed, Trajectory};
 use super::daemon::{Daemon, Operator, Path, Step};
@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 
 /// So many days warm up, or half of the recording where it is shorter than twice that.
 const WARM_UP_DAYS: usize = 14;
+/// So many layers of the optimum take about the time of one policy.
+const LAYERS_AS_A_POLICY: usize = 50;
 
 /// Under which conditions a demand is replayed.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,8 +96,23 @@ pub trait Progress {
 /// Counts how many minutes of policies a replay lets pass in all.
 #[must_use]
 pub fn work(recording: &Recording, conditions: &Conditions) -> u64 {
-    let replays = Contestant::table(recording, warm_up(recording), conditions).len() + Contestant::tuned().count();
-    (recording.values.len() * replays) as u64
+    let warm_up = warm_up(recording);
+    let replays = Contestant::table(recording, warm_up, conditions).len() + Contestant::tuned().count();
+    (recording.values.len() * replays) as u64 + work_of_optimum(&measured(recording, warm_up))
+}
+
+/// Gives the demand of the minutes that count; gaps are left out, as if the minutes around them met.
+pub(super) fn measured(recording: &Recording, warm_up: usize) -> Vec<f32> {
+    recording.values[warm_up..].iter().flatten().copied().collect()
+}
+
+/// Counts the work of the optimum in minutes of policies: a layer's minute takes a fiftieth of one.
+pub(super) fn work_of_optimum(demand: &[f32]) -> u64 {
+    (layers(demand) * layer_work(demand)) as u64
+}
+
+fn layer_work(demand: &[f32]) -> usize {
+    demand.len().div_ceil(LAYERS_AS_A_POLICY)
 }
 
 /// Counts the minutes that only teach.
@@ -137,7 +154,7 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     let tuned: Vec<(Contestant, Tally)> = tuned.collect();
     course.headrooms = tuned.iter().map(|(contestant, tally)| Headroomed::of(contestant.name(), tally, &conditions.rates)).collect();
     let best = tuned.into_iter().min_by(|(_, one), (_, other)| one.sum().cost(price).total_cmp(&other.sum().cost(price)));
-    let optimum = run.optimum();
+    let optimum = run.optimum(progress);
     let least = optimum.cost;
     let ours = tallies[0].1.days.clone();
     let outcome = |name: String, tally: &Tally| run.outcome(name, tally, least, compare(&ours, &tally.days, price, conditions.seed));
@@ -271,27 +288,30 @@ impl Run<'_> {
         }
     }
 
-    /// Finds the optimum of the minutes that count; gaps are left out, as if the minutes around them met.
-    pub(super) fn optimum(&self) -> Outcome {
+    /// Finds the optimum of the minutes that count.
+    pub(super) fn optimum(&self, progress: &mut dyn Progress) -> Outcome {
+        const NAME: &str = "clairvoyant optimum";
+        progress.begins(NAME);
         let counted = || (self.warm_up..self.demand.len()).filter(|minute| self.recording.values[*minute].is_some());
         let at = |minute: usize| self.recording.start.0 + minute as i64;
-        let demand: Vec<f32> = counted().map(|minute| self.demand[minute]).collect();
+        let demand = measured(self.recording, self.warm_up);
         let minutes: Vec<i64> = counted().map(at).collect();
         let mut capacity = vec![0_u16; demand.len()];
         let (boot, price, rates) = (self.conditions.boot.mean_minutes(), self.conditions.price_of_waiting, &self.conditions.rates);
         let mut bill = Bill::default();
-        let found = clairvoyant_paths(&demand, boot, price, |layer, minute, starts| {
+        let is_on = |layer: usize, minute: usize, starts: bool| {
             capacity[minute] += 1;
             if starts {
                 bill.count_boot(minutes[minute], u32::try_from(layer).unwrap_or(u32::MAX - 1), boot, rates);
             }
-        });
+        };
+        let found = clairvoyant_paths(&demand, boot, price, is_on, || progress.passed(layer_work(&demand) as u64));
         minutes.iter().zip(&capacity).for_each(|(minute, nodes)| bill.count(*minute, u32::from(*nodes), rates));
         let (on_demand_dollars, spot_dollars) = bill.dollars(rates);
         let over = demand.iter().zip(&capacity).filter(|(demand, capacity)| **demand > f32::from(**capacity) + 1e-6).count();
         let total: f64 = demand.iter().map(|value| f64::from(*value)).sum();
         Outcome {
-            policy: "clairvoyant optimum".into(),
+            policy: NAME.into(),
             node_hours: found.node_minutes / 60.0,
             dollars: on_demand_dollars + spot_dollars,
             on_demand_dollars,

@@ -210,8 +210,40 @@ fn a_forecast_that_knows_its_week_before_what_counts_needs_no_row_of_its_own() {
     let mut conditions = conditions(Boot::Fixed(120), 20.0, 1.0);
     conditions.operator.settings_mut().predictive.mode = PredictiveMode::Auto;
     let mut recording = Recording::whole(Shape::Daily.days(1, 1).start, &vec![5.0; 28 * 1440]);
-    let has_row = |recording: &Recording| work(recording, &conditions) / 40_320 == Contestant::ALL.len() as u64 + 28;
+    let has_row = |recording: &Recording| Contestant::table(recording, 14 * 1440, &conditions).contains(&Contestant::OursForecasting);
     assert!(!has_row(&recording));
     recording.values[..8 * 1440].fill(None);
     assert!(has_row(&recording), "six days of the two weeks were measured");
+}
+
+#[test]
+fn a_replay_passes_as_many_minutes_as_it_said_and_the_optimum_tells_how_far_it_is() {
+    #[derive(Default)]
+    struct Passed {
+        in_all: u64,
+        of_the_optimum: usize,
+        name: String,
+    }
+    impl Progress for Passed {
+        fn begins(&mut self, name: &str) {
+            name.clone_into(&mut self.name);
+        }
+        fn passed(&mut self, minutes: u64) {
+            self.in_all += minutes;
+            self.of_the_optimum += usize::from(self.name == "clairvoyant optimum");
+        }
+    }
+    let mut recording = Shape::Daily.days(1, 1).scaled(30.0);
+    recording.values[900..1000].fill(None);
+    let conditions = conditions(Boot::Fixed(120), 20.0, 1.0);
+    let mut passed = Passed::default();
+    let _ = side_by_side(&recording, &conditions, &mut passed);
+    assert_eq!(passed.in_all, work(&recording, &conditions));
+    assert!(passed.of_the_optimum >= 20, "{} layers", passed.of_the_optimum);
+    let parts = Parts { taught: 0, searched: 720, minutes: 1440 };
+    let operator = conditions.operator.clone();
+    let tuned = Tuned { changes: Changes::from([("a", "b")]), operator, tried: 1, cost_before: 1.0, cost_after: 0.5 };
+    let mut passed = Passed::default();
+    held_out(&recording, &parts, &conditions, &tuned, &mut passed);
+    assert_eq!(passed.in_all, held_out_work(&recording, &parts, &tuned));
 }

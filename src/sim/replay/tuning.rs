@@ -5,7 +5,7 @@ use super::daemon::{Daemon, Operator, Path};
 use super::foresight::Foresight;
 use super::judge::{Tally, compare};
 use super::recording::Recording;
-use super::side_by_side::{Conditions, Coverage, Progress, Run, SideBySide};
+use super::side_by_side::{Conditions, Coverage, Progress, Run, SideBySide, measured, work_of_optimum};
 use crate::policy::PredictiveMode;
 use crate::policy::forecast::Rests;
 use serde::Serialize;
@@ -232,8 +232,9 @@ impl Search<'_> {
 
 /// Counts how many minutes of replays [`held_out`] lets pass.
 #[must_use]
-pub fn held_out_work(recording: &Recording) -> u64 {
-    2 * recording.values.len() as u64
+pub fn held_out_work(recording: &Recording, parts: &Parts, tuned: &Tuned) -> u64 {
+    let replays = if tuned.changes.is_empty() { 1 } else { 2 };
+    (replays * recording.values.len()) as u64 + work_of_optimum(&measured(recording, parts.searched))
 }
 
 /// Replays what is held out under the tuned settings and under the operator's own, with the optimum. What comes before
@@ -254,7 +255,7 @@ pub fn held_out(recording: &Recording, parts: &Parts, conditions: &Conditions, t
         progress.begins(CONFIGURED);
         rows.push((CONFIGURED, run.followed(daemon(&conditions.operator), CONFIGURED, None, Some(&mut course), progress).0));
     }
-    let optimum = run.optimum();
+    let optimum = run.optimum(progress);
     let days = rows[0].1.days.clone();
     let ratio = |tally: &Tally| compare(&days, &tally.days, conditions.price_of_waiting, conditions.seed);
     let outcome = |(name, tally): &(&str, Tally)| run.outcome((*name).to_owned(), tally, optimum.cost, ratio(tally));
