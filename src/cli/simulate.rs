@@ -392,8 +392,8 @@ fn summary(found: &SideBySide) -> String {
     let threshold = ["threshold 70/30, one step", "threshold 70/30, proportional"].into_iter().filter_map(against);
     let threshold = threshold.min_by(|one, other| one.cost.total_cmp(&other.cost));
     let begin = format!(
-        "On these {:.0} days node-fleet would have cost ${:.2}, with {:.0} node-minutes of demand waiting ({:.2} %)",
-        found.days,
+        "On these {} node-fleet would have cost ${:.2}, with {:.0} node-minutes of demand waiting ({:.2} %)",
+        spoken(found.days),
         ours.dollars,
         ours.unmet_node_minutes,
         100.0 * ours.unmet_share
@@ -401,6 +401,11 @@ fn summary(found: &SideBySide) -> String {
     let rivals = [(threshold, "a 70/30 threshold"), (against("cluster-autoscaler-like"), "a cluster-autoscaler")];
     let rivals: Vec<String> = rivals.iter().filter_map(|(other, name)| other.map(|other| compared(ours, other, name))).collect();
     format!("{begin}: {}.{}", rivals.join(", and "), forecasting(found).unwrap_or_default())
+}
+
+/// Says how long it was: days, or hours where there are few of them.
+fn spoken(days: f64) -> String {
+    if days < 2.0 { format!("{:.0} hours", 24.0 * days) } else { format!("{days:.0} days") }
 }
 
 /// Holds node-fleet against another. Dollars that were saved by letting more wait are no saving to speak of.
@@ -727,6 +732,11 @@ mod tests {
     }
 
     #[test]
+    fn few_days_are_told_in_hours() {
+        assert_eq!([0.5, 1.0, 2.0, 13.9].map(spoken), ["12 hours", "24 hours", "2 days", "14 days"]);
+    }
+
+    #[test]
     fn dollars_saved_by_letting_more_wait_are_not_praised() {
         let found = found(&Shape::Cron.days(2, 1).scaled(8.0));
         let outcome = |dollars: f64, waiting: f64| Outcome {
@@ -767,7 +777,7 @@ mod tests {
             assert!(table.contains(name), "{name}\n{table}");
         }
         let sentence = summary(&found);
-        assert!(sentence.starts_with("On these 1 days node-fleet would have cost $"), "{sentence}");
+        assert!(sentence.starts_with("On these 24 hours node-fleet would have cost $"), "{sentence}");
         assert!(sentence.contains("than a 70/30 threshold") && sentence.ends_with('.'), "{sentence}");
         assert!(table.contains("(too short)"), "a day is too short for an interval\n{table}");
         let repairs = Repairs { gaps: 3, missing_minutes: 500, ..Repairs::default() };

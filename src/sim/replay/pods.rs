@@ -88,7 +88,7 @@ fn parse(record: &csv::StringRecord, fields: usize, line: u64) -> Result<Pod, St
     if record.len() != fields {
         return Err(format!("{} fields; expected {fields}, as in the header", record.len()));
     }
-    let (start, end) = (time(&record[0])?, time(&record[1])?);
+    let (start, end) = (time(&record[0])?.as_second(), time(&record[1])?.as_second());
     if end < start {
         return Err(format!("the pod ends at `{}`, before it starts at `{}`; expected an end that is not earlier", &record[1], &record[0]));
     }

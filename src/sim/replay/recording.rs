@@ -33,7 +33,7 @@ pub struct Recording {
 /// What was found in a file, and what was done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Repairs {
-    /// Seconds between two rows, as most rows have it. A value stands until the next row; several in a minute are averaged.
+    /// Seconds between two rows, as most rows have it, at least one. A value stands until the next row; several in a minute are averaged.
     pub period_seconds: i64,
     /// Stretches without rows. In them policies see the last value, and nothing is counted.
     pub gaps: usize,
@@ -59,8 +59,13 @@ pub(super) type Wrong = (u64, String);
 /// A row with the line it stands in.
 struct Row {
     line: u64,
-    second: i64,
+    at: Timestamp,
     value: f64,
+}
+
+/// Gives the minute in which a millisecond since 1970 lies.
+fn minute_of(milli: i64) -> i64 {
+    Minute::of_second(milli.div_euclid(1000)).0
 }
 
 impl Recording {
@@ -93,7 +98,7 @@ impl Recording {
     /// # Errors
     /// When there are no two of them, one is negative, one is of another unit, or all are zero.
     pub fn of_samples(name: &str, samples: &[(Timestamp, f64)]) -> Result<Self, RecordingError> {
-        let rows = samples.iter().zip(1..).map(|((at, value), line)| Row { line, second: at.as_second(), value: *value }).collect();
+        let rows = samples.iter().zip(1..).map(|((at, value), line)| Row { line, at: *at, value: *value }).collect();
         let rows =
             of_demand(rows, samples.len() as u64).map_err(|(line, problem)| RecordingError { file: name.to_owned(), line, problem })?;
         Self::assembled(name, &rows)
@@ -103,20 +108,33 @@ impl Recording {
         let wrong = |line: u64, problem: String| RecordingError { file: file.to_owned(), line, problem };
         let period = period(rows);
         let (first, last) = (&rows[0], &rows[rows.len() - 1]);
-        let (start, end) = (Minute::of_second(first.second), Minute::of_second(last.second + period - 1));
-        if end.0 - start.0 >= LONGEST {
-            return Err(wrong(last.line, format!("{} years after the first row; expected at most ten", (end.0 - start.0) / (366 * 1440))));
+        let (begin, latest) = (first.at.as_millisecond(), last.at.as_millisecond());
+        let (start, end) = (minute_of(begin), minute_of(latest + period - 1));
+        if end - start >= LONGEST {
+            let years = |minutes: i64| minutes as f64 / (365.25 * 1440.0);
+            let (apart, stands) = (minute_of(latest) - start, years(end - start));
+            let problem = if apart >= LONGEST {
+                format!("{:.1} years after the first row; expected at most ten", years(apart))
+            } else {
+                let days = period / 86_400_000;
+                format!(
+                    "the rows are {days} days apart, so that this one stands until {stands:.1} years after the first; expected at most ten"
+                )
+            };
+            return Err(wrong(last.line, problem));
         }
-        let mut repairs = Repairs { period_seconds: period, ..Repairs::default() };
-        let length = usize::try_from(end.0 - start.0 + 1).unwrap_or(0);
+        let period_seconds = ((period + 500) / 1000).max(1);
+        let mut repairs = Repairs { period_seconds, ..Repairs::default() };
+        let length = usize::try_from(end - start + 1).unwrap_or(0);
         let (mut sums, mut numbers) = (vec![0.0_f64; length], vec![0_u32; length]);
         for (at, row) in rows.iter().enumerate() {
-            let next = rows.get(at + 1).map_or(row.second + period, |next| next.second);
+            let milli = row.at.as_millisecond();
+            let next = rows.get(at + 1).map_or(milli + period, |next| next.at.as_millisecond());
             // Half a period of grace: scrapes come late now and then.
-            let stands_until = if 2 * (next - row.second) > 3 * period { row.second + period } else { next };
+            let stands_until = if 2 * (next - milli) > 3 * period { milli + period } else { next };
             repairs.gaps += usize::from(stands_until < next);
-            let begin = Minute::of_second(row.second).0 - start.0;
-            let end = (Minute::of_second(stands_until - 1).0 - start.0).max(begin);
+            let begin = minute_of(milli) - start;
+            let end = (minute_of(stands_until - 1) - start).max(begin);
             for minute in begin..=end {
                 let minute = usize::try_from(minute).unwrap_or(0);
                 // A minute belongs to the rows that begin in it, and to the one before only if there are none.
@@ -139,7 +157,7 @@ impl Recording {
             };
             return Err(wrong(last.line, problem.into()));
         }
-        Ok(Self { start, values, repairs })
+        Ok(Self { start: Minute(start), values, repairs })
     }
 
     /// Makes one of values without gaps.
@@ -232,9 +250,9 @@ fn rows<R: Read>(reader: &mut csv::Reader<R>) -> Result<Vec<Row>, Wrong> {
         let line = record.position().map_or(line, csv::Position::line);
         let row = parse(&record, line).map_err(|problem| (line, problem))?;
         if let Some(last) = rows.last()
-            && row.second <= last.second
+            && row.at <= last.at
         {
-            let what = if row.second == last.second { "the same time as" } else { "earlier than" };
+            let what = if row.at == last.at { "the same time as" } else { "earlier than" };
             return Err((line, format!("the time `{}` is {what} that of line {}; expected times that run forward", &record[0], last.line)));
         }
         rows.push(row);
@@ -253,7 +271,7 @@ fn of_demand(rows: Vec<Row>, end: u64) -> Result<Vec<Row>, Wrong> {
     if let Some(row) = rows.iter().find(|row| row.value > LARGEST) {
         return Err((row.line, too_large(row.value)));
     }
-    in_one_unit(rows.iter().map(|row| Dated { line: row.line, second: row.second, value: row.value }), "value")?;
+    in_one_unit(rows.iter().map(|row| Dated { line: row.line, second: row.at.as_second(), value: row.value }), "value")?;
     Ok(rows)
 }
 
@@ -318,10 +336,9 @@ fn turning_point(days: &[&[Dated]]) -> Option<(Dated, f64, f64)> {
     Some((*begin.unwrap_or(&days[first][0]), there, usual))
 }
 
-/// Reads a time, in seconds since 1970.
-pub(super) fn time(text: &str) -> Result<i64, String> {
-    let time = text.parse::<Timestamp>().map_err(|_| format!("`{text}` is no time; expected one like `2026-01-31T13:45:00Z`"))?;
-    Ok(time.as_second())
+/// Reads a time.
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| format!("`{text}` is no time; expected one like `2026-01-31T13:45:00Z`"))
 }
 
 /// Reads a number that is finite, and no larger than can be added up.
@@ -339,14 +356,14 @@ fn parse(record: &csv::StringRecord, line: u64) -> Result<Row, String> {
     if record.len() != 2 {
         return Err(format!("{} fields; expected two, a time and a value", record.len()));
     }
-    Ok(Row { line, second: time(&record[0])?, value: number(&record[1])? })
+    Ok(Row { line, at: time(&record[0])?, value: number(&record[1])? })
 }
 
-/// Gives the seconds between rows, as their median has it.
+/// Gives the milliseconds between rows, as their median has it.
 fn period(rows: &[Row]) -> i64 {
-    let mut steps: Vec<i64> = rows.windows(2).map(|pair| pair[1].second - pair[0].second).collect();
+    let mut steps: Vec<i64> = rows.windows(2).map(|pair| pair[1].at.as_millisecond() - pair[0].at.as_millisecond()).collect();
     let middle = (steps.len() - 1) / 2;
-    *steps.select_nth_unstable(middle).1
+    (*steps.select_nth_unstable(middle).1).max(1)
 }
 
 #[cfg(test)]
@@ -374,9 +391,14 @@ mod tests {
             ("timestamp,value\nyesterday,1\n2026-01-01T00:01:00Z,1\n", 2, &["`yesterday`", "2026-01-31T13:45:00Z"]),
             ("timestamp,value\n2026-01-01T00:00:00Z,1,2\n2026-01-01T00:01:00Z,1\n", 2, &["3 fields"]),
             ("timestamp,value\n2026-01-01T00:00:00Z,0\n2026-01-01T00:01:00Z,0\n", 3, &["zero from beginning to end"]),
-            ("timestamp,value\n1990-01-01T00:00:00Z,1\n1990-01-01T00:01:00Z,1\n2026-01-01T00:00:00Z,1\n", 4, &["35 years", "at most ten"]),
+            (
+                "timestamp,value\n1990-01-01T00:00:00Z,1\n1990-01-01T00:01:00Z,1\n2026-01-01T00:00:00Z,1\n",
+                4,
+                &["36.0 years", "at most ten"],
+            ),
             ("timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:01:00Z,1e39\n", 3, &["1e39", "too large", "at most 1e30"]),
             ("timestamp,value\n2026-01-01T00:00:00Z,1e-60\n2026-01-01T00:01:00Z,1e-60\n", 3, &["too small", "1e-37 or more"]),
+            ("timestamp,value\n2000-01-01T00:00:00Z,1\n2009-12-30T00:00:00Z,1\n", 3, &["3651 days apart", "20.0 years", "at most ten"]),
             (long.as_str(), 11, &["median", "one unit"]),
         ] {
             let error = read(text).expect_err(text);
@@ -429,6 +451,10 @@ mod tests {
         assert_eq!(slow.values, [[Some(1.0); 5], [Some(2.0); 5]].concat());
         let fast = "timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:00:30Z,3\n2026-01-01T00:01:00Z,5\n2026-01-01T00:01:30Z,7\n";
         assert_eq!(read(fast).expect("it can be read").values, [Some(2.0), Some(6.0)]);
+        let faster =
+            "timestamp,value\n2026-01-01T00:00:59Z,1\n2026-01-01T00:00:59.5Z,3\n2026-01-01T00:01:00Z,5\n2026-01-01T00:01:00.500Z,7\n";
+        let faster = read(faster).expect("halves of a second are not the same time");
+        assert_eq!((faster.values, faster.repairs.gaps), (vec![Some(2.0), Some(6.0)], 0));
         // A scrape that comes late is no gap.
         let late = "timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:01:00Z,2\n2026-01-01T00:02:20Z,3\n2026-01-01T00:03:00Z,4\n";
         let late = read(late).expect("it can be read");
