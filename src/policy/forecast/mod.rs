@@ -34,7 +34,7 @@ mod score;
 mod shadow;
 
 pub use boots::{boot_time, lead_time};
-pub use candidates::Way;
+pub use candidates::{Way, whole_nodes};
 pub use history::{DemandHistory, KEPT, Minute, Refused};
 pub use portfolio::{Cost, Following};
 pub use score::{Record, SCORED, Score};

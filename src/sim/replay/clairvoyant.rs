@@ -1,5 +1,7 @@
 //! The cheapest that any policy could have been, had it known what was to come.
 
+use crate::policy::forecast::whole_nodes;
+
 /// What the optimum costs, in node-minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Optimum {
@@ -33,9 +35,7 @@ pub fn clairvoyant(demand: &[f32], boot: f64, price: f64) -> Optimum {
 /// Counts the layers that the optimum is found by, one after the other.
 #[must_use]
 pub fn layers(demand: &[f32]) -> usize {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a peak is a small number of nodes")]
-    let layers = demand.iter().fold(0.0_f32, |high, value| high.max(*value)).ceil() as usize;
-    layers
+    whole_nodes(f64::from(demand.iter().fold(0.0_f32, |high, value| high.max(*value)))) as usize
 }
 
 /// Finds the optimum, and tells of each minute in which a layer is on: the layer from 0, the minute, and whether the layer

@@ -5,7 +5,7 @@ use super::policies::{AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, P
 use super::recording::Recording;
 use super::side_by_side::Conditions;
 use crate::policy::PredictiveMode;
-use crate::policy::forecast::TRIAL;
+use crate::policy::forecast::{TRIAL, whole_nodes};
 
 /// The headrooms among which the best reactive policy is sought in hindsight.
 pub const HEADROOMS: [f64; 14] = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0];
@@ -144,8 +144,5 @@ fn daemon(recording: &Recording, conditions: &Conditions, mode: PredictiveMode) 
 }
 
 fn peak(recording: &Recording) -> u32 {
-    let peak = recording.values.iter().flatten().copied().fold(0.0_f32, f32::max);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
-    let nodes = peak.ceil() as u32;
-    nodes
+    whole_nodes(f64::from(recording.values.iter().flatten().copied().fold(0.0_f32, f32::max)))
 }

@@ -2,6 +2,7 @@
 
 use super::bill::Bill;
 use super::fleet::Tick;
+use crate::policy::forecast::whole_nodes;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -59,7 +60,8 @@ impl Tally {
             self.days.resize(day + 1, Day::default());
         }
         let ready = f64::from(tick.ready);
-        let unmet = (demand - ready).max(0.0);
+        let needed = f64::from(whole_nodes(demand));
+        let unmet = if needed > ready { demand - ready } else { 0.0 };
         self.days[day].paid += f64::from(tick.paid);
         self.days[day].unmet += unmet;
         self.days[day].minutes += 1;
@@ -68,7 +70,6 @@ impl Tally {
         self.minutes_over += u64::from(unmet > 0.0);
         self.launches += u64::from(tick.launched);
         // The elasticity metrics count whole nodes: what is needed against what serves.
-        let needed = (demand - 1e-6).ceil().max(0.0);
         if needed > 0.0 {
             self.under += (needed - ready).max(0.0) / needed;
             self.over += (ready - needed).max(0.0) / needed;

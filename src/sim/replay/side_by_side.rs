@@ -9,6 +9,7 @@ use super::fleet::{Boot, Fleet, Tick};
 use super::judge::{Elasticity, Ratio, Tally, compare, ratio};
 use super::policies::{Policy, View};
 use super::recording::Recording;
+use crate::policy::forecast::whole_nodes;
 use serde::Serialize;
 use std::collections::VecDeque;
 
@@ -236,8 +237,7 @@ impl Run<'_> {
     ) -> Tally {
         const STEP: usize = 1440;
         let (demand, values) = (self.demand, &self.recording.values);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
-        let first = demand[0].ceil() as u32;
+        let first = whole_nodes(f64::from(demand[0]));
         let mut fleet = Fleet::new(self.conditions.boot, first, self.conditions.seed);
         let mut tally = Tally::default();
         let mut served = first;
@@ -308,7 +308,8 @@ impl Run<'_> {
         let found = clairvoyant_paths(&demand, boot, price, is_on, || progress.passed(layer_work(&demand) as u64));
         minutes.iter().zip(&capacity).for_each(|(minute, nodes)| bill.count(*minute, u32::from(*nodes), rates));
         let (on_demand_dollars, spot_dollars) = bill.dollars(rates);
-        let over = demand.iter().zip(&capacity).filter(|(demand, capacity)| **demand > f32::from(**capacity) + 1e-6).count();
+        let over =
+            demand.iter().zip(&capacity).filter(|(demand, capacity)| whole_nodes(f64::from(**demand)) > u32::from(**capacity)).count();
         let total: f64 = demand.iter().map(|value| f64::from(*value)).sum();
         Outcome {
             policy: NAME.into(),

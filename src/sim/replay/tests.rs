@@ -247,3 +247,25 @@ fn a_replay_passes_as_many_minutes_as_it_said_and_the_optimum_tells_how_far_it_i
     held_out(&recording, &parts, &conditions, &tuned, &mut passed);
     assert_eq!(passed.in_all, held_out_work(&recording, &parts, &tuned));
 }
+
+#[test]
+fn a_demand_of_exactly_so_many_nodes_needs_no_more_of_them_however_large() {
+    for (demand, size, nodes) in [(28.7, 0.7, 41_u32), (2.1, 0.7, 3), (30_000.3, 0.3, 100_001), (6_000.6, 0.6, 10_001)] {
+        let recording = Recording::whole(Shape::Daily.days(1, 1).start, &vec![demand; 300]).divided(size);
+        let value = f64::from(recording.values[0].expect("it is measured"));
+        assert_eq!(crate::policy::forecast::whole_nodes(value), nodes, "{demand} over {size}");
+        let mut tally = Tally::default();
+        tally.count(0, value, Tick { ready: nodes, paid: nodes, launched: 0 });
+        assert_eq!((tally.minutes_over, tally.sum().unmet), (0, 0.0), "{demand} over {size}");
+    }
+    let recording = Recording::whole(Shape::Daily.days(1, 1).start, &vec![28.7; 300]).divided(0.7);
+    let found = side_by_side(&recording, &conditions(Boot::Fixed(120), 20.0, 1.0), &mut Silent);
+    for outcome in &found.outcomes {
+        let exact = ["node-fleet", "static peak", "cluster-autoscaler-like", "Karpenter-like", "clairvoyant optimum"];
+        if exact.contains(&outcome.policy.as_str()) {
+            assert!((outcome.node_hours - 41.0 * 2.5).abs() < 1e-9, "{outcome:?}");
+        }
+    }
+    assert_eq!(crate::policy::forecast::whole_nodes(41.001), 42);
+    assert_eq!(crate::policy::forecast::whole_nodes(0.0), 0);
+}
