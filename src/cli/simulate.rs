@@ -8,7 +8,7 @@ mod tune;
 
 use crate::policy::PredictiveMode;
 use crate::sim::replay::{
-    Boot, Conditions, Contestant, Outcome, Parts, Path, Progress, Rates, Recording, Repairs, Shape, SideBySide, side_by_side, work,
+    Boot, Conditions, Contestant, Outcome, Parts, Path, Pinball, Progress, Rates, Recording, Repairs, Shape, SideBySide, side_by_side, work,
 };
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -503,7 +503,17 @@ fn billed(rates: &Rates) -> String {
 
 fn coverage(found: &SideBySide) -> Option<String> {
     let [at_90, at_95] = found.coverage?.map(|share| 100.0 * share);
-    Some(format!("Demand stayed below the forecast's 90 % in {at_90:.1} % of the minutes, and below its 95 % in {at_95:.1} %."))
+    let covered = format!("Demand stayed below the forecast's 90 % in {at_90:.1} % of the minutes, and below its 95 % in {at_95:.1} %.");
+    Some(covered + &found.pinball.map(lost).unwrap_or_default())
+}
+
+/// Says what the forecast lost beside the naive ones: coverage alone is steered, and an uncertain forecast has it, too.
+fn lost(pinball: Pinball) -> String {
+    let seasonal = pinball.seasonal.map(|loss| format!(", and {loss:.3} of one that says \"as yesterday\"")).unwrap_or_default();
+    format!(
+        " Its mean pinball loss was {:.3} nodes, against {:.3} of a forecast that says \"as it is\"{seasonal}, each with a margin.",
+        pinball.forecast, pinball.persistence
+    )
 }
 
 fn repaired(repairs: Repairs) -> [Option<String>; 2] {
@@ -729,6 +739,15 @@ mod tests {
                 assert!(outcome["ours_to_this"].is_null() || outcome["ours_to_this"]["ratio"].is_number(), "{outcome}");
             }
         }
+    }
+
+    #[test]
+    fn what_the_forecast_lost_stands_beside_the_naive_ones() {
+        let told = lost(Pinball { forecast: 0.25, persistence: 0.5, seasonal: Some(0.75) });
+        assert!(told.contains("was 0.250 nodes, against 0.500 of") && told.contains("and 0.750 of one that says"), "{told}");
+        assert!(!lost(Pinball { forecast: 0.25, persistence: 0.5, seasonal: None }).contains("yesterday"));
+        let found = found(&Shape::Cron.days(2, 1).scaled(8.0));
+        assert!(coverage(&found).is_some_and(|told| told.contains("pinball")));
     }
 
     #[test]

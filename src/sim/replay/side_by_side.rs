@@ -4,6 +4,7 @@ use super::bill::{Bill, HourlyDollars, Rates};
 use super::clairvoyant::{clairvoyant_paths, layers};
 use super::contestants::Contestant;
 use super::course::{Band, Bins, Course, Headroomed, Trajectory};
+use super::coverage::{Coverage, Pinball};
 use super::daemon::{Daemon, Operator, Path, Step};
 use super::fleet::{Boot, Fleet, Tick};
 use super::judge::{Elasticity, Ratio, Tally, compare, ratio};
@@ -11,7 +12,6 @@ use super::policies::{Policy, View};
 use super::recording::Recording;
 use crate::policy::forecast::whole_nodes;
 use serde::Serialize;
-use std::collections::VecDeque;
 
 /// So many days warm up, or half of the recording where it is shorter than twice that.
 const WARM_UP_DAYS: usize = 14;
@@ -81,6 +81,8 @@ pub struct SideBySide {
     /// Share of minutes whose demand was at most the forecast's quantile at the lead of a launch, for 0.90 and 0.95;
     /// `None` when no forecast was made.
     pub coverage: Option<[f64; 2]>,
+    /// How much it lost beside those that need no model; likewise.
+    pub pinball: Option<Pinball>,
     /// How it went, for plots.
     #[serde(skip)]
     pub course: Course,
@@ -163,9 +165,8 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     outcomes.extend(best.map(|(contestant, tally)| outcome(format!("best in hindsight: {}", contestant.name()), &tally)));
     outcomes.push(optimum);
     let (days, warm_up_days) = run.days();
-    let shares = coverage.shares();
     course.band = coverage.band.finished();
-    SideBySide { days, warm_up_days, outcomes, coverage: shares, course }
+    SideBySide { days, warm_up_days, outcomes, coverage: coverage.shares(), pinball: coverage.pinball(), course }
 }
 
 /// A demand, and the minutes of it that count.
@@ -202,7 +203,8 @@ impl Run<'_> {
         let look = |minute: usize, daemon: &Daemon, tick| {
             self.bin(&mut bins, minute, tick);
             if let Some(coverage) = &mut coverage {
-                coverage.minute(daemon, self.recording.values[minute], minute.checked_sub(self.warm_up));
+                let value = self.recording.values[minute];
+                coverage.minute(daemon.forecaster(), self.recording.start.plus(minute as i64), value, minute.checked_sub(self.warm_up));
             }
         };
         let tally = self.replay(&mut daemon, look, progress);
@@ -327,43 +329,5 @@ impl Run<'_> {
             to_clairvoyant: Some(1.0),
             ours_to_this: None,
         }
-    }
-}
-
-/// Counts how often demand stayed below what the forecast promised.
-pub(super) struct Coverage {
-    boot: usize,
-    /// What was said of the minutes to come, the next one first: the centre and two quantiles.
-    said: VecDeque<Option<[f64; 3]>>,
-    covered: [u64; 2],
-    minutes: u64,
-    pub band: Band,
-}
-
-impl Coverage {
-    pub(super) fn new(boot: usize, band: Band) -> Self {
-        Self { boot, said: VecDeque::new(), covered: [0; 2], minutes: 0, band }
-    }
-
-    /// Takes a minute, with its place among those that count.
-    fn minute(&mut self, ours: &Daemon, value: Option<f32>, counts: Option<usize>) {
-        // What is known is the minute before this one, so this is said of the minute `boot` after it.
-        let expected = ours.forecaster().and_then(|forecaster| forecaster.expect(self.boot + 1));
-        self.said.push_back(expected.map(|expected| [expected.centre, expected.quantile_90, expected.quantile_95]));
-        let said = if self.said.len() > self.boot { self.said.pop_front().flatten() } else { None };
-        let (Some(said), Some(value), Some(at)) = (said, value, counts) else { return };
-        self.minutes += 1;
-        self.band.add(at, value, said);
-        for (covered, quantile) in self.covered.iter_mut().zip(&said[1..]) {
-            *covered += u64::from(f64::from(value) <= *quantile);
-        }
-    }
-
-    fn has_begun(&self) -> bool {
-        !self.said.is_empty()
-    }
-
-    pub(super) fn shares(&self) -> Option<[f64; 2]> {
-        (self.minutes > 0).then(|| self.covered.map(|covered| covered as f64 / self.minutes as f64))
     }
 }

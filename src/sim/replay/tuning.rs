@@ -1,11 +1,12 @@
 //! Settings that would have been cheaper: sought on the first part of a recording, judged on the rest.
 
 use super::course::{Band, Course};
+use super::coverage::Coverage;
 use super::daemon::{Daemon, Operator, Path};
 use super::foresight::Foresight;
 use super::judge::{Tally, compare};
 use super::recording::Recording;
-use super::side_by_side::{Conditions, Coverage, Progress, Run, SideBySide, measured, work_of_optimum};
+use super::side_by_side::{Conditions, Progress, Run, SideBySide, measured, work_of_optimum};
 use crate::policy::PredictiveMode;
 use crate::policy::forecast::Rests;
 use serde::Serialize;
@@ -262,7 +263,6 @@ pub fn held_out(recording: &Recording, parts: &Parts, conditions: &Conditions, t
     let mut outcomes: Vec<_> = rows.iter().map(outcome).collect();
     outcomes.push(optimum);
     let (days, warm_up_days) = run.days();
-    let shares = coverage.shares();
     course.band = coverage.band.finished();
-    SideBySide { days, warm_up_days, outcomes, coverage: shares, course }
+    SideBySide { days, warm_up_days, outcomes, coverage: coverage.shares(), pinball: coverage.pinball(), course }
 }
