@@ -58,6 +58,8 @@ pub struct Outcome {
     pub minutes_over: u64,
     /// Nodes that were launched.
     pub launches: u64,
+    /// Those of each hour of the day, 0 to 23 (UTC).
+    pub launches_by_hour: Vec<u64>,
     /// How closely capacity followed need; `None` for the optimum, which is found layer by layer.
     pub elasticity: Option<Elasticity>,
     /// Node-minutes, and those unmet at the price of waiting.
@@ -258,7 +260,9 @@ impl Run<'_> {
             look(minute, policy, tick);
             if minute >= self.warm_up && values[minute].is_some() {
                 tally.count((minute - self.warm_up) / 1440, f64::from(demand[minute]), tick);
-                tally.bill.count(self.recording.start.0 + minute as i64, tick.paid, &self.conditions.rates);
+                let at = self.recording.start.0 + minute as i64;
+                tally.bill.count(at, tick.paid, &self.conditions.rates);
+                tally.bill.launch(at, tick.launched);
             }
             if (minute + 1) % STEP == 0 {
                 progress.passed(STEP as u64);
@@ -283,6 +287,7 @@ impl Run<'_> {
             unmet_node_minutes: sum.unmet,
             minutes_over: tally.minutes_over,
             launches: tally.launches,
+            launches_by_hour: tally.bill.launches_by_hour(),
             elasticity: Some(tally.elasticity()),
             cost,
             to_clairvoyant: ratio(cost, least),
@@ -304,6 +309,8 @@ impl Run<'_> {
         let is_on = |layer: usize, minute: usize, starts: bool| {
             capacity[minute] += 1;
             if starts {
+                // Launched a boot before it serves.
+                bill.launch(minutes[minute] - self.conditions.boot.minutes() as i64, 1);
                 bill.count_boot(minutes[minute], u32::try_from(layer).unwrap_or(u32::MAX - 1), boot, rates);
             }
         };
@@ -324,6 +331,7 @@ impl Run<'_> {
             unmet_node_minutes: found.unmet,
             minutes_over: over as u64,
             launches: found.launches,
+            launches_by_hour: bill.launches_by_hour(),
             elasticity: None,
             cost: found.cost(price),
             to_clairvoyant: Some(1.0),

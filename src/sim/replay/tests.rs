@@ -269,3 +269,16 @@ fn a_demand_of_exactly_so_many_nodes_needs_no_more_of_them_however_large() {
     assert_eq!(crate::policy::forecast::whole_nodes(41.001), 42);
     assert_eq!(crate::policy::forecast::whole_nodes(0.0), 0);
 }
+
+#[test]
+fn launches_lie_in_their_own_hour_whatever_the_hour_a_recording_begins_in() {
+    // Two days of a job in the last ten minutes of each hour; the recording begins at half past.
+    let demand: Vec<f32> = (30..2 * 1440 + 30).map(|minute| if minute % 60 >= 50 { 6.0 } else { 2.0 }).collect();
+    let recording = Recording::whole(Shape::Daily.days(1, 1).start.plus(30), &demand);
+    let found = side_by_side(&recording, &conditions(Boot::Fixed(120), 20.0, 1.0), &mut Silent);
+    for outcome in &found.outcomes {
+        assert_eq!(outcome.launches_by_hour.iter().sum::<u64>(), outcome.launches, "{outcome:?}");
+    }
+    let karpenter = found.outcomes.iter().find(|outcome| outcome.policy == "Karpenter-like").expect("it is there");
+    assert_eq!(karpenter.launches_by_hour, [4; 24]);
+}
