@@ -3,6 +3,8 @@
 #[cfg(feature = "live")]
 mod history;
 mod operator;
+#[cfg(any(test, feature = "live"))]
+mod past;
 mod report;
 mod tune;
 

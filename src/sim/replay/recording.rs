@@ -43,12 +43,12 @@ pub struct Repairs {
 
 /// Why a file is no recording.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}, line {line}: {problem}")]
+#[error("{file}, {place}: {problem}")]
 pub struct RecordingError {
-    /// The file.
+    /// The file, or what the samples are of.
     pub file: String,
-    /// The line, from 1.
-    pub line: u64,
+    /// The line, from 1, or the sample's time.
+    pub place: String,
     /// What is wrong there, and what would be right.
     pub problem: String,
 }
@@ -85,27 +85,31 @@ impl Recording {
     /// As [`Self::read`]; also when a pod ends before it starts, pods are out of order, none runs for a week, or only one of
     /// `cores_per_memory` and the column for memory is there.
     pub fn read_sized(file: &str, source: impl Read, cores_per_memory: Option<f64>) -> Result<Self, RecordingError> {
-        let wrong = |(line, problem): Wrong| RecordingError { file: file.to_owned(), line, problem };
+        let wrong = |(line, problem): Wrong| RecordingError { file: file.to_owned(), place: format!("line {line}"), problem };
         let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(source);
         match layout(&mut reader, cores_per_memory.is_some()).map_err(wrong)? {
-            Layout::Demand => Self::assembled(file, &rows(&mut reader).map_err(wrong)?),
+            Layout::Demand => rows(&mut reader).and_then(|rows| Self::assembled(&rows)).map_err(wrong),
             Layout::Pods => pods::read(&mut reader, cores_per_memory).map_err(wrong),
         }
     }
 
-    /// Makes one of samples in the order of their time. Errors count them from 1, as if they were lines.
+    /// Makes one of samples in the order of their time.
     ///
     /// # Errors
-    /// When there are no two of them, one is negative, one is of another unit, or all are zero.
+    /// When there are no two of them, one is negative, one is of another unit, or all are zero: with the sample's time.
     pub fn of_samples(name: &str, samples: &[(Timestamp, f64)]) -> Result<Self, RecordingError> {
-        let rows = samples.iter().zip(1..).map(|((at, value), line)| Row { line, at: *at, value: *value }).collect();
-        let rows =
-            of_demand(rows, samples.len() as u64).map_err(|(line, problem)| RecordingError { file: name.to_owned(), line, problem })?;
-        Self::assembled(name, &rows)
+        let wrong = |place: String, problem: String| RecordingError { file: name.to_owned(), place, problem };
+        if samples.len() < 2 {
+            return Err(wrong("in all".to_owned(), format!("{} samples; expected two or more, one a minute", samples.len())));
+        }
+        let rows = samples.iter().zip(0..).map(|((at, value), line)| Row { line, at: *at, value: *value }).collect();
+        let made = of_demand(rows, 0).and_then(|rows| Self::assembled(&rows));
+        // Samples are counted as lines are.
+        let at = |line: u64| usize::try_from(line).ok().and_then(|line| samples.get(line)).map_or(Timestamp::UNIX_EPOCH, |(at, _)| *at);
+        made.map_err(|(line, problem)| wrong(format!("the sample of {}", at(line)), problem))
     }
 
-    fn assembled(file: &str, rows: &[Row]) -> Result<Self, RecordingError> {
-        let wrong = |line: u64, problem: String| RecordingError { file: file.to_owned(), line, problem };
+    fn assembled(rows: &[Row]) -> Result<Self, Wrong> {
         let period = period(rows);
         let (first, last) = (&rows[0], &rows[rows.len() - 1]);
         let (begin, latest) = (first.at.as_millisecond(), last.at.as_millisecond());
@@ -121,7 +125,7 @@ impl Recording {
                     "the rows are {days} days apart, so that this one stands until {stands:.1} years after the first; expected at most ten"
                 )
             };
-            return Err(wrong(last.line, problem));
+            return Err((last.line, problem));
         }
         let period_seconds = ((period + 500) / 1000).max(1);
         let mut repairs = Repairs { period_seconds, ..Repairs::default() };
@@ -155,7 +159,7 @@ impl Recording {
             } else {
                 "the demand is too small for single precision from beginning to end; expected values of 1e-37 or more, in another unit"
             };
-            return Err(wrong(last.line, problem.into()));
+            return Err((last.line, problem.into()));
         }
         Ok(Self { start: Minute(start), values, repairs })
     }
@@ -443,6 +447,20 @@ mod tests {
         assert_eq!(recording.values, [Some(1.0), Some(2.0), Some(3.0), None, None, None, Some(4.0)]);
         assert_eq!(recording.repairs, Repairs { period_seconds: 60, gaps: 1, missing_minutes: 3 });
         assert_eq!(recording.carried(), [1.0, 2.0, 3.0, 3.0, 3.0, 3.0, 4.0]);
+    }
+
+    #[test]
+    fn what_is_wrong_with_samples_is_named_with_their_time() {
+        let minute = |minute: i64, value: f64| (Timestamp::from_second(1_767_571_200 + 60 * minute).expect("a time"), value);
+        let error = |samples: &[(Timestamp, f64)]| Recording::of_samples("the past", samples).expect_err("it is wrong").to_string();
+        let negative = error(&[minute(0, 1.0), minute(1, -2.0), minute(2, 1.0)]);
+        assert!(negative.starts_with("the past, the sample of 2026-01-05T00:01:00Z: the value -2 is negative"), "{negative}");
+        let zero = error(&[minute(0, 0.0), minute(1, 0.0)]);
+        assert!(zero.starts_with("the past, the sample of 2026-01-05T00:01:00Z: the demand is zero"), "{zero}");
+        assert_eq!(error(&[minute(0, 1.0)]), "the past, in all: 1 samples; expected two or more, one a minute");
+        let mut unit: Vec<(Timestamp, f64)> = (0..5 * 1440).map(|at| minute(at, 2.0)).collect();
+        unit[4 * 1440..].iter_mut().for_each(|(_, value)| *value = 2000.0);
+        assert!(error(&unit).starts_with("the past, the sample of 2026-01-09T00:00:00Z: from here on"), "{}", error(&unit));
     }
 
     #[test]
