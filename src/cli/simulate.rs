@@ -3,12 +3,15 @@
 #[cfg(feature = "live")]
 mod history;
 mod operator;
+#[cfg(any(test, feature = "live"))]
+mod past;
 mod report;
 mod tune;
 
 use crate::policy::PredictiveMode;
 use crate::sim::replay::{
-    Boot, Conditions, Outcome, Parts, Path, PodsAsNodes, Progress, Rates, Recording, Repairs, Shape, SideBySide, side_by_side, work,
+    Boot, Conditions, Contestant, Outcome, Parts, Path, Pinball, PodsAsNodes, Progress, Rates, Recording, Repairs, Shape, SideBySide,
+    side_by_side, work,
 };
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -24,6 +27,14 @@ use std::time::Duration;
 const SYNTHETIC_DAYS: usize = 28;
 /// More nodes than these make a replay long and tell nothing else.
 const MOST_NODES: f64 = 10_000.0;
+
+/// A demand that never needs more of a node than this needs none.
+const LEAST_PEAK: f64 = 1e-3;
+/// A share of demand that waits beyond another's, and so many times it, is clearly more.
+const MORE_WAITING: f64 = 0.001;
+const CLEARLY: f64 = 1.1;
+/// Sizes and prices lie between one over this and this.
+const LARGEST: f64 = 1e30;
 
 /// More minutes times nodes than this are decided from counts, which takes a hundredth of the time of a plan.
 const LONGEST_PLANNED: f64 = 2e6;
@@ -59,9 +70,10 @@ pub(super) struct Simulate {
     /// What pods use of the CPU that they request, 0 to 1: so busy the rules on CPU see a full node.
     #[arg(long, value_name = "SHARE", default_value_t = 0.4, value_parser = share, allow_negative_numbers = true)]
     cpu_use: f64,
-    /// How long a node boots (`120s`), or the shortest and the longest (`60s..180s`); then 2 % of launches fail.
-    #[arg(long, value_name = "TIME", default_value = "120s", value_parser = boot)]
-    boot: Boot,
+    /// How long a node boots (`120s`), or the shortest and the longest (`60s..180s`); then 2 % of launches fail. By default
+    /// it is the configuration's `predictive.boot`.
+    #[arg(long, value_name = "TIME", value_parser = boot)]
+    boot: Option<Boot>,
     /// What a node-minute of demand that waits is worth, in node-minutes that are paid; 20 where neither this nor a
     /// configuration says.
     #[arg(long, value_name = "FACTOR", value_parser = price, allow_negative_numbers = true)]
@@ -92,8 +104,41 @@ struct Report<'a> {
     repairs: Repairs,
     price_of_waiting: f64,
     rates: Rates,
+    conditions: Circumstances<'a>,
     #[serde(flatten)]
     found: &'a SideBySide,
+}
+
+/// With what a replay is repeated, beside its demand, the price of waiting and those of nodes.
+#[derive(Debug, Clone, Serialize)]
+struct Circumstances<'a> {
+    /// The file, or the shipped defaults.
+    configuration: &'a str,
+    /// The `[[forecast]]` whose demand it is.
+    rule: &'a str,
+    /// `predictive.mode`.
+    mode: &'static str,
+    /// How node-fleet's turns were decided.
+    decided_by: Path,
+    /// The shortest boot and the longest.
+    boot_seconds: [u32; 2],
+    /// The share of launches that never become ready.
+    failing_launches: f64,
+    scale: Scale,
+    /// The memory of a node, where it counts.
+    node_memory: Option<f64>,
+    cpu_use: f64,
+    seed: u64,
+}
+
+/// How a demand becomes nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Scale {
+    /// So many suffice in 99.9 % of its minutes.
+    Nodes(f64),
+    /// One serves so much of it.
+    NodeSize(f64),
 }
 
 fn shape(text: &str) -> Result<Shape, String> {
@@ -106,7 +151,8 @@ fn number(text: &str) -> Option<f64> {
 }
 
 fn positive(text: &str) -> Result<f64, String> {
-    number(text).filter(|number| *number > 0.0).ok_or_else(|| "expected a number above 0".into())
+    let is_usual = |number: &f64| (1.0 / LARGEST..=LARGEST).contains(number);
+    number(text).filter(is_usual).ok_or_else(|| format!("expected a number above 0, at most {LARGEST:e}"))
 }
 
 fn share(text: &str) -> Result<f64, String> {
@@ -150,31 +196,40 @@ pub(super) fn execute(simulate: &Simulate) -> anyhow::Result<ExitCode> {
         Ok(demand) => demand,
         Err(code) => return Ok(code),
     };
+    simulate.may_write_page()?;
     if simulate.tune {
         return tune::execute(simulate, &told, &name, &recording);
     }
     let conditions = simulate.conditions(&told, &recording)?;
-    let bar = progress_bar(work(&recording))?;
+    let bar = progress_bar(work(&recording, &conditions))?;
     let found = side_by_side(&recording, &conditions, &mut Bar(&bar));
     bar.finish_and_clear();
-    let summary = summary(&found);
-    simulate.write_page(&summary, &name, &conditions, &found)?;
-    let mut out = std::io::stdout().lock();
-    if simulate.json {
+    let summary = summary(&found) + &bounded_by(&conditions, &recording).unwrap_or_default();
+    simulate.write_page(&summary, &name, &told, &recording, &conditions, &found)?;
+    let text = if simulate.json {
         let report = Report {
             summary: &summary,
             demand: name,
             repairs: recording.repairs,
             price_of_waiting: conditions.price_of_waiting,
             rates: conditions.rates,
+            conditions: simulate.circumstances(&told, &conditions),
             found: &found,
         };
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
+        serde_json::to_string_pretty(&report)? + "\n"
     } else {
-        write!(out, "{summary}\n\n{}{}", table(&found), remarks(&told, &conditions, &recording, &found))?;
-    }
+        format!("{summary}\n\n{}{}", table(&found), remarks(&told, &conditions, &recording, &found))
+    };
+    print(&mut std::io::stdout().lock(), &text)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes out what was found. A reader that has read enough, as `head` does, is no failure.
+fn print(out: &mut impl Write, text: &str) -> std::io::Result<()> {
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 /// Nodes of a demand whose unit nobody knows.
@@ -188,12 +243,68 @@ fn progress_bar(work: u64) -> anyhow::Result<ProgressBar> {
 }
 
 impl Simulate {
-    /// Writes the page with plots, where one is asked for.
-    fn write_page(&self, summary: &str, demand: &str, conditions: &Conditions, found: &SideBySide) -> anyhow::Result<()> {
+    /// Looks whether the page can be written, before a replay that may take minutes. What the file has stays until then.
+    fn may_write_page(&self) -> anyhow::Result<()> {
         let Some(path) = &self.html else { return Ok(()) };
-        let (price_of_waiting, rates) = (conditions.price_of_waiting, conditions.rates);
-        let page = report::page(&report::Page { summary, demand, price_of_waiting, rates, found })?;
-        std::fs::write(path, page).with_context(|| format!("--html {}", path.display()))
+        let opened = File::options().append(true).create(true).open(path);
+        opened.map(drop).with_context(|| format!("--html {}", path.display()))
+    }
+
+    /// Writes the page with plots, where one is asked for.
+    fn write_page(
+        &self,
+        summary: &str,
+        demand: &str,
+        told: &operator::Told,
+        recording: &Recording,
+        conditions: &Conditions,
+        found: &SideBySide,
+    ) -> anyhow::Result<()> {
+        let Some(path) = &self.html else { return Ok(()) };
+        let page = report::Page {
+            summary,
+            demand,
+            repairs: recording.repairs,
+            price_of_waiting: conditions.price_of_waiting,
+            rates: conditions.rates,
+            conditions: self.circumstances(told, conditions),
+            found,
+        };
+        std::fs::write(path, report::page(&page)?).with_context(|| format!("--html {}", path.display()))
+    }
+
+    fn circumstances<'a>(&self, told: &'a operator::Told, conditions: &Conditions) -> Circumstances<'a> {
+        let (boot_seconds, failing_launches) = match conditions.boot {
+            Boot::Fixed(seconds) => ([seconds; 2], 0.0),
+            Boot::Spread { least, most, failing } => ([least, most], failing),
+        };
+        Circumstances {
+            configuration: &told.name,
+            rule: told.rule.name.as_str(),
+            mode: told.config.policy.predictive.mode.name(),
+            decided_by: conditions.path,
+            boot_seconds,
+            failing_launches,
+            scale: self.scale(told),
+            node_memory: self.node_memory,
+            cpu_use: self.cpu_use,
+            seed: self.seed,
+        }
+    }
+
+    /// Says how the demand becomes nodes: as the command line has it, or the configuration's rule.
+    fn scale(&self, told: &operator::Told) -> Scale {
+        let per_node = self.configured.config.as_ref().filter(|_| self.synthetic.is_none()).map(|_| told.rule.per_node);
+        match (self.nodes, self.node_size.or(per_node)) {
+            (None, Some(size)) => Scale::NodeSize(size),
+            (nodes, _) => Scale::Nodes(nodes.unwrap_or(NODES)),
+        }
+    }
+
+    /// Gives how long nodes boot: as the command line has it, or the configuration.
+    fn boot(&self, told: &operator::Told) -> Boot {
+        let configured = told.config.policy.predictive.boot.as_secs();
+        self.boot.unwrap_or(Boot::Fixed(u32::try_from(configured).unwrap_or(u32::MAX)))
     }
 
     /// Finds the demand in nodes, and its name. An exit code instead ends the command.
@@ -216,14 +327,12 @@ impl Simulate {
                 Err(code) => return Ok(Err(code)),
             },
         };
-        let per_node = configured.filter(|_| self.synthetic.is_none());
         // What is held out has no say in how large the demand is that is searched on.
         let minutes = recording.values.len();
         let first = if self.tune { Parts::of(minutes).with_context(|| format!("--tune: {name}"))?.searched } else { minutes };
-        let scaled = match (self.nodes, self.node_size.or(per_node)) {
-            (Some(nodes), _) => recording.scaled_by(first, nodes),
-            (None, Some(size)) => recording.divided(size),
-            (None, None) => recording.scaled_by(first, NODES),
+        let scaled = match self.scale(told) {
+            Scale::Nodes(nodes) => recording.scaled_by(first, nodes),
+            Scale::NodeSize(size) => recording.divided(size),
         };
         let scaled = bounded(&name, scaled)?;
         Ok(Ok((name, scaled)))
@@ -245,22 +354,27 @@ impl Simulate {
         let peak = recording.carried().into_iter().fold(0.0_f32, f32::max);
         let is_short = f64::from(minutes) * f64::from(peak) <= LONGEST_PLANNED;
         Ok(Conditions {
-            boot: self.boot,
+            boot: self.boot(told),
             price_of_waiting: self.price_of_waiting.unwrap_or(told.config.policy.predictive.price_of_waiting),
             rates: told.rates(self.node_price),
             seed: self.seed,
-            operator: told.operator(self.cpu_use, self.boot.longest())?,
+            operator: told.operator(self.cpu_use, self.boot(told).longest())?,
             path: if is_short { Path::Plan } else { Path::Counts },
         })
     }
 }
 
-/// Refuses a demand whose replay would take for ever.
+/// Refuses a demand whose replay would take for ever, and one that never needs a node.
 fn bounded(name: &str, recording: Recording) -> anyhow::Result<Recording> {
-    let peak = recording.carried().into_iter().fold(0.0_f32, f32::max);
+    let peak = f64::from(recording.carried().into_iter().fold(0.0_f32, f32::max));
     // A single minute may lie far above the rest.
-    if f64::from(peak) > 6.0 * MOST_NODES {
-        anyhow::bail!("{name}: the peak is {peak:.0} nodes; expected at most {}, with larger nodes or fewer of them", 6.0 * MOST_NODES);
+    let most = 6.0 * MOST_NODES;
+    if peak > most {
+        let peak = if peak.is_finite() { format!("{peak:.0}") } else { "more than 1e38".to_owned() };
+        anyhow::bail!("{name}: the peak is {peak} nodes; expected at most {most}, with larger nodes or fewer of them");
+    }
+    if peak < LEAST_PEAK {
+        anyhow::bail!("{name}: the peak is {peak:e} nodes; expected at least {LEAST_PEAK}, with smaller nodes");
     }
     Ok(recording)
 }
@@ -284,25 +398,59 @@ fn summary(found: &SideBySide) -> String {
     let threshold = ["threshold 70/30, one step", "threshold 70/30, proportional"].into_iter().filter_map(against);
     let threshold = threshold.min_by(|one, other| one.cost.total_cmp(&other.cost));
     let begin = format!(
-        "On these {:.0} days node-fleet would have cost ${:.2}, with {:.0} node-minutes of demand waiting ({:.2} %)",
-        found.days,
+        "On these {} node-fleet would have cost ${:.2}, with {:.0} node-minutes of demand waiting ({:.2} %)",
+        spoken(found.days),
         ours.dollars,
         ours.unmet_node_minutes,
         100.0 * ours.unmet_share
     );
-    let compared = |other: &Outcome, name: &str| {
-        let than = match (ours.dollars, other.dollars) {
-            (ours, other) if other > 0.0 && (ours / other - 1.0).abs() < 0.005 => "as much as".to_owned(),
-            (ours, other) if other > 0.0 && ours <= other => format!("{:.0} % less than", 100.0 * (1.0 - ours / other)),
-            (ours, other) if other > 0.0 => format!("{:.0} % more than", 100.0 * (ours / other - 1.0)),
-            (ours, _) if ours > 0.0 => "more than the $0.00 of".to_owned(),
-            _ => "as little as".to_owned(),
-        };
-        format!("{than} {name}, which leaves {:.0} waiting", other.unmet_node_minutes)
-    };
     let rivals = [(threshold, "a 70/30 threshold"), (against("cluster-autoscaler-like"), "a cluster-autoscaler")];
-    let rivals: Vec<String> = rivals.iter().filter_map(|(other, name)| other.map(|other| compared(other, name))).collect();
-    format!("{begin}: {}.", rivals.join(", and "))
+    let rivals: Vec<String> = rivals.iter().filter_map(|(other, name)| other.map(|other| compared(ours, other, name))).collect();
+    format!("{begin}: {}.{}", rivals.join(", and "), forecasting(found).unwrap_or_default())
+}
+
+/// Says how long it was: days, or hours where there are few of them.
+fn spoken(days: f64) -> String {
+    if days < 2.0 { format!("{:.0} hours", 24.0 * days) } else { format!("{days:.0} days") }
+}
+
+/// Holds node-fleet against another. Dollars that were saved by letting more wait are no saving to speak of.
+fn compared(ours: &Outcome, other: &Outcome, name: &str) -> String {
+    let (least, waits) = (ours.dollars, format!("which leaves {:.0} waiting", other.unmet_node_minutes));
+    let leaves_more = ours.unmet_share - other.unmet_share > MORE_WAITING && ours.unmet_node_minutes > CLEARLY * other.unmet_node_minutes;
+    match other.dollars {
+        dollars if dollars > 0.0 && (least / dollars - 1.0).abs() < 0.005 => format!("as much as {name}, {waits}"),
+        dollars if dollars > 0.0 && least <= dollars && leaves_more => {
+            format!(
+                "less than {name} with its ${dollars:.2}, but only by serving less: that one leaves {:.0} waiting",
+                other.unmet_node_minutes
+            )
+        }
+        dollars if dollars > 0.0 && least <= dollars => format!("{:.0} % less than {name}, {waits}", 100.0 * (1.0 - least / dollars)),
+        dollars if dollars > 0.0 => format!("{:.0} % more than {name}, {waits}", 100.0 * (least / dollars - 1.0)),
+        _ if least > 0.0 => format!("more than the $0.00 of {name}, {waits}"),
+        _ => format!("as little as {name}, {waits}"),
+    }
+}
+
+/// Says that the pool's bounds hold for node-fleet alone, where they are felt.
+fn bounded_by(conditions: &Conditions, recording: &Recording) -> Option<String> {
+    let settings = conditions.operator.settings();
+    let pool = settings.pools.first()?;
+    let peak = recording.values.iter().flatten().copied().fold(0.0_f32, f32::max).ceil();
+    let least = (pool.min > 0).then(|| format!("at least {} nodes", pool.min));
+    let most = (f64::from(pool.max) < f64::from(peak)).then(|| format!("at most {} nodes, where the peak needs {peak:.0}", pool.max));
+    let dollars = settings.price_ceiling.map(|price| format!("at most ${:.2} an hour", price.dollars()));
+    let bounds: Vec<String> = [least, most, dollars].into_iter().flatten().collect();
+    let bounds = Some(bounds.join(", ")).filter(|bounds| !bounds.is_empty())?;
+    Some(format!(" The pool's bounds ({bounds}) hold for node-fleet alone; the others have none."))
+}
+
+/// Says what the forecast would have come to, where node-fleet as it is configured does without it in some of what counts.
+fn forecasting(found: &SideBySide) -> Option<String> {
+    let outcome = found.outcomes.iter().find(|outcome| outcome.policy == Contestant::OursForecasting.name())?;
+    let (dollars, waiting) = (outcome.dollars, outcome.unmet_node_minutes);
+    Some(format!(" With its forecast taking part in all of it, it would have cost ${dollars:.2}, with {waiting:.0} waiting."))
 }
 
 fn table(found: &SideBySide) -> String {
@@ -361,7 +509,17 @@ fn billed(rates: &Rates) -> String {
 
 fn coverage(found: &SideBySide) -> Option<String> {
     let [at_90, at_95] = found.coverage?.map(|share| 100.0 * share);
-    Some(format!("Demand stayed below the forecast's 90 % in {at_90:.1} % of the minutes, and below its 95 % in {at_95:.1} %."))
+    let covered = format!("Demand stayed below the forecast's 90 % in {at_90:.1} % of the minutes, and below its 95 % in {at_95:.1} %.");
+    Some(covered + &found.pinball.map(lost).unwrap_or_default())
+}
+
+/// Says what the forecast lost beside the naive ones: coverage alone is steered, and an uncertain forecast has it, too.
+fn lost(pinball: Pinball) -> String {
+    let seasonal = pinball.seasonal.map(|loss| format!(", and {loss:.3} of one that says \"as yesterday\"")).unwrap_or_default();
+    format!(
+        " Its mean pinball loss was {:.3} nodes, against {:.3} of a forecast that says \"as it is\"{seasonal}, each with a margin.",
+        pinball.forecast, pinball.persistence
+    )
 }
 
 fn repaired(repairs: Repairs) -> [Option<String>; 2] {
@@ -379,10 +537,10 @@ fn decided(told: &operator::Told, conditions: &Conditions) -> String {
         Path::Counts => "from counts, as its plan does",
     };
     let mode = match policy.predictive.mode {
-        PredictiveMode::On => "its forecast takes part there",
-        PredictiveMode::Auto => "its forecast takes part there once it knows a week",
-        PredictiveMode::Shadow => "predictive.mode is \"shadow\" there, so that the second row is what runs",
-        PredictiveMode::Off => "predictive.mode is \"off\" there, so that the second row is what runs",
+        PredictiveMode::On => "its forecast takes part",
+        PredictiveMode::Auto => "its forecast takes part once it knows a week of the demand",
+        PredictiveMode::Shadow => "predictive.mode is \"shadow\": its forecast takes no part",
+        PredictiveMode::Off => "predictive.mode is \"off\": its forecast takes no part",
     };
     format!(
         "node-fleet decides {how}, with {} ({mode}): every {:?}, with its rests; pods use {:.0} % of what they request.\nLeft out: other pods' sizes, zones, spot interruptions, headroom, [[metric]] rules, how long a drain takes.",
@@ -423,6 +581,7 @@ mod tests {
             (&["--synthetic", "daily", "--nodes", "many"], "from 1 to 10000"),
             (&["--synthetic", "daily", "--nodes", "4", "--node-size", "3"], "cannot be used with"),
             (&["--synthetic", "daily", "--node-size", "-1"], "above 0"),
+            (&["--synthetic", "daily", "--node-size", "1e300"], "at most 1e30"),
             (&["--synthetic", "daily", "--boot", "2"], "60s to 29m"),
             (&["--synthetic", "daily", "--boot", "180s..60s"], "60s..180s"),
             (&["--synthetic", "daily", "--boot", "2h"], "60s to 29m"),
@@ -431,8 +590,8 @@ mod tests {
             let error = simulate(words).expect_err(&words.join(" "));
             assert!(error.contains(expected), "{words:?}: {error}");
         }
-        assert_eq!(simulate(&["--synthetic", "daily"]).expect("it is right").boot, Boot::Fixed(120));
-        let spread = simulate(&["--synthetic", "daily", "--boot", "60s..3m"]).expect("it is right").boot;
+        assert_eq!(simulate(&["--synthetic", "daily"]).expect("it is right").boot(&defaults()), Boot::Fixed(120));
+        let spread = simulate(&["--synthetic", "daily", "--boot", "60s..3m"]).expect("it is right").boot(&defaults());
         assert_eq!(spread, Boot::Spread { least: 60, most: 180, failing: 0.02 });
     }
 
@@ -470,6 +629,66 @@ mod tests {
     }
 
     #[test]
+    fn a_demand_of_no_nodes_or_of_too_many_is_refused_with_its_peak() {
+        let demand = |size: &str| {
+            let simulate = simulate(&["--synthetic", "daily", "--node-size", size]).expect("it is right");
+            simulate.demand(&defaults()).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!(demand("1"), Ok(()));
+        assert!(demand("1e20").is_err_and(|error| error.contains("e-20 nodes; expected at least 0.001")));
+        assert!(demand("1e-20").is_err_and(|error| error.contains("expected at most 60000")));
+        let infinite = Recording::whole(crate::policy::forecast::Minute(0), &[1.0, f32::INFINITY]);
+        assert!(bounded("f", infinite).is_err_and(|error| error.to_string().contains("more than 1e38 nodes")));
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_written_is_refused_before_the_replay_and_an_old_one_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("old.html");
+        std::fs::write(&path, "old").expect("it is written");
+        let page =
+            |path: &std::path::Path| simulate(&["--synthetic", "daily", "--html", path.to_str().expect("text")]).expect("it is right");
+        let error = execute(&page(&folder.path().join("none/x.html"))).map(|_| ()).expect_err("there is no such folder");
+        assert!(format!("{error:#}").contains("--html") && format!("{error:#}").contains("none/x.html"), "{error:#}");
+        page(&path).may_write_page().expect("it can be written");
+        assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "old");
+    }
+
+    #[test]
+    fn a_reader_that_has_read_enough_is_no_failure_and_a_full_disk_is() {
+        struct Fails(std::io::ErrorKind);
+        impl Write for Fails {
+            fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+                Err(self.0.into())
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        assert!(print(&mut Fails(std::io::ErrorKind::BrokenPipe), "text").is_ok());
+        assert!(print(&mut Fails(std::io::ErrorKind::StorageFull), "text").is_err());
+    }
+
+    #[test]
+    fn a_report_says_with_what_it_is_repeated() {
+        let mut told = defaults();
+        told.config = told.followed_by("[predictive]\nboot = \"4m\"\nmode = \"shadow\"\n").expect("it is valid");
+        let recording = Shape::Daily.days(1, 1).scaled(4.0);
+        let said = |words: &[&str]| {
+            let simulate = simulate(&[&["--synthetic", "daily"], words].concat()).expect("it is right");
+            let conditions = simulate.conditions(&told, &recording).expect("it is right");
+            serde_json::to_value(simulate.circumstances(&told, &conditions)).expect("it is JSON")
+        };
+        let (usual, other) = (said(&[]), said(&["--boot", "60s..180s", "--node-size", "0.25", "--seed", "3", "--cpu-use", "0.5"]));
+        assert_eq!((&usual["boot_seconds"], &usual["scale"]), (&serde_json::json!([240, 240]), &serde_json::json!({ "nodes": 20.0 })));
+        assert_eq!((&usual["mode"], &usual["decided_by"]), (&"shadow".into(), &"plan".into()));
+        assert_eq!((&usual["configuration"], &usual["rule"]), (&"the shipped defaults".into(), &"demand".into()));
+        assert_eq!((&other["boot_seconds"], &other["failing_launches"]), (&serde_json::json!([60, 180]), &serde_json::json!(0.02)));
+        assert_eq!((&other["scale"], &other["seed"]), (&serde_json::json!({ "node_size": 0.25 }), &serde_json::json!(3)));
+        assert_eq!(other["cpu_use"], serde_json::json!(0.5));
+    }
+
+    #[test]
     fn pods_become_nodes_by_the_size_that_is_given() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("pods.csv");
@@ -498,6 +717,11 @@ mod tests {
         side_by_side(recording, &conditions, &mut Silent)
     }
 
+    fn circumstances(told: &operator::Told) -> Circumstances<'_> {
+        let (simulate, recording) = (simulate(&["--synthetic", "cron"]).expect("it is right"), Shape::Cron.days(1, 1));
+        simulate.circumstances(told, &simulate.conditions(told, &recording).expect("it is right"))
+    }
+
     /// Gives the data of a page.
     fn data(page: &str) -> serde_json::Value {
         let json = page.split_once("id=\"data\">").and_then(|(_, rest)| rest.split_once("</script>")).expect("the data is there").0;
@@ -520,14 +744,22 @@ mod tests {
     fn days_without_demand_are_told_of_without_ratios_to_nothing() {
         let mut quiet = Shape::Cron.days(2, 1).scaled(8.0);
         quiet.values[1440..].fill(Some(0.0));
-        let mut never = quiet.clone();
+        let (told, mut never) = (defaults(), quiet.clone());
         never.values.fill(Some(0.0));
         for recording in [quiet, never.scaled(8.0)] {
             let found = found(&recording);
             let sentence = summary(&found);
             let table = table(&found);
             assert!(!format!("{sentence}{table}").contains("NaN") && !format!("{sentence}{table}").contains("inf"), "{sentence}\n{table}");
-            let page = report::Page { summary: &sentence, demand: "none", price_of_waiting: 20.0, rates: RATES, found: &found };
+            let page = report::Page {
+                summary: &sentence,
+                demand: "none",
+                repairs: Repairs::default(),
+                price_of_waiting: 20.0,
+                rates: RATES,
+                conditions: circumstances(&told),
+                found: &found,
+            };
             let data = data(&report::page(&page).expect("it can be made"));
             for outcome in data["found"]["outcomes"].as_array().expect("a list") {
                 for figure in ["node_hours", "dollars", "unmet_share", "unmet_node_minutes", "minutes_over", "launches", "cost"] {
@@ -539,23 +771,80 @@ mod tests {
     }
 
     #[test]
-    fn the_table_and_the_sentence_hold_what_was_found() {
+    fn what_the_forecast_lost_stands_beside_the_naive_ones() {
+        let told = lost(Pinball { forecast: 0.25, persistence: 0.5, seasonal: Some(0.75) });
+        assert!(told.contains("was 0.250 nodes, against 0.500 of") && told.contains("and 0.750 of one that says"), "{told}");
+        assert!(!lost(Pinball { forecast: 0.25, persistence: 0.5, seasonal: None }).contains("yesterday"));
         let found = found(&Shape::Cron.days(2, 1).scaled(8.0));
+        assert!(coverage(&found).is_some_and(|told| told.contains("pinball")));
+    }
+
+    #[test]
+    fn few_days_are_told_in_hours() {
+        assert_eq!([0.5, 1.0, 2.0, 13.9].map(spoken), ["12 hours", "24 hours", "2 days", "14 days"]);
+    }
+
+    #[test]
+    fn dollars_saved_by_letting_more_wait_are_not_praised() {
+        let found = found(&Shape::Cron.days(2, 1).scaled(8.0));
+        let outcome = |dollars: f64, waiting: f64| Outcome {
+            dollars,
+            unmet_node_minutes: waiting,
+            unmet_share: waiting / 10_000.0,
+            ..found.outcomes[0].clone()
+        };
+        for (dollars, waiting, words) in [
+            (56.0, 1160.0, "less than a threshold with its $100.00, but only by serving less: that one leaves 50 waiting"),
+            (56.0, 54.0, "44 % less than a threshold, which leaves 50 waiting"),
+            (56.0, 0.0, "44 % less than a threshold, which leaves 50 waiting"),
+            (100.1, 1160.0, "as much as a threshold, which leaves 50 waiting"),
+            (130.0, 1160.0, "30 % more than a threshold, which leaves 50 waiting"),
+        ] {
+            assert_eq!(compared(&outcome(dollars, waiting), &outcome(100.0, 50.0), "a threshold"), words);
+        }
+    }
+
+    #[test]
+    fn bounds_that_hold_for_node_fleet_alone_are_told_of_where_they_are_felt() {
+        let recording = Recording::whole(crate::policy::forecast::Minute(0), &[7.5; 2880]);
+        let mut conditions =
+            simulate(&["--synthetic", "cron"]).expect("it is right").conditions(&defaults(), &recording).expect("it is right");
+        assert_eq!(bounded_by(&conditions, &recording), None);
+        let pool = &mut conditions.operator.settings_mut().pools[0];
+        (pool.min, pool.max) = (2, 5);
+        let told = bounded_by(&conditions, &recording).expect("they are felt");
+        assert!(told.contains("(at least 2 nodes, at most 5 nodes, where the peak needs 8)") && told.contains("alone"), "{told}");
+    }
+
+    #[test]
+    fn the_table_and_the_sentence_hold_what_was_found() {
+        let (told, found) = (defaults(), found(&Shape::Cron.days(2, 1).scaled(8.0)));
         let table = table(&found);
         assert_eq!(table.lines().count(), 1 + found.outcomes.len());
         for name in ["node-fleet ", "static peak", "Karpenter-like", "AWS-predictive-like", "best in hindsight", "clairvoyant optimum"] {
             assert!(table.contains(name), "{name}\n{table}");
         }
         let sentence = summary(&found);
-        assert!(sentence.starts_with("On these 1 days node-fleet would have cost $"), "{sentence}");
+        assert!(sentence.starts_with("On these 24 hours node-fleet would have cost $"), "{sentence}");
         assert!(sentence.contains("than a 70/30 threshold") && sentence.ends_with('.'), "{sentence}");
         assert!(table.contains("(too short)"), "a day is too short for an interval\n{table}");
+        let repairs = Repairs { gaps: 3, missing_minutes: 500, ..Repairs::default() };
         let hostile = "</script><script>alert(1)</script>";
-        let page = report::Page { summary: &sentence, demand: hostile, price_of_waiting: 20.0, rates: RATES, found: &found };
+        let page = report::Page {
+            summary: &sentence,
+            demand: hostile,
+            repairs,
+            price_of_waiting: 20.0,
+            rates: RATES,
+            conditions: circumstances(&told),
+            found: &found,
+        };
         let page = report::page(&page).expect("it can be made");
         assert!(!page.contains(hostile) && !page.contains("@DATA@") && page.matches("</script>").count() == 2);
         let data = data(&page);
         assert_eq!((data["demand"].as_str(), data["trajectories"].as_array().map(Vec::len)), (Some(hostile), Some(4)));
+        assert_eq!((data["repairs"]["gaps"].as_u64(), data["repairs"]["missing_minutes"].as_u64()), (Some(3), Some(500)));
+        assert!(page.contains("data.repairs.gaps"), "the page speaks of gaps");
         assert!(data["steps"].as_array().is_some_and(|steps| !steps.is_empty()));
         let ours = &data["found"]["outcomes"][0];
         let figure = |name: &str| ours[name].as_f64().expect("a figure");

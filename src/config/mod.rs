@@ -12,6 +12,7 @@ pub use crate::policy::schedule::Recurrence;
 pub use load::{load, parse};
 pub use problem::{Origin, Problem, Problems};
 pub use secret::{Secret, SecretRef};
+pub use sections::wrong_endpoint;
 
 use crate::model::offer::HourlyPrice;
 use crate::model::{InstanceType, PoolName, SubnetId};

@@ -30,6 +30,13 @@ const REQUEST: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration:
 pub(super) const SPAN: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(24);
 const MAY_BE_NONE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24);
 
+/// Says what a base URL of Prometheus must be, where this is none.
+#[must_use]
+pub fn wrong_endpoint(url: &str) -> Option<&'static str> {
+    let (must_be, is_one) = URL;
+    (!is_one(url)).then_some(must_be)
+}
+
 pub(super) fn cluster(root: &Section<'_>) -> ClusterConfig {
     const ID: Rule = ("must be 1 to 63 letters, digits, `-`, `_` or `.`", |text| {
         (1..=63).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))

@@ -4,6 +4,7 @@
 //! Nothing of it is written down. Whoever takes over reads the history again.
 
 use super::settings::Settings;
+use super::slices::{Slices, whole_minute};
 use super::status::ForecastStatus;
 use crate::model::prospect::{Prospect, Wanted};
 use crate::model::{Memory, Missing, PoolName, RuleName};
@@ -15,10 +16,6 @@ use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
 use tracing::{info, warn};
 
-/// The past that is read at once: as many minutes as Prometheus gives.
-const SLICE: SignedDuration = SignedDuration::from_hours(7 * 24);
-/// What takes Prometheus too long is read in smaller slices, down to this.
-const SMALLEST_SLICE: SignedDuration = SignedDuration::from_hours(1);
 /// So many slices one turn reads: a past of four weeks, where Prometheus gives it by the week.
 const SLICES_IN_A_TURN: usize = 6;
 /// After so many minutes that are taken in, others have their turn.
@@ -41,7 +38,7 @@ struct Followed {
     begun: Option<Timestamp>,
     /// Up to here the past is read.
     read: Option<Timestamp>,
-    slice: SignedDuration,
+    slices: Slices,
     caught_up: bool,
     /// Why the latest reading failed.
     trouble: Option<Missing>,
@@ -108,7 +105,7 @@ impl Followed {
             forecaster: Forecaster::new(settings),
             begun: None,
             read: None,
-            slice: SLICE,
+            slices: Slices::default(),
             caught_up: false,
             trouble: None,
         }
@@ -135,15 +132,11 @@ impl Followed {
         let oldest = whole_minute(now.saturating_sub(kept).unwrap_or(Timestamp::MIN));
         // A clock that has been set back must not make it wait until the future has come.
         let from = self.read.unwrap_or(oldest).min(latest);
-        let to = latest.min(from.saturating_add(self.slice).unwrap_or(latest));
-        let first = from.saturating_add(SignedDuration::from_mins(1)).unwrap_or(latest);
-        if first > to {
-            return false;
-        }
+        let Some((first, to)) = self.slices.after(from, latest) else { return false };
         match world.metrics().history(&self.query, first, to).await {
             Ok(values) => {
                 self.trouble = None;
-                self.slice = (self.slice * 2).min(SLICE);
+                self.slices.answered();
                 self.take_in(rule, &values).await;
                 // In the latest minutes a sample may still come in late.
                 let end = if to == latest { values.last().map(|(at, _)| *at) } else { Some(to) };
@@ -154,8 +147,8 @@ impl Followed {
                 to < latest
             }
             Err(missing) => {
-                warn!(rule = rule.as_str(), %missing, slice = ?self.slice, "the demand's history cannot be read");
-                self.slice = (self.slice / 2).max(SMALLEST_SLICE);
+                warn!(rule = rule.as_str(), %missing, slice = ?to.duration_since(first), "the demand's history cannot be read");
+                self.slices.failed();
                 self.trouble = Some(missing);
                 false
             }
@@ -245,10 +238,6 @@ impl Followed {
             coverage: (advice.record.minutes > 0).then_some(advice.record.forecast.coverage),
         }
     }
-}
-
-fn whole_minute(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second().div_euclid(60) * 60).unwrap_or(at)
 }
 
 #[cfg(test)]

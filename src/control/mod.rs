@@ -9,6 +9,7 @@ pub mod notices;
 mod observe;
 mod retire;
 pub mod settings;
+pub mod slices;
 pub mod status;
 mod waves;
 

@@ -2,7 +2,7 @@
 
 use crate::config::{Config, parse};
 use crate::model::offer::HourlyPrice;
-use crate::policy::{ForecastRule, PredictiveMode};
+use crate::policy::ForecastRule;
 use crate::sim::replay::{Changes, Operator, Rates};
 use anyhow::Context;
 use std::io::Write;
@@ -101,8 +101,7 @@ impl Told {
         parse(&format!("{}{more}", self.text), &self.name, [])
     }
 
-    /// Gives what a replay can show of it. A forecast that acts of itself after a week does so from the beginning, since what
-    /// counts comes after days that only teach.
+    /// Gives what a replay can show of it.
     ///
     /// # Errors
     /// When the longest boot exceeds `operations.join_timeout`: every node would be given back before it serves.
@@ -116,8 +115,6 @@ impl Told {
         let operator = Operator::new(&self.config.policy, &self.rule.pool, &self.rule.name);
         let mut operator = operator.with_context(|| format!("{}: forecast.{} names no pool", self.name, self.rule.name))?;
         operator.cpu_use = cpu_use;
-        let mode = &mut operator.settings_mut().predictive.mode;
-        *mode = if *mode == PredictiveMode::Auto { PredictiveMode::On } else { *mode };
         operator.window = usize::try_from(self.config.prometheus.rate_window.as_secs().div_ceil(60)).unwrap_or(1).max(1);
         Ok(operator)
     }

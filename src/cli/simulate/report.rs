@@ -1,6 +1,6 @@
 //! The report as one page that needs no network: its data, and the script that draws them.
 
-use crate::sim::replay::{Rates, SideBySide, Step, Trajectory};
+use crate::sim::replay::{Rates, Repairs, SideBySide, Step, Trajectory};
 use serde::Serialize;
 
 /// The page; `@DATA@` stands for what was found.
@@ -15,10 +15,14 @@ pub(super) struct Page<'a> {
     pub summary: &'a str,
     /// The demand's name.
     pub demand: &'a str,
+    /// What was found in the recording and put right.
+    pub repairs: Repairs,
     /// What a node-minute of waiting is worth.
     pub price_of_waiting: f64,
     /// What nodes cost.
     pub rates: Rates,
+    /// What else it depends on.
+    pub conditions: super::Circumstances<'a>,
     /// All policies.
     pub found: &'a SideBySide,
 }

@@ -2,7 +2,7 @@
 //! the rest.
 
 use super::operator::Told;
-use super::{Bar, Simulate, coverage, progress_bar, repaired, table};
+use super::{Bar, Circumstances, Simulate, coverage, print, progress_bar, repaired, table};
 use crate::policy::{PredictiveMode, Settings};
 use crate::sim::replay::{
     Changes, Conditions, Dial, LEAST_SAVING, Operator, Parts, Rates, Recording, Repairs, SideBySide, Tuned, held_out, held_out_work, tune,
@@ -12,7 +12,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 use std::fmt::Write as _;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -98,6 +97,7 @@ struct Report<'a> {
     repairs: Repairs,
     price_of_waiting: f64,
     rates: Rates,
+    conditions: Circumstances<'a>,
     searched: Searched,
     changes: &'a [Change],
     /// What is held out; its rows are the tuned settings, where there are any, the operator's own, and the optimum.
@@ -124,35 +124,32 @@ pub(super) fn execute(simulate: &Simulate, told: &Told, name: &str, recording: &
     let parts = Parts::of(recording.values.len()).with_context(|| format!("--tune: {name}"))?;
     let conditions = simulate.conditions(told, recording)?;
     let tuned = search(simulate, told, recording, &parts, &conditions)?;
-    let bar = progress_bar(held_out_work(recording))?;
+    let bar = progress_bar(held_out_work(recording, &parts, &tuned))?;
     let found = held_out(recording, &parts, &conditions, &tuned, &mut Bar(&bar));
     bar.finish_and_clear();
     let changes = changes(&tuned.changes, &told.config.policy);
     let days = Days { recording, parts: &parts };
     let summary = summary(&days, &tuned, &found);
-    simulate.write_page(&summary, name, &conditions, &found)?;
-    let mut out = std::io::stdout().lock();
-    if simulate.json {
+    simulate.write_page(&summary, name, told, recording, &conditions, &found)?;
+    let text = if simulate.json {
         let report = Report {
             summary: &summary,
             demand: name,
             repairs: recording.repairs,
             price_of_waiting: conditions.price_of_waiting,
             rates: conditions.rates,
+            conditions: simulate.circumstances(told, &conditions),
             searched: days.searched(&tuned),
             changes: if carries_over(&found) { &changes } else { &[] },
             held_out: &found,
         };
-        serde_json::to_writer_pretty(&mut out, &report)?;
-        writeln!(out)?;
+        serde_json::to_string_pretty(&report)? + "\n"
     } else {
-        write!(out, "{summary}\n\n{}", table(&found))?;
-        if carries_over(&found) {
-            let file = if simulate.configured.config.is_some() { &told.name } else { "a configuration file" };
-            write!(out, "\nIn {file}:\n\n{}", as_file(&changes))?;
-        }
-        write!(out, "\n{}", remarks(told, &conditions, recording, &found))?;
-    }
+        let file = if simulate.configured.config.is_some() { &told.name } else { "a configuration file" };
+        let lines = if carries_over(&found) { format!("\nIn {file}:\n\n{}", as_file(&changes)) } else { String::new() };
+        format!("{summary}\n\n{}{lines}\n{}", table(&found), remarks(told, &conditions, recording, &found))
+    };
+    print(&mut std::io::stdout().lock(), &text)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -176,7 +173,7 @@ fn search(simulate: &Simulate, told: &Told, recording: &Recording, parts: &Parts
 /// Gives what is decided by under changes; `None` where they make no valid configuration.
 fn operator(simulate: &Simulate, told: &Told, changes: &Changes) -> Option<Operator> {
     let told = told.with(changes)?;
-    told.operator(simulate.cpu_use, simulate.boot.longest()).ok()
+    told.operator(simulate.cpu_use, simulate.boot(&told).longest()).ok()
 }
 
 /// The days of a recording, for people.

@@ -35,7 +35,7 @@ mod score;
 mod shadow;
 
 pub use boots::{boot_time, lead_time};
-pub use candidates::Way;
+pub use candidates::{Way, whole_nodes};
 pub use history::{DemandHistory, KEPT, Minute, Refused};
 pub use portfolio::{Cost, Following};
 pub use score::{Record, SCORED, Score};
@@ -55,7 +55,7 @@ use std::collections::VecDeque;
 /// Forecasts of a history shorter than this, in minutes, are not used.
 const LEARNS_FOR: usize = 360;
 /// So many minutes of its demand a forecast that acts of itself must have seen: each day of the week once.
-const TRIAL: usize = 7 * 1440;
+pub const TRIAL: usize = 7 * 1440;
 /// Demand for more nodes is of another unit than the node's.
 const MOST_NODES: f64 = 1e6;
 /// Without a value for longer than this, in minutes, nothing is said.

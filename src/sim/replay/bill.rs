@@ -44,6 +44,7 @@ impl Rates {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Bill {
     hours: [Paid; HOURS],
+    launches: [u64; HOURS],
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -82,9 +83,19 @@ impl Bill {
         *(if is_on_demand { &mut paid.on_demand } else { &mut paid.spot }) += node_minutes;
     }
 
+    /// Counts nodes that were launched in a minute.
+    pub fn launch(&mut self, minute: i64, nodes: u32) {
+        self.launches[hour_of(minute)] += u64::from(nodes);
+    }
+
     fn hour(&mut self, minute: i64) -> &mut Paid {
-        let hour = usize::try_from(minute.div_euclid(60).rem_euclid(HOURS as i64)).unwrap_or(0);
-        &mut self.hours[hour]
+        &mut self.hours[hour_of(minute)]
+    }
+
+    /// Gives the nodes that were launched in each hour of the day, 0 to 23 (UTC).
+    #[must_use]
+    pub fn launches_by_hour(&self) -> Vec<u64> {
+        self.launches.to_vec()
     }
 
     /// Gives the dollars for what was on demand and for what was on spot.
@@ -103,6 +114,11 @@ impl Bill {
         };
         self.hours.iter().enumerate().map(mean).collect()
     }
+}
+
+/// Gives the hour of the day in which a minute since 1970 lies.
+fn hour_of(minute: i64) -> usize {
+    usize::try_from(minute.div_euclid(60).rem_euclid(HOURS as i64)).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -146,5 +162,15 @@ mod tests {
         let mut bill = Bill::default();
         bill.count(-1, 1, &Rates::on_demand_only(6.0));
         assert!((bill.by_hour(&Rates::on_demand_only(6.0))[23].on_demand - 6.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn launches_count_in_the_hour_of_their_minute() {
+        let mut bill = Bill::default();
+        for (minute, nodes) in [(59, 1), (60, 2), (1440 + 119, 4), (-1, 8)] {
+            bill.launch(minute, nodes);
+        }
+        let hours = bill.launches_by_hour();
+        assert_eq!((hours.len(), hours[0], hours[1], hours[23], hours.iter().sum()), (24, 1, 6, 8, 15));
     }
 }

@@ -1,5 +1,7 @@
 //! The cheapest that any policy could have been, had it known what was to come.
 
+use crate::policy::forecast::whole_nodes;
+
 /// What the optimum costs, in node-minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Optimum {
@@ -27,18 +29,28 @@ impl Optimum {
 /// What it begins with is free, so it is a bound for fleets that begin with anything. `O(minutes x nodes)`.
 #[must_use]
 pub fn clairvoyant(demand: &[f32], boot: f64, price: f64) -> Optimum {
-    clairvoyant_paths(demand, boot, price, |_, _, _| {})
+    clairvoyant_paths(demand, boot, price, |_, _, _| {}, || {})
+}
+
+/// Counts the layers that the optimum is found by, one after the other.
+#[must_use]
+pub fn layers(demand: &[f32]) -> usize {
+    whole_nodes(f64::from(demand.iter().fold(0.0_f32, |high, value| high.max(*value)))) as usize
 }
 
 /// Finds the optimum, and tells of each minute in which a layer is on: the layer from 0, the minute, and whether the layer
-/// starts with it, a boot before.
-pub fn clairvoyant_paths(demand: &[f32], boot: f64, price: f64, mut is_on: impl FnMut(usize, usize, bool)) -> Optimum {
-    let peak = demand.iter().fold(0.0_f32, |high, value| high.max(*value));
+/// starts with it, a boot before. `is_done` is called after each layer.
+pub fn clairvoyant_paths(
+    demand: &[f32],
+    boot: f64,
+    price: f64,
+    mut is_on: impl FnMut(usize, usize, bool),
+    mut is_done: impl FnMut(),
+) -> Optimum {
     let mut sum = Optimum::default();
     // Whether the cheapest way to be off (bit 0) or on (bit 1) in a minute was in the other state before it.
     let mut switched = vec![0_u8; demand.len()];
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a peak is a small number of nodes")]
-    for layer in 0..peak.ceil() as usize {
+    for layer in 0..layers(demand) {
         let waits = |value: f32| (f64::from(value) - layer as f64).clamp(0.0, 1.0);
         let (mut off, mut on) = (0.0_f64, 0.0_f64);
         for (value, switched) in demand.iter().zip(&mut switched) {
@@ -61,6 +73,7 @@ pub fn clairvoyant_paths(demand: &[f32], boot: f64, price: f64, mut is_on: impl 
             }
             state ^= changed;
         }
+        is_done();
     }
     sum
 }

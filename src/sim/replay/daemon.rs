@@ -2,10 +2,10 @@
 
 use super::board::Board;
 use super::foresight::Foresight;
-use super::policies::{Policy, View, nodes};
+use super::policies::{Policy, View};
 use crate::model::prospect::{Prospect, Wanted};
 use crate::model::{Bytes, Memory, MilliCpu, PoolName, Resources, RuleName};
-use crate::policy::forecast::{ForecastSettings, Forecaster, Minute, Rests, lead_time};
+use crate::policy::forecast::{ForecastSettings, Forecaster, Minute, Rests, lead_time, whole_nodes as nodes};
 use crate::policy::uniform::{self, Cause, Moves, Sight};
 use crate::policy::{PredictiveMode, Settings};
 use jiff::{SignedDuration, Timestamp};
@@ -73,7 +73,8 @@ impl Operator {
 }
 
 /// How the turns are decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Path {
     /// By the daemon's own plan, on a cluster made of the replay's counts.
     Plan,

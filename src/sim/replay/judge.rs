@@ -2,6 +2,7 @@
 
 use super::bill::Bill;
 use super::fleet::Tick;
+use crate::policy::forecast::whole_nodes;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng as _;
@@ -19,6 +20,8 @@ pub struct Day {
     pub paid: f64,
     /// Node-minutes of demand that waited.
     pub unmet: f64,
+    /// Minutes that were measured.
+    pub minutes: u32,
 }
 
 impl Day {
@@ -57,15 +60,16 @@ impl Tally {
             self.days.resize(day + 1, Day::default());
         }
         let ready = f64::from(tick.ready);
-        let unmet = (demand - ready).max(0.0);
+        let needed = f64::from(whole_nodes(demand));
+        let unmet = if needed > ready { demand - ready } else { 0.0 };
         self.days[day].paid += f64::from(tick.paid);
         self.days[day].unmet += unmet;
+        self.days[day].minutes += 1;
         self.minutes += 1;
         self.demand += demand;
         self.minutes_over += u64::from(unmet > 0.0);
         self.launches += u64::from(tick.launched);
         // The elasticity metrics count whole nodes: what is needed against what serves.
-        let needed = (demand - 1e-6).ceil().max(0.0);
         if needed > 0.0 {
             self.under += (needed - ready).max(0.0) / needed;
             self.over += (ready - needed).max(0.0) / needed;
@@ -77,7 +81,8 @@ impl Tally {
     /// Gives the sum of the days.
     #[must_use]
     pub fn sum(&self) -> Day {
-        self.days.iter().fold(Day::default(), |sum, day| Day { paid: sum.paid + day.paid, unmet: sum.unmet + day.unmet })
+        let add = |sum: Day, day: &Day| Day { paid: sum.paid + day.paid, unmet: sum.unmet + day.unmet, minutes: sum.minutes + day.minutes };
+        self.days.iter().fold(Day::default(), add)
     }
 
     /// Gives the metrics of elasticity that the SPEC research group defined.
@@ -117,11 +122,13 @@ pub struct Ratio {
     pub high: Option<f64>,
 }
 
-/// Compares the costs of two policies on the same days, drawn with replacement; `None` where the other cost nothing.
+/// Compares the costs of two policies on the same days, drawn with replacement; `None` where the other cost nothing. Days
+/// of which nothing was measured are not among them.
 #[must_use]
 pub fn compare(one: &[Day], other: &[Day], price: f64, seed: u64) -> Option<Ratio> {
-    let days = one.len().min(other.len());
-    let pairs: Vec<(f64, f64)> = one.iter().zip(other).map(|(one, other)| (one.cost(price), other.cost(price))).collect();
+    let measured = one.iter().zip(other).filter(|(one, other)| one.minutes.min(other.minutes) > 0);
+    let pairs: Vec<(f64, f64)> = measured.map(|(one, other)| (one.cost(price), other.cost(price))).collect();
+    let days = pairs.len();
     let add = |sum: (f64, f64), pair: &(f64, f64)| (sum.0 + pair.0, sum.1 + pair.1);
     let (ours, others) = pairs.iter().fold((0.0, 0.0), add);
     let whole = ratio(ours, others)?;
@@ -152,17 +159,18 @@ mod tests {
         for (demand, ready, paid) in [(1.5, 2, 2), (4.0, 2, 4), (0.0, 1, 1)] {
             tally.count(0, demand, Tick { ready, paid, launched: paid - ready });
         }
-        assert_eq!(tally.sum(), Day { paid: 7.0, unmet: 2.0 });
+        assert_eq!(tally.sum(), Day { paid: 7.0, unmet: 2.0, minutes: 3 });
         assert_eq!((tally.minutes, tally.minutes_over, tally.launches), (3, 1, 2));
         let elasticity = tally.elasticity();
         assert!((elasticity.under_provisioning - 0.5 / 3.0).abs() < 1e-12 && elasticity.over_provisioning.abs() < 1e-12);
         assert!((elasticity.time_under - 1.0 / 3.0).abs() < 1e-12 && (elasticity.time_over - 1.0 / 3.0).abs() < 1e-12);
-        assert!((Day { paid: 7.0, unmet: 2.0 }.cost(20.0) - 47.0).abs() < 1e-12);
+        assert!((Day { paid: 7.0, unmet: 2.0, minutes: 3 }.cost(20.0) - 47.0).abs() < 1e-12);
     }
 
     #[test]
     fn an_interval_holds_the_ratio_and_narrows_where_days_are_alike() {
-        let days = |swing: f64| (0..28).map(|day| Day { paid: 100.0 + swing * f64::from(day % 7), unmet: 0.0 }).collect::<Vec<_>>();
+        let day = |day: u32, swing: f64| Day { paid: 100.0 + swing * f64::from(day % 7), unmet: 0.0, minutes: 1440 };
+        let days = |swing: f64| (0..28).map(|at| day(at, swing)).collect::<Vec<_>>();
         let compare = |one: &[Day], other: &[Day]| compare(one, other, 20.0, 1).expect("both cost something");
         let (even, uneven) = (compare(&days(0.0), &days(0.0)), compare(&days(50.0), &days(0.0)));
         let ends = |ratio: Ratio| ratio.low.zip(ratio.high).expect("four weeks are enough");
@@ -173,9 +181,19 @@ mod tests {
     }
 
     #[test]
+    fn days_that_were_not_measured_are_not_drawn() {
+        let measured = |day: u32| Day { paid: 100.0 + f64::from(day), unmet: 0.0, minutes: 1440 };
+        let gap = [Day::default(); 10];
+        let (four, eight): (Vec<Day>, Vec<Day>) = ((0..4).map(measured).collect(), (0..8).map(measured).collect());
+        let ratio = |days: &[Day]| compare(&[days, &gap].concat(), &vec![measured(0); days.len() + gap.len()], 20.0, 1);
+        assert_eq!(ratio(&four).expect("it cost something").low, None, "four days are too few");
+        assert_eq!(ratio(&eight), compare(&eight, &[measured(0); 8], 20.0, 1));
+    }
+
+    #[test]
     fn there_is_no_ratio_to_nothing() {
-        let (free, rare) =
-            (vec![Day::default(); 10], [Day { paid: 1.0, unmet: 0.0 }].into_iter().chain([Day::default(); 9]).collect::<Vec<_>>());
+        let day = |paid: f64| Day { paid, unmet: 0.0, minutes: 1440 };
+        let (free, rare) = (vec![day(0.0); 10], [&[day(1.0)][..], &[day(0.0); 9]].concat());
         assert_eq!((compare(&rare, &free, 20.0, 1), compare(&[], &[], 20.0, 1)), (None, None));
         assert_eq!(compare(&rare, &rare, 20.0, 1), Some(Ratio { ratio: 1.0, low: Some(1.0), high: Some(1.0) }));
     }

@@ -15,7 +15,9 @@
 mod bill;
 mod board;
 mod clairvoyant;
+mod contestants;
 mod course;
+mod coverage;
 mod daemon;
 mod fleet;
 mod foresight;
@@ -31,13 +33,15 @@ mod tuning;
 
 pub use bill::{Bill, HourlyDollars, Rates};
 pub use clairvoyant::{Optimum, clairvoyant, clairvoyant_paths};
+pub use contestants::{Contestant, HEADROOMS};
 pub use course::{Bin, Course, Headroomed, Trajectory};
+pub use coverage::Pinball;
 pub use daemon::{Daemon, Operator, Path, Step};
 pub use fleet::{Batch, Boot, Fleet, Joined, Tick};
 pub use judge::{Day, Elasticity, Ratio, Tally, compare};
 pub use policies::{AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Persistence, Policy, StaticPeak, Threshold, View};
 pub use recording::{PodsAsNodes, Recording, RecordingError, Repairs};
-pub use side_by_side::{Conditions, Contestant, HEADROOMS, Outcome, Progress, SideBySide, side_by_side, work};
+pub use side_by_side::{Conditions, Outcome, Progress, SideBySide, side_by_side, work};
 pub use synthetic::Shape;
 pub use tuning::{Changes, Dial, LEAST_SAVING, Parts, TooShort, Tuned, held_out, held_out_work, tune};
 

@@ -1,6 +1,6 @@
 //! A recording of pods: from when to when each ran, and what it requested.
 
-use super::recording::{LONGEST, Recording, Repairs, Wrong, bounded, in_one_unit, number, time};
+use super::recording::{Dated, LONGEST, Recording, Repairs, Wrong, bounded, in_one_unit, number, time};
 use super::rows::Rows;
 use crate::policy::forecast::Minute;
 
@@ -63,8 +63,9 @@ pub(super) fn read<R: Rows>(rows: &mut R, cores_per_memory: Option<f64>, most: u
     let end = rows.reached();
     let Some(first) = pods.first() else { return Err((end, "0 pods; expected one or more".into())) };
     let start = Minute::of_second(first.start);
-    in_one_unit(pods.iter().map(|pod| (pod.line, pod.cpu)), "cpu")?;
-    in_one_unit(pods.iter().map(|pod| (pod.line, pod.memory)), "memory")?;
+    let dated = |of: fn(&Pod) -> f64| pods.iter().map(move |pod| Dated { line: pod.line, second: pod.start, value: of(pod) });
+    in_one_unit(dated(|pod| pod.cpu), "cpu")?;
+    in_one_unit(dated(|pod| pod.memory), "memory")?;
     let minutes = usize::try_from(Minute::of_second(latest - 1).0 - start.0 + 1).unwrap_or(0).max(1);
     let requested =
         |of: fn(&Pod) -> f64| added_up(pods.iter().map(|pod| (pod.start - 60 * start.0, pod.end - 60 * start.0, of(pod))), minutes);
@@ -85,7 +86,7 @@ fn parse(record: &csv::StringRecord, fields: usize, line: u64) -> Result<Pod, St
     if record.len() != fields {
         return Err(format!("{} fields; expected {fields}, as in the header", record.len()));
     }
-    let (start, end) = (time(&record[0])?, time(&record[1])?);
+    let (start, end) = (time(&record[0])?.as_second(), time(&record[1])?.as_second());
     if end < start {
         return Err(format!("the pod ends at `{}`, before it starts at `{}`; expected an end that is not earlier", &record[1], &record[0]));
     }
@@ -192,6 +193,8 @@ mod tests {
             assert!(error.starts_with(&format!("pods.csv, line {line}: ")), "{error}");
             assert!(words.iter().all(|word| error.contains(word)), "{rows}: {error}");
         }
+        let large = read(&format!("{head}2026-01-01T00:30:00Z,2026-01-01T00:40:00Z,1e308\n"), None).expect_err("it is too large");
+        assert!(large.starts_with("pods.csv, line 3: the value 1e308 is too large"), "{large}");
         let absurd = read(&format!("{many}2026-01-01T00:30:00Z,2026-01-01T00:40:00Z,1e9\n"), None).expect_err("it is absurd");
         assert!(absurd.starts_with("pods.csv, line 12: the cpu 1000000000 is a million times the median"), "{absurd}");
         assert!(read("start,end,cpu\n", None).is_err_and(|error| error.contains("0 pods")));

@@ -2,6 +2,7 @@
 
 use super::fleet::Fleet;
 use crate::model::prospect::Wanted;
+use crate::policy::forecast::whole_nodes as nodes;
 use std::collections::VecDeque;
 
 /// What a policy sees in the minute of its decision.
@@ -47,13 +48,6 @@ impl View<'_> {
 pub trait Policy {
     /// Says how many nodes there should be.
     fn decide(&mut self, view: &View) -> Wanted;
-}
-
-/// Nodes for this much demand.
-pub(super) fn nodes(demand: f64) -> u32 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
-    let nodes = (demand - 1e-6).ceil() as u32;
-    nodes
 }
 
 fn exactly(nodes: u32) -> Wanted {

@@ -10,12 +10,19 @@ use std::io::{BufReader, Read, Seek};
 
 /// The header that a file must have.
 const HEADER: [&str; 2] = ["timestamp", "value"];
+/// A day that lies above the others so many times, or as far below them, is of another unit: a core has 1000 millicores.
+const OTHER_UNIT: f64 = 100.0;
+/// So many days in a row may be as quiet as that: a weekend.
+const QUIET_DAYS: usize = 2;
 /// More than ten years of minutes are refused: a time that was misread would fill the memory.
 pub(super) const LONGEST: i64 = 10 * 366 * 1440;
 /// More rows than these are refused: they are kept until all are read, forty bytes for each. Ten years of minutes are fewer.
 pub(super) const MOST_ROWS: usize = 6_000_000;
 /// A value so many times the median is of another unit, not of a burst.
 const ABSURD: f64 = 1e6;
+
+/// Larger values are refused: so many of them as a minute has can still be added up in single precision.
+pub(super) const LARGEST: f64 = 1e30;
 
 /// A demand, one value a minute, in whatever unit it was recorded.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +38,7 @@ pub struct Recording {
 /// What was found in a file, and what was done about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Repairs {
-    /// Seconds between two rows, as most rows have it. A value stands until the next row; several in a minute are averaged.
+    /// Seconds between two rows, as most rows have it, at least one. A value stands until the next row; several in a minute are averaged.
     pub period_seconds: i64,
     /// Stretches without rows. In them policies see the last value, and nothing is counted.
     pub gaps: usize,
@@ -41,14 +48,12 @@ pub struct Repairs {
 
 /// Why a file is no recording.
 #[derive(Debug, thiserror::Error)]
-#[error("{file}, {place} {line}: {problem}")]
+#[error("{file}, {place}: {problem}")]
 pub struct RecordingError {
-    /// The file.
+    /// The file, or what the samples are of.
     pub file: String,
-    /// What its places are called: `line`, or `row` where it has no lines.
-    pub place: &'static str,
-    /// The line or row, from 1.
-    pub line: u64,
+    /// The line or the row, from 1, or the sample's time.
+    pub place: String,
     /// What is wrong there, and what would be right.
     pub problem: String,
 }
@@ -68,8 +73,13 @@ pub struct PodsAsNodes {
 /// A row with the line it stands in.
 struct Row {
     line: u64,
-    second: i64,
+    at: Timestamp,
     value: f64,
+}
+
+/// Gives the minute in which a millisecond since 1970 lies.
+fn minute_of(milli: i64) -> i64 {
+    Minute::of_second(milli.div_euclid(1000)).0
 }
 
 impl Recording {
@@ -117,33 +127,52 @@ impl Recording {
         }
     }
 
-    /// Makes one of samples in the order of their time. Errors count them from 1, as if they were lines.
+    /// Makes one of samples in the order of their time.
     ///
     /// # Errors
-    /// When there are no two of them, one is negative, one is of another unit, or all are zero.
+    /// When there are no two of them, one is negative, one is of another unit, or all are zero: with the sample's time.
     pub fn of_samples(name: &str, samples: &[(Timestamp, f64)]) -> Result<Self, RecordingError> {
-        let rows = samples.iter().zip(1..).map(|((at, value), line)| Row { line, second: at.as_second(), value: *value }).collect();
-        let read = of_demand(rows, samples.len() as u64).and_then(|rows| Self::assembled(&rows));
-        read.map_err(|(line, problem)| RecordingError { file: name.to_owned(), place: "line", line, problem })
+        let wrong = |place: String, problem: String| RecordingError { file: name.to_owned(), place, problem };
+        if samples.len() < 2 {
+            return Err(wrong("in all".to_owned(), format!("{} samples; expected two or more, one a minute", samples.len())));
+        }
+        let rows = samples.iter().zip(0..).map(|((at, value), line)| Row { line, at: *at, value: *value }).collect();
+        let made = of_demand(rows, 0).and_then(|rows| Self::assembled(&rows));
+        // Samples are counted as lines are.
+        let at = |line: u64| usize::try_from(line).ok().and_then(|line| samples.get(line)).map_or(Timestamp::UNIX_EPOCH, |(at, _)| *at);
+        made.map_err(|(line, problem)| wrong(format!("the sample of {}", at(line)), problem))
     }
 
     fn assembled(rows: &[Row]) -> Result<Self, Wrong> {
         let period = period(rows);
         let (first, last) = (&rows[0], &rows[rows.len() - 1]);
-        let (start, end) = (Minute::of_second(first.second), Minute::of_second(last.second + period - 1));
-        if end.0 - start.0 >= LONGEST {
-            return Err((last.line, format!("{} years after the first row; expected at most ten", (end.0 - start.0) / (366 * 1440))));
+        let (begin, latest) = (first.at.as_millisecond(), last.at.as_millisecond());
+        let (start, end) = (minute_of(begin), minute_of(latest + period - 1));
+        if end - start >= LONGEST {
+            let years = |minutes: i64| minutes as f64 / (365.25 * 1440.0);
+            let (apart, stands) = (minute_of(latest) - start, years(end - start));
+            let problem = if apart >= LONGEST {
+                format!("{:.1} years after the first row; expected at most ten", years(apart))
+            } else {
+                let days = period / 86_400_000;
+                format!(
+                    "the rows are {days} days apart, so that this one stands until {stands:.1} years after the first; expected at most ten"
+                )
+            };
+            return Err((last.line, problem));
         }
-        let mut repairs = Repairs { period_seconds: period, ..Repairs::default() };
-        let length = usize::try_from(end.0 - start.0 + 1).unwrap_or(0);
+        let period_seconds = ((period + 500) / 1000).max(1);
+        let mut repairs = Repairs { period_seconds, ..Repairs::default() };
+        let length = usize::try_from(end - start + 1).unwrap_or(0);
         let (mut sums, mut numbers) = (vec![0.0_f64; length], vec![0_u32; length]);
         for (at, row) in rows.iter().enumerate() {
-            let next = rows.get(at + 1).map_or(row.second + period, |next| next.second);
+            let milli = row.at.as_millisecond();
+            let next = rows.get(at + 1).map_or(milli + period, |next| next.at.as_millisecond());
             // Half a period of grace: scrapes come late now and then.
-            let stands_until = if 2 * (next - row.second) > 3 * period { row.second + period } else { next };
+            let stands_until = if 2 * (next - milli) > 3 * period { milli + period } else { next };
             repairs.gaps += usize::from(stands_until < next);
-            let begin = Minute::of_second(row.second).0 - start.0;
-            let end = (Minute::of_second(stands_until - 1).0 - start.0).max(begin);
+            let begin = minute_of(milli) - start;
+            let end = (minute_of(stands_until - 1) - start).max(begin);
             for minute in begin..=end {
                 let minute = usize::try_from(minute).unwrap_or(0);
                 // A minute belongs to the rows that begin in it, and to the one before only if there are none.
@@ -158,9 +187,15 @@ impl Recording {
         let values: Vec<Option<f32>> = sums.iter().zip(&numbers).map(mean).collect();
         repairs.missing_minutes = values.iter().filter(|value| value.is_none()).count();
         if !values.iter().flatten().any(|value| *value > 0.0) {
-            return Err((last.line, "the demand is zero from beginning to end; expected some that is not".into()));
+            let is_zero = rows.iter().all(|row| row.value <= 0.0);
+            let problem = if is_zero {
+                "the demand is zero from beginning to end; expected some that is not"
+            } else {
+                "the demand is too small for single precision from beginning to end; expected values of 1e-37 or more, in another unit"
+            };
+            return Err((last.line, problem.into()));
         }
-        Ok(Self { start, values, repairs })
+        Ok(Self { start: Minute(start), values, repairs })
     }
 
     /// Makes one of values without gaps.
@@ -188,18 +223,15 @@ impl Recording {
         let high = *known.select_nth_unstable_by(at, f32::total_cmp).1;
         // A demand that is zero all but a thousandth of the time is scaled by its peak.
         let high = if high > 0.0 { high } else { known.iter().copied().fold(f32::MIN_POSITIVE, f32::max) };
-        #[expect(clippy::cast_possible_truncation, reason = "a factor")]
-        let factor = Some((nodes / f64::from(high)) as f32).filter(|factor| factor.is_finite()).unwrap_or(1.0);
-        let values = self.values.iter().map(|value| value.map(|value| value * factor)).collect();
-        Self { values, ..self.clone() }
+        self.divided(f64::from(high) / nodes)
     }
 
     /// Gives the demand in nodes that serve so much of it each.
     #[must_use]
     pub fn divided(&self, node_size: f64) -> Self {
-        #[expect(clippy::cast_possible_truncation, reason = "a factor")]
-        let factor = (1.0 / node_size) as f32;
-        let values = self.values.iter().map(|value| value.map(|value| value * factor)).collect();
+        // A single quotient in double precision: 28.7 over 0.7 is 41, and not a little more.
+        #[expect(clippy::cast_possible_truncation, reason = "demand is measured to fewer digits than single precision has")]
+        let values = self.values.iter().map(|value| value.map(|value| (f64::from(value) / node_size) as f32)).collect();
         Self { values, ..self.clone() }
     }
 
@@ -223,7 +255,7 @@ impl Recording {
 
 /// Names the file and its place.
 fn at<R: Rows>(file: &str, (line, problem): Wrong) -> RecordingError {
-    RecordingError { file: file.to_owned(), place: R::PLACE, line, problem }
+    RecordingError { file: file.to_owned(), place: format!("{} {line}", R::PLACE), problem }
 }
 
 /// What the rows of a file are.
@@ -257,9 +289,9 @@ fn demand<R: Rows>(source: &mut R, most: usize) -> Result<Vec<Row>, Wrong> {
         bounded(rows.len(), most, line, "values")?;
         let row = parse(&record, line).map_err(|problem| (line, problem))?;
         if let Some(last) = rows.last()
-            && row.second <= last.second
+            && row.at <= last.at
         {
-            let (what, place) = (if row.second == last.second { "the same time as" } else { "earlier than" }, R::PLACE);
+            let (what, place) = (if row.at == last.at { "the same time as" } else { "earlier than" }, R::PLACE);
             let problem = format!("the time `{}` is {what} that of {place} {}; expected times that run forward", &record[0], last.line);
             return Err((line, problem));
         }
@@ -284,50 +316,102 @@ fn of_demand(rows: Vec<Row>, end: u64) -> Result<Vec<Row>, Wrong> {
     if let Some(row) = rows.iter().find(|row| row.value < 0.0) {
         return Err((row.line, format!("the value {} is negative; expected a demand from 0 up", row.value)));
     }
-    in_one_unit(rows.iter().map(|row| (row.line, row.value)), "value")?;
+    if let Some(row) = rows.iter().find(|row| row.value > LARGEST) {
+        return Err((row.line, too_large(row.value)));
+    }
+    in_one_unit(rows.iter().map(|row| Dated { line: row.line, second: row.at.as_second(), value: row.value }), "value")?;
     Ok(rows)
 }
 
-/// Looks whether all values, given with their lines, may be of the same unit.
-pub(super) fn in_one_unit(values: impl Iterator<Item = (u64, f64)> + Clone, what: &str) -> Result<(), Wrong> {
-    let mut positive: Vec<f64> = values.clone().map(|(_, value)| value).filter(|value| *value > 0.0).collect();
+/// A value with its line and its time, in seconds since 1970.
+#[derive(Clone, Copy)]
+pub(super) struct Dated {
+    pub line: u64,
+    pub second: i64,
+    pub value: f64,
+}
+
+/// Looks whether all values, given in the order of their time, may be of the same unit.
+pub(super) fn in_one_unit(values: impl Iterator<Item = Dated>, what: &str) -> Result<(), Wrong> {
+    let positive: Vec<Dated> = values.filter(|it| it.value > 0.0).collect();
     if positive.is_empty() {
         return Ok(());
     }
-    let middle = positive.len() / 2;
-    let median = *positive.select_nth_unstable_by(middle, f64::total_cmp).1;
-    match values.into_iter().find(|(_, value)| *value > ABSURD * median) {
-        Some((line, value)) => {
-            Err((line, format!("the {what} {value} is a million times the median, {median}; expected all values in one unit")))
-        }
+    let median = median(&mut positive.iter().map(|it| it.value).collect::<Vec<_>>());
+    if let Some(Dated { line, value, .. }) = positive.iter().find(|it| it.value > ABSURD * median) {
+        return Err((*line, format!("the {what} {value} is a million times the median, {median}; expected all values in one unit")));
+    }
+    let days: Vec<&[Dated]> = positive.chunk_by(|one, other| day(one) == day(other)).collect();
+    match turning_point(&days) {
+        Some((Dated { line, .. }, there, elsewhere)) => Err((
+            line,
+            format!("from here on the {what} is about {there}, and about {elsewhere} on other days; expected all values in one unit"),
+        )),
         None => Ok(()),
     }
 }
 
-/// Reads a time, in seconds since 1970.
-pub(super) fn time(text: &str) -> Result<i64, String> {
-    let time = text.parse::<Timestamp>().map_err(|_| format!("`{text}` is no time; expected one like `2026-01-31T13:45:00Z`"))?;
-    Ok(time.as_second())
+fn day(of: &Dated) -> i64 {
+    of.second.div_euclid(86_400)
 }
 
-/// Reads a number that is finite.
+/// Gives the lower median of some values.
+fn median(values: &mut [f64]) -> f64 {
+    let middle = (values.len() - 1) / 2;
+    *values.select_nth_unstable_by(middle, f64::total_cmp).1
+}
+
+/// Finds where days begin that are of another unit than most, with the median of the first of them and the usual one.
+///
+/// In another unit all of a day is larger or smaller, its peak as well: a burst leaves the median as it is, and a quiet day
+/// with a job the peak.
+fn turning_point(days: &[&[Dated]]) -> Option<(Dated, f64, f64)> {
+    let values = |day: &[Dated]| day.iter().map(|it| it.value).collect::<Vec<_>>();
+    let of_day = |day: &&[Dated]| (median(&mut values(day)), values(day).into_iter().fold(0.0, f64::max));
+    let levels: Vec<(f64, f64)> = days.iter().map(of_day).collect();
+    let usual = median(&mut levels.iter().map(|(median, _)| *median).collect::<Vec<_>>());
+    let usual_peak = median(&mut levels.iter().map(|(_, peak)| *peak).collect::<Vec<_>>());
+    let is_loud = |(median, peak): &(f64, f64)| *median >= OTHER_UNIT * usual && *peak >= OTHER_UNIT * usual_peak;
+    let is_quiet = |(median, peak): &(f64, f64)| *median <= usual / OTHER_UNIT && *peak <= usual_peak / OTHER_UNIT;
+    let is_more_than_a_weekend = |days: &[(f64, f64)]| days.iter().all(is_quiet) && days.len() > QUIET_DAYS;
+    let loud = levels.iter().position(is_loud);
+    let first = loud.or_else(|| levels.windows(QUIET_DAYS + 1).position(is_more_than_a_weekend))?;
+    let there = levels[first].0;
+    // The unit may have changed within the day before, which for the most part was still of the other.
+    let between = (there * usual).sqrt();
+    let is_there = |it: &&Dated| if there > usual { it.value > between } else { it.value < between };
+    let begin = days[first.saturating_sub(1)..=first].iter().copied().flatten().find(is_there);
+    Some((*begin.unwrap_or(&days[first][0]), there, usual))
+}
+
+/// Reads a time.
+pub(super) fn time(text: &str) -> Result<Timestamp, String> {
+    text.parse().map_err(|_| format!("`{text}` is no time; expected one like `2026-01-31T13:45:00Z`"))
+}
+
+/// Reads a number that is finite, and no larger than can be added up.
 pub(super) fn number(text: &str) -> Result<f64, String> {
     let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
-    number.ok_or_else(|| format!("`{text}` is no number; expected one from 0 up"))
+    let number = number.ok_or_else(|| format!("`{text}` is no number; expected one from 0 up"))?;
+    if number > LARGEST { Err(too_large(number)) } else { Ok(number) }
+}
+
+fn too_large(value: f64) -> String {
+    format!("the value {value:e} is too large; expected at most {LARGEST:e}")
 }
 
 fn parse(record: &csv::StringRecord, line: u64) -> Result<Row, String> {
     if record.len() != 2 {
         return Err(format!("{} fields; expected two, a time and a value", record.len()));
     }
-    Ok(Row { line, second: time(&record[0])?, value: number(&record[1])? })
+    Ok(Row { line, at: time(&record[0])?, value: number(&record[1])? })
 }
 
-/// Gives the seconds between rows, as their median has it.
+/// Gives the milliseconds between rows, as their median has it.
 fn period(rows: &[Row]) -> i64 {
-    let mut steps: Vec<i64> = rows.windows(2).map(|pair| pair[1].second - pair[0].second).collect();
+    let mut steps: Vec<i64> = rows.windows(2).map(|pair| pair[1].at.as_millisecond() - pair[0].at.as_millisecond()).collect();
     let middle = (steps.len() - 1) / 2;
-    *steps.select_nth_unstable(middle).1
+    (*steps.select_nth_unstable(middle).1).max(1)
 }
 
 #[cfg(test)]
@@ -355,12 +439,48 @@ mod tests {
             ("timestamp,value\nyesterday,1\n2026-01-01T00:01:00Z,1\n", 2, &["`yesterday`", "2026-01-31T13:45:00Z"]),
             ("timestamp,value\n2026-01-01T00:00:00Z,1,2\n2026-01-01T00:01:00Z,1\n", 2, &["3 fields"]),
             ("timestamp,value\n2026-01-01T00:00:00Z,0\n2026-01-01T00:01:00Z,0\n", 3, &["zero from beginning to end"]),
-            ("timestamp,value\n1990-01-01T00:00:00Z,1\n1990-01-01T00:01:00Z,1\n2026-01-01T00:00:00Z,1\n", 4, &["35 years", "at most ten"]),
+            (
+                "timestamp,value\n1990-01-01T00:00:00Z,1\n1990-01-01T00:01:00Z,1\n2026-01-01T00:00:00Z,1\n",
+                4,
+                &["36.0 years", "at most ten"],
+            ),
+            ("timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:01:00Z,1e39\n", 3, &["1e39", "too large", "at most 1e30"]),
+            ("timestamp,value\n2026-01-01T00:00:00Z,1e-60\n2026-01-01T00:01:00Z,1e-60\n", 3, &["too small", "1e-37 or more"]),
+            ("timestamp,value\n2000-01-01T00:00:00Z,1\n2009-12-30T00:00:00Z,1\n", 3, &["3651 days apart", "20.0 years", "at most ten"]),
             (long.as_str(), 11, &["median", "one unit"]),
         ] {
             let error = read(text).expect_err(text);
             assert!(error.starts_with(&format!("demand.csv, line {line}: ")), "{text}: {error}");
             assert!(words.iter().all(|word| error.contains(word)), "{text}: {error}");
+        }
+    }
+
+    /// Half-hourly values of so many days, those from row `from` to before row `to` multiplied.
+    fn days(number: i64, from: i64, to: i64, factor: f64) -> String {
+        let row = |at: i64| {
+            let time = Timestamp::from_second(1_767_571_200 + 1800 * at).expect("a time");
+            let value = f64::from(u8::try_from(2 + at % 7).expect("a digit")) * if (from..to).contains(&at) { factor } else { 1.0 };
+            format!("{time},{value}\n")
+        };
+        (0..48 * number).fold("timestamp,value\n".to_owned(), |text, at| text + &row(at))
+    }
+
+    #[test]
+    fn a_change_of_unit_is_refused_where_it_begins() {
+        // From the twenty-first day at noon to the end, for four days, and from the beginning.
+        for (from, to, factor) in [(984, 9999, 1000.0), (480, 672, 1000.0), (480, 672, 0.001), (0, 480, 0.001), (0, 480, 128.0)] {
+            let error = read(&days(28, from, to, factor)).expect_err("it is of two units");
+            assert!(error.starts_with(&format!("demand.csv, line {}: from here on the value is about ", from + 2)), "{error}");
+            assert!(error.contains(", and about 5 on other days") && error.contains("one unit"), "{error}");
+        }
+        let error = read(&days(2, 48, 96, 1000.0)).expect_err("a day of each");
+        assert!(error.starts_with("demand.csv, line 50: from here on the value is about 5000, and about 5 on"), "{error}");
+    }
+
+    #[test]
+    fn bursts_quiet_weekends_and_growth_are_of_one_unit() {
+        for text in [days(28, 480, 490, 1000.0), days(28, 480, 576, 0.001), days(28, 480, 9999, 50.0)] {
+            assert!(read(&text).is_ok());
         }
     }
 
@@ -374,11 +494,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_wrong_with_samples_is_named_with_their_time() {
+        let minute = |minute: i64, value: f64| (Timestamp::from_second(1_767_571_200 + 60 * minute).expect("a time"), value);
+        let error = |samples: &[(Timestamp, f64)]| Recording::of_samples("the past", samples).expect_err("it is wrong").to_string();
+        let negative = error(&[minute(0, 1.0), minute(1, -2.0), minute(2, 1.0)]);
+        assert!(negative.starts_with("the past, the sample of 2026-01-05T00:01:00Z: the value -2 is negative"), "{negative}");
+        let zero = error(&[minute(0, 0.0), minute(1, 0.0)]);
+        assert!(zero.starts_with("the past, the sample of 2026-01-05T00:01:00Z: the demand is zero"), "{zero}");
+        assert_eq!(error(&[minute(0, 1.0)]), "the past, in all: 1 samples; expected two or more, one a minute");
+        let mut unit: Vec<(Timestamp, f64)> = (0..5 * 1440).map(|at| minute(at, 2.0)).collect();
+        unit[4 * 1440..].iter_mut().for_each(|(_, value)| *value = 2000.0);
+        assert!(error(&unit).starts_with("the past, the sample of 2026-01-09T00:00:00Z: from here on"), "{}", error(&unit));
+    }
+
+    #[test]
     fn a_value_stands_until_the_next_and_several_in_a_minute_are_averaged() {
         let slow = read("timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:05:00+00:00,2\n").expect("it can be read");
         assert_eq!(slow.values, [[Some(1.0); 5], [Some(2.0); 5]].concat());
         let fast = "timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:00:30Z,3\n2026-01-01T00:01:00Z,5\n2026-01-01T00:01:30Z,7\n";
         assert_eq!(read(fast).expect("it can be read").values, [Some(2.0), Some(6.0)]);
+        let faster =
+            "timestamp,value\n2026-01-01T00:00:59Z,1\n2026-01-01T00:00:59.5Z,3\n2026-01-01T00:01:00Z,5\n2026-01-01T00:01:00.500Z,7\n";
+        let faster = read(faster).expect("halves of a second are not the same time");
+        assert_eq!((faster.values, faster.repairs.gaps), (vec![Some(2.0), Some(6.0)], 0));
         // A scrape that comes late is no gap.
         let late = "timestamp,value\n2026-01-01T00:00:00Z,1\n2026-01-01T00:01:00Z,2\n2026-01-01T00:02:20Z,3\n2026-01-01T00:03:00Z,4\n";
         let late = read(late).expect("it can be read");

@@ -1,21 +1,22 @@
 //! One demand under every policy, side by side.
 
 use super::bill::{Bill, HourlyDollars, Rates};
-use super::clairvoyant::clairvoyant_paths;
+use super::clairvoyant::{clairvoyant_paths, layers};
+use super::contestants::Contestant;
 use super::course::{Band, Bins, Course, Headroomed, Trajectory};
-use super::daemon::{Daemon, Operator, Path};
+use super::coverage::{Coverage, Pinball};
+use super::daemon::{Daemon, Operator, Path, Step};
 use super::fleet::{Boot, Fleet, Tick};
 use super::judge::{Elasticity, Ratio, Tally, compare, ratio};
-use super::policies::{AwsPredictiveLike, ClusterAutoscalerLike, KarpenterLike, Persistence, Policy, StaticPeak, Threshold, View};
+use super::policies::{Policy, View};
 use super::recording::Recording;
-use crate::policy::PredictiveMode;
+use crate::policy::forecast::whole_nodes;
 use serde::Serialize;
-use std::collections::VecDeque;
 
-/// The headrooms among which the best reactive policy is sought in hindsight.
-pub const HEADROOMS: [f64; 14] = [0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0];
 /// So many days warm up, or half of the recording where it is shorter than twice that.
 const WARM_UP_DAYS: usize = 14;
+/// So many layers of the optimum take about the time of one policy.
+const LAYERS_AS_A_POLICY: usize = 50;
 
 /// Under which conditions a demand is replayed.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,110 +33,6 @@ pub struct Conditions {
     pub operator: Operator,
     /// How its turns are decided.
     pub path: Path,
-}
-
-/// Who follows the demand.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Contestant {
-    /// This daemon with its forecast.
-    Ours,
-    /// This daemon without it.
-    OursReactive,
-    /// The peak, always.
-    StaticPeak,
-    /// 70/30, one node at a time.
-    ThresholdStep,
-    /// 70/30, all the way.
-    ThresholdProportional,
-    /// cluster-autoscaler with a headroom.
-    ClusterAutoscaler(f64),
-    /// Karpenter with a headroom.
-    Karpenter(f64),
-    /// EC2's predictive scaling.
-    AwsPredictive,
-    /// The last value with a calibrated margin.
-    Persistence,
-}
-
-impl Contestant {
-    /// Lists those that stand side by side, ours first.
-    pub const TABLE: [Self; 9] = [
-        Self::Ours,
-        Self::OursReactive,
-        Self::StaticPeak,
-        Self::ThresholdStep,
-        Self::ThresholdProportional,
-        Self::ClusterAutoscaler(0.0),
-        Self::Karpenter(0.0),
-        Self::AwsPredictive,
-        Self::Persistence,
-    ];
-
-    /// Lists the reactive ones among which the best is sought in hindsight.
-    fn tuned() -> impl Iterator<Item = Self> {
-        HEADROOMS.into_iter().flat_map(|headroom| [Self::ClusterAutoscaler(headroom), Self::Karpenter(headroom)])
-    }
-
-    /// Tells whether its nodes are drawn beside the demand: four lines can be told apart.
-    fn is_drawn(self) -> bool {
-        match self {
-            Self::OursReactive | Self::ClusterAutoscaler(_) | Self::Karpenter(_) => true,
-            Self::Ours | Self::StaticPeak | Self::ThresholdStep | Self::ThresholdProportional | Self::AwsPredictive | Self::Persistence => {
-                false
-            }
-        }
-    }
-
-    /// Gives the name for people.
-    #[must_use]
-    pub fn name(self) -> String {
-        let with = |name: &str, headroom: f64| {
-            if headroom > 0.0 { format!("{name} + {:.0} %", headroom * 100.0) } else { name.to_owned() }
-        };
-        match self {
-            Self::Ours => "node-fleet".into(),
-            Self::OursReactive => "node-fleet, reactive only".into(),
-            Self::StaticPeak => "static peak".into(),
-            Self::ThresholdStep => "threshold 70/30, one step".into(),
-            Self::ThresholdProportional => "threshold 70/30, proportional".into(),
-            Self::ClusterAutoscaler(headroom) => with("cluster-autoscaler-like", headroom),
-            Self::Karpenter(headroom) => with("Karpenter-like", headroom),
-            Self::AwsPredictive => "AWS-predictive-like".into(),
-            Self::Persistence => "persistence + margin".into(),
-        }
-    }
-
-    /// Makes the policy.
-    #[must_use]
-    pub fn policy(self, recording: &Recording, conditions: &Conditions) -> Box<dyn Policy> {
-        let (boot, price) = (conditions.boot.minutes(), conditions.price_of_waiting);
-        match self {
-            Self::Ours => Box::new(daemon(recording, conditions, PredictiveMode::On)),
-            Self::OursReactive => Box::new(daemon(recording, conditions, PredictiveMode::Off)),
-            Self::StaticPeak => Box::new(StaticPeak(peak(recording))),
-            Self::ThresholdStep => Box::new(Threshold::new(false)),
-            Self::ThresholdProportional => Box::new(Threshold::new(true)),
-            Self::ClusterAutoscaler(headroom) => Box::new(ClusterAutoscalerLike::new(headroom)),
-            Self::Karpenter(headroom) => Box::new(KarpenterLike { headroom }),
-            Self::AwsPredictive => Box::new(AwsPredictiveLike::default()),
-            Self::Persistence => Box::new(Persistence::new(boot, price)),
-        }
-    }
-}
-
-/// Makes the daemon, its forecast taking part or not.
-fn daemon(recording: &Recording, conditions: &Conditions, mode: PredictiveMode) -> Daemon {
-    let mut operator = conditions.operator.clone();
-    let predictive = &mut operator.settings_mut().predictive;
-    (predictive.mode, predictive.price_of_waiting) = (mode, conditions.price_of_waiting);
-    Daemon::new(&operator, conditions.rates.on_demand, recording.start, conditions.path)
-}
-
-fn peak(recording: &Recording) -> u32 {
-    let peak = recording.values.iter().flatten().copied().fold(0.0_f32, f32::max);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
-    let nodes = peak.ceil() as u32;
-    nodes
 }
 
 /// What a policy came to.
@@ -161,6 +58,8 @@ pub struct Outcome {
     pub minutes_over: u64,
     /// Nodes that were launched.
     pub launches: u64,
+    /// Those of each hour of the day, 0 to 23 (UTC).
+    pub launches_by_hour: Vec<u64>,
     /// How closely capacity followed need; `None` for the optimum, which is found layer by layer.
     pub elasticity: Option<Elasticity>,
     /// Node-minutes, and those unmet at the price of waiting.
@@ -174,15 +73,18 @@ pub struct Outcome {
 /// All that a replay found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SideBySide {
-    /// Days that count.
+    /// Days that count, as far as they were measured.
     pub days: f64,
-    /// Days before them that only taught.
+    /// Days before them that only taught, likewise.
     pub warm_up_days: f64,
-    /// Each policy; the first is node-fleet, then those of the table, then the best reactive one in hindsight, then the optimum.
+    /// Each policy: node-fleet as the operator runs it, those of the table, the best reactive one in hindsight, the optimum.
+    /// "node-fleet, with its forecast" is among them where the forecast takes no part in some of what counts.
     pub outcomes: Vec<Outcome>,
     /// Share of minutes whose demand was at most the forecast's quantile at the lead of a launch, for 0.90 and 0.95;
     /// `None` when no forecast was made.
     pub coverage: Option<[f64; 2]>,
+    /// How much it lost beside those that need no model; likewise.
+    pub pinball: Option<Pinball>,
     /// How it went, for plots.
     #[serde(skip)]
     pub course: Course,
@@ -198,40 +100,75 @@ pub trait Progress {
 
 /// Counts how many minutes of policies a replay lets pass in all.
 #[must_use]
-pub fn work(recording: &Recording) -> u64 {
-    (recording.values.len() * (Contestant::TABLE.len() + 2 * HEADROOMS.len())) as u64
+pub fn work(recording: &Recording, conditions: &Conditions) -> u64 {
+    let warm_up = warm_up(recording);
+    let replays = Contestant::table(recording, warm_up, conditions).len() + Contestant::tuned().count();
+    (recording.values.len() * replays) as u64 + work_of_optimum(&measured(recording, warm_up))
+}
+
+/// Gives the demand of the minutes that count; gaps are left out, as if the minutes around them met.
+pub(super) fn measured(recording: &Recording, warm_up: usize) -> Vec<f32> {
+    recording.values[warm_up..].iter().flatten().copied().collect()
+}
+
+/// Counts the work of the optimum in minutes of policies: a layer's minute takes a fiftieth of one.
+pub(super) fn work_of_optimum(demand: &[f32]) -> u64 {
+    (layers(demand) * layer_work(demand)) as u64
+}
+
+fn layer_work(demand: &[f32]) -> usize {
+    demand.len().div_ceil(LAYERS_AS_A_POLICY)
+}
+
+/// Counts the minutes that only teach.
+fn warm_up(recording: &Recording) -> usize {
+    (WARM_UP_DAYS * 1440).min(recording.values.len() / 2)
 }
 
 /// Replays a demand in nodes under every policy.
 #[must_use]
 pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &mut dyn Progress) -> SideBySide {
-    let demand = recording.carried();
-    let warm_up = (WARM_UP_DAYS * 1440).min(demand.len() / 2);
+    let (demand, warm_up) = (recording.carried(), warm_up(recording));
     let run = Run { recording, demand: &demand, warm_up, conditions };
     let mut coverage = Coverage::new(conditions.boot.minutes(), Band::new(demand.len() - warm_up));
     let mut course = Course::new(recording.start.0 + warm_up as i64, warm_up, demand.len() - warm_up);
-    let ours = daemon(recording, conditions, PredictiveMode::On);
-    let ours = run.ours(ours, &Contestant::Ours.name(), &mut coverage, &mut course, progress);
-    let mut tallies = vec![(Contestant::Ours, ours)];
-    for contestant in Contestant::TABLE.into_iter().skip(1) {
-        tallies.push((contestant, run.contestant(contestant, Some(&mut course), progress)));
+    let table = Contestant::table(recording, warm_up, conditions);
+    let mut tallies: Vec<(Contestant, Tally)> = Vec::new();
+    for contestant in table.iter().copied() {
+        progress.begins(&contestant.name());
+        let drawn = contestant.is_drawn(&table).then_some(&mut course);
+        let tally = match contestant.daemon(recording, conditions) {
+            Some(daemon) => {
+                // The first that forecasts is the one whose forecasts are looked at.
+                let looked_at = (daemon.forecaster().is_some() && !coverage.has_begun()).then_some(&mut coverage);
+                let (tally, steps) = run.followed(daemon, &contestant.name(), looked_at, drawn, progress);
+                if contestant == Contestant::Ours {
+                    course.steps = steps;
+                }
+                tally
+            }
+            None => run.contestant(contestant, drawn, progress),
+        };
+        tallies.push((contestant, tally));
     }
     let price = conditions.price_of_waiting;
-    let tuned: Vec<(Contestant, Tally)> =
-        Contestant::tuned().map(|contestant| (contestant, run.contestant(contestant, None, progress))).collect();
+    let tuned = Contestant::tuned().map(|contestant| {
+        progress.begins(&contestant.name());
+        (contestant, run.contestant(contestant, None, progress))
+    });
+    let tuned: Vec<(Contestant, Tally)> = tuned.collect();
     course.headrooms = tuned.iter().map(|(contestant, tally)| Headroomed::of(contestant.name(), tally, &conditions.rates)).collect();
     let best = tuned.into_iter().min_by(|(_, one), (_, other)| one.sum().cost(price).total_cmp(&other.sum().cost(price)));
-    let optimum = run.optimum();
+    let optimum = run.optimum(progress);
     let least = optimum.cost;
     let ours = tallies[0].1.days.clone();
     let outcome = |name: String, tally: &Tally| run.outcome(name, tally, least, compare(&ours, &tally.days, price, conditions.seed));
     let mut outcomes: Vec<Outcome> = tallies.iter().map(|(contestant, tally)| outcome(contestant.name(), tally)).collect();
     outcomes.extend(best.map(|(contestant, tally)| outcome(format!("best in hindsight: {}", contestant.name()), &tally)));
     outcomes.push(optimum);
-    let days = |minutes: usize| minutes as f64 / 1440.0;
-    let shares = coverage.shares();
+    let (days, warm_up_days) = run.days();
     course.band = coverage.band.finished();
-    SideBySide { days: days(demand.len() - warm_up), warm_up_days: days(warm_up), outcomes, coverage: shares, course }
+    SideBySide { days, warm_up_days, outcomes, coverage: coverage.shares(), pinball: coverage.pinball(), course }
 }
 
 /// A demand, and the minutes of it that count.
@@ -246,45 +183,44 @@ pub(super) struct Run<'a> {
 
 impl Run<'_> {
     fn contestant(&self, contestant: Contestant, course: Option<&mut Course>, progress: &mut dyn Progress) -> Tally {
-        progress.begins(&contestant.name());
         let mut policy = contestant.policy(self.recording, self.conditions);
-        let Some(course) = course.filter(|_| contestant.is_drawn()) else {
-            return self.replay(&mut *policy, |_, _, _| {}, progress);
-        };
+        let Some(course) = course else { return self.replay(&mut *policy, |_, _, _| {}, progress) };
         let mut bins = self.bins();
         let tally = self.replay(&mut *policy, |minute, _, tick| self.bin(&mut bins, minute, tick), progress);
         course.trajectories.push(Trajectory { policy: contestant.name(), bins: bins.finished() });
         tally
     }
 
-    /// Lets a daemon follow the demand, and draws it: its forecasts, its nodes and its steps.
-    pub(super) fn ours(
+    /// Lets a daemon follow the demand; gives its steps, too. Where it is asked for, its forecasts are looked at, and its
+    /// nodes drawn.
+    pub(super) fn followed(
         &self,
-        mut ours: Daemon,
+        mut daemon: Daemon,
         name: &str,
-        coverage: &mut Coverage,
-        course: &mut Course,
+        mut coverage: Option<&mut Coverage>,
+        course: Option<&mut Course>,
         progress: &mut dyn Progress,
-    ) -> Tally {
-        progress.begins(name);
+    ) -> (Tally, Vec<Step>) {
         let mut bins = self.bins();
-        let look = |minute: usize, ours: &Daemon, tick| {
+        let look = |minute: usize, daemon: &Daemon, tick| {
             self.bin(&mut bins, minute, tick);
-            coverage.minute(ours, self.recording.values[minute], minute.checked_sub(self.warm_up));
+            if let Some(coverage) = &mut coverage {
+                let value = self.recording.values[minute];
+                coverage.minute(daemon.forecaster(), self.recording.start.plus(minute as i64), value, minute.checked_sub(self.warm_up));
+            }
         };
-        let tally = self.replay(&mut ours, look, progress);
-        course.trajectories.push(Trajectory { policy: name.to_owned(), bins: bins.finished() });
-        course.steps = ours.steps;
-        tally
+        let tally = self.replay(&mut daemon, look, progress);
+        if let Some(course) = course {
+            course.trajectories.push(Trajectory { policy: name.to_owned(), bins: bins.finished() });
+        }
+        (tally, daemon.steps)
     }
 
-    /// Lets a daemon follow the demand, and draws its nodes alone.
-    pub(super) fn beside(&self, mut daemon: Daemon, name: &str, course: &mut Course, progress: &mut dyn Progress) -> Tally {
-        progress.begins(name);
-        let mut bins = self.bins();
-        let tally = self.replay(&mut daemon, |minute, _, tick| self.bin(&mut bins, minute, tick), progress);
-        course.trajectories.push(Trajectory { policy: name.to_owned(), bins: bins.finished() });
-        tally
+    /// Counts the days that were measured: of those that count, and of those before them.
+    pub(super) fn days(&self) -> (f64, f64) {
+        let (before, counted) = self.recording.values.split_at(self.warm_up);
+        let days = |values: &[Option<f32>]| values.iter().flatten().count() as f64 / 1440.0;
+        (days(counted), days(before))
     }
 
     fn bins(&self) -> Bins {
@@ -305,8 +241,7 @@ impl Run<'_> {
     ) -> Tally {
         const STEP: usize = 1440;
         let (demand, values) = (self.demand, &self.recording.values);
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast of floats saturates")]
-        let first = demand[0].ceil() as u32;
+        let first = whole_nodes(f64::from(demand[0]));
         let mut fleet = Fleet::new(self.conditions.boot, first, self.conditions.seed);
         let mut tally = Tally::default();
         let mut served = first;
@@ -325,7 +260,9 @@ impl Run<'_> {
             look(minute, policy, tick);
             if minute >= self.warm_up && values[minute].is_some() {
                 tally.count((minute - self.warm_up) / 1440, f64::from(demand[minute]), tick);
-                tally.bill.count(self.recording.start.0 + minute as i64, tick.paid, &self.conditions.rates);
+                let at = self.recording.start.0 + minute as i64;
+                tally.bill.count(at, tick.paid, &self.conditions.rates);
+                tally.bill.launch(at, tick.launched);
             }
             if (minute + 1) % STEP == 0 {
                 progress.passed(STEP as u64);
@@ -350,6 +287,7 @@ impl Run<'_> {
             unmet_node_minutes: sum.unmet,
             minutes_over: tally.minutes_over,
             launches: tally.launches,
+            launches_by_hour: tally.bill.launches_by_hour(),
             elasticity: Some(tally.elasticity()),
             cost,
             to_clairvoyant: ratio(cost, least),
@@ -357,27 +295,33 @@ impl Run<'_> {
         }
     }
 
-    /// Finds the optimum of the minutes that count; gaps are left out, as if the minutes around them met.
-    pub(super) fn optimum(&self) -> Outcome {
+    /// Finds the optimum of the minutes that count.
+    pub(super) fn optimum(&self, progress: &mut dyn Progress) -> Outcome {
+        const NAME: &str = "clairvoyant optimum";
+        progress.begins(NAME);
         let counted = || (self.warm_up..self.demand.len()).filter(|minute| self.recording.values[*minute].is_some());
         let at = |minute: usize| self.recording.start.0 + minute as i64;
-        let demand: Vec<f32> = counted().map(|minute| self.demand[minute]).collect();
+        let demand = measured(self.recording, self.warm_up);
         let minutes: Vec<i64> = counted().map(at).collect();
         let mut capacity = vec![0_u16; demand.len()];
         let (boot, price, rates) = (self.conditions.boot.mean_minutes(), self.conditions.price_of_waiting, &self.conditions.rates);
         let mut bill = Bill::default();
-        let found = clairvoyant_paths(&demand, boot, price, |layer, minute, starts| {
+        let is_on = |layer: usize, minute: usize, starts: bool| {
             capacity[minute] += 1;
             if starts {
+                // Launched a boot before it serves.
+                bill.launch(minutes[minute] - self.conditions.boot.minutes() as i64, 1);
                 bill.count_boot(minutes[minute], u32::try_from(layer).unwrap_or(u32::MAX - 1), boot, rates);
             }
-        });
+        };
+        let found = clairvoyant_paths(&demand, boot, price, is_on, || progress.passed(layer_work(&demand) as u64));
         minutes.iter().zip(&capacity).for_each(|(minute, nodes)| bill.count(*minute, u32::from(*nodes), rates));
         let (on_demand_dollars, spot_dollars) = bill.dollars(rates);
-        let over = demand.iter().zip(&capacity).filter(|(demand, capacity)| **demand > f32::from(**capacity) + 1e-6).count();
+        let over =
+            demand.iter().zip(&capacity).filter(|(demand, capacity)| whole_nodes(f64::from(**demand)) > u32::from(**capacity)).count();
         let total: f64 = demand.iter().map(|value| f64::from(*value)).sum();
         Outcome {
-            policy: "clairvoyant optimum".into(),
+            policy: NAME.into(),
             node_hours: found.node_minutes / 60.0,
             dollars: on_demand_dollars + spot_dollars,
             on_demand_dollars,
@@ -387,44 +331,11 @@ impl Run<'_> {
             unmet_node_minutes: found.unmet,
             minutes_over: over as u64,
             launches: found.launches,
+            launches_by_hour: bill.launches_by_hour(),
             elasticity: None,
             cost: found.cost(price),
             to_clairvoyant: Some(1.0),
             ours_to_this: None,
         }
-    }
-}
-
-/// Counts how often demand stayed below what the forecast promised.
-pub(super) struct Coverage {
-    boot: usize,
-    /// What was said of the minutes to come, the next one first: the centre and two quantiles.
-    said: VecDeque<Option<[f64; 3]>>,
-    covered: [u64; 2],
-    minutes: u64,
-    pub band: Band,
-}
-
-impl Coverage {
-    pub(super) fn new(boot: usize, band: Band) -> Self {
-        Self { boot, said: VecDeque::new(), covered: [0; 2], minutes: 0, band }
-    }
-
-    /// Takes a minute, with its place among those that count.
-    fn minute(&mut self, ours: &Daemon, value: Option<f32>, counts: Option<usize>) {
-        // What is known is the minute before this one, so this is said of the minute `boot` after it.
-        let expected = ours.forecaster().and_then(|forecaster| forecaster.expect(self.boot + 1));
-        self.said.push_back(expected.map(|expected| [expected.centre, expected.quantile_90, expected.quantile_95]));
-        let said = if self.said.len() > self.boot { self.said.pop_front().flatten() } else { None };
-        let (Some(said), Some(value), Some(at)) = (said, value, counts) else { return };
-        self.minutes += 1;
-        self.band.add(at, value, said);
-        for (covered, quantile) in self.covered.iter_mut().zip(&said[1..]) {
-            *covered += u64::from(f64::from(value) <= *quantile);
-        }
-    }
-
-    pub(super) fn shares(&self) -> Option<[f64; 2]> {
-        (self.minutes > 0).then(|| self.covered.map(|covered| covered as f64 / self.minutes as f64))
     }
 }

@@ -5,7 +5,7 @@ mod tuning;
 
 use super::*;
 use crate::model::prospect::Wanted;
-use crate::policy::{ForecastRule, Settings};
+use crate::policy::{ForecastRule, PredictiveMode, Settings};
 use crate::sim::front::scenario::{base_policy, base_pool};
 
 /// The daemon's usual settings, with bounds that are out of the way.
@@ -125,7 +125,7 @@ fn no_policy_sees_what_is_to_come() {
     other.values[past..].iter_mut().for_each(|value| *value = Some(1.0));
     let conditions = conditions(Boot::Fixed(120), 20.0, 1.0);
     // The static peak is the one that knows what it is not told.
-    for contestant in Contestant::TABLE.into_iter().filter(|contestant| *contestant != Contestant::StaticPeak) {
+    for contestant in Contestant::ALL.into_iter().filter(|contestant| *contestant != Contestant::StaticPeak) {
         let wants = |recording: &Recording| -> Vec<Wanted> {
             let mut policy = contestant.policy(recording, &conditions);
             let (demand, mut fleet) = (recording.carried(), Fleet::new(conditions.boot, 3, 1));
@@ -175,7 +175,110 @@ fn gaps_are_not_counted_and_booting_at_random_is_the_same_each_time() {
     let conditions = conditions(boot, 20.0, 1.0);
     let found = side_by_side(&recording, &conditions, &mut Silent);
     let peak = found.outcomes.iter().find(|outcome| outcome.policy == "static peak").expect("it is there");
+    assert!((found.days * 1440.0 - 1140.0).abs() < 1e-6 && (found.warm_up_days - 1.0).abs() < 1e-9, "{} days", found.days);
     // Six nodes and something, for the day that counts without the gap.
     assert!((peak.node_hours - 7.0 * (1440.0 - 300.0) / 60.0).abs() < 8.0, "{peak:?}");
     assert_eq!(found, side_by_side(&recording, &conditions, &mut Silent));
+}
+
+#[test]
+fn node_fleet_does_what_the_configured_mode_does_and_its_forecast_has_a_row_of_its_own_where_that_differs() {
+    let recording = Shape::Cron.days(4, 1).scaled(8.0);
+    let row = |found: &SideBySide, name: &str| found.outcomes.iter().find(|outcome| outcome.policy == name).cloned();
+    let figures = |outcome: &Outcome| (outcome.node_hours, outcome.unmet_node_minutes, outcome.launches);
+    // Four days are less than the week of the trial, so that `auto` is reactive to the end.
+    for mode in PredictiveMode::ALL {
+        let mut conditions = conditions(Boot::Fixed(120), 60.0, 2.0);
+        conditions.operator.settings_mut().predictive.mode = mode;
+        let found = side_by_side(&recording, &conditions, &mut Silent);
+        let (ours, reactive) = (&found.outcomes[0], row(&found, "node-fleet, reactive only").expect("it is there"));
+        assert_eq!(ours.policy, "node-fleet");
+        assert!(found.coverage.is_some(), "forecasts are made in one of the rows");
+        match row(&found, "node-fleet, with its forecast") {
+            None => assert!(mode == PredictiveMode::On && ours.cost < 0.9 * reactive.cost, "{mode:?}: {ours:?}"),
+            Some(forecasting) => {
+                assert_ne!(mode, PredictiveMode::On);
+                assert_eq!(figures(ours), figures(&reactive), "{mode:?}");
+                assert!(forecasting.cost < 0.9 * ours.cost, "{mode:?}: {forecasting:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_forecast_that_knows_its_week_before_what_counts_needs_no_row_of_its_own() {
+    let mut conditions = conditions(Boot::Fixed(120), 20.0, 1.0);
+    conditions.operator.settings_mut().predictive.mode = PredictiveMode::Auto;
+    let mut recording = Recording::whole(Shape::Daily.days(1, 1).start, &vec![5.0; 28 * 1440]);
+    let has_row = |recording: &Recording| Contestant::table(recording, 14 * 1440, &conditions).contains(&Contestant::OursForecasting);
+    assert!(!has_row(&recording));
+    recording.values[..8 * 1440].fill(None);
+    assert!(has_row(&recording), "six days of the two weeks were measured");
+}
+
+#[test]
+fn a_replay_passes_as_many_minutes_as_it_said_and_the_optimum_tells_how_far_it_is() {
+    #[derive(Default)]
+    struct Passed {
+        in_all: u64,
+        of_the_optimum: usize,
+        name: String,
+    }
+    impl Progress for Passed {
+        fn begins(&mut self, name: &str) {
+            name.clone_into(&mut self.name);
+        }
+        fn passed(&mut self, minutes: u64) {
+            self.in_all += minutes;
+            self.of_the_optimum += usize::from(self.name == "clairvoyant optimum");
+        }
+    }
+    let mut recording = Shape::Daily.days(1, 1).scaled(30.0);
+    recording.values[900..1000].fill(None);
+    let conditions = conditions(Boot::Fixed(120), 20.0, 1.0);
+    let mut passed = Passed::default();
+    let _ = side_by_side(&recording, &conditions, &mut passed);
+    assert_eq!(passed.in_all, work(&recording, &conditions));
+    assert!(passed.of_the_optimum >= 20, "{} layers", passed.of_the_optimum);
+    let parts = Parts { taught: 0, searched: 720, minutes: 1440 };
+    let operator = conditions.operator.clone();
+    let tuned = Tuned { changes: Changes::from([("a", "b")]), operator, tried: 1, cost_before: 1.0, cost_after: 0.5 };
+    let mut passed = Passed::default();
+    held_out(&recording, &parts, &conditions, &tuned, &mut passed);
+    assert_eq!(passed.in_all, held_out_work(&recording, &parts, &tuned));
+}
+
+#[test]
+fn a_demand_of_exactly_so_many_nodes_needs_no_more_of_them_however_large() {
+    for (demand, size, nodes) in [(28.7, 0.7, 41_u32), (2.1, 0.7, 3), (30_000.3, 0.3, 100_001), (6_000.6, 0.6, 10_001)] {
+        let recording = Recording::whole(Shape::Daily.days(1, 1).start, &vec![demand; 300]).divided(size);
+        let value = f64::from(recording.values[0].expect("it is measured"));
+        assert_eq!(crate::policy::forecast::whole_nodes(value), nodes, "{demand} over {size}");
+        let mut tally = Tally::default();
+        tally.count(0, value, Tick { ready: nodes, paid: nodes, launched: 0 });
+        assert_eq!((tally.minutes_over, tally.sum().unmet), (0, 0.0), "{demand} over {size}");
+    }
+    let recording = Recording::whole(Shape::Daily.days(1, 1).start, &vec![28.7; 300]).divided(0.7);
+    let found = side_by_side(&recording, &conditions(Boot::Fixed(120), 20.0, 1.0), &mut Silent);
+    for outcome in &found.outcomes {
+        let exact = ["node-fleet", "static peak", "cluster-autoscaler-like", "Karpenter-like", "clairvoyant optimum"];
+        if exact.contains(&outcome.policy.as_str()) {
+            assert!((outcome.node_hours - 41.0 * 2.5).abs() < 1e-9, "{outcome:?}");
+        }
+    }
+    assert_eq!(crate::policy::forecast::whole_nodes(41.001), 42);
+    assert_eq!(crate::policy::forecast::whole_nodes(0.0), 0);
+}
+
+#[test]
+fn launches_lie_in_their_own_hour_whatever_the_hour_a_recording_begins_in() {
+    // Two days of a job in the last ten minutes of each hour; the recording begins at half past.
+    let demand: Vec<f32> = (30..2 * 1440 + 30).map(|minute| if minute % 60 >= 50 { 6.0 } else { 2.0 }).collect();
+    let recording = Recording::whole(Shape::Daily.days(1, 1).start.plus(30), &demand);
+    let found = side_by_side(&recording, &conditions(Boot::Fixed(120), 20.0, 1.0), &mut Silent);
+    for outcome in &found.outcomes {
+        assert_eq!(outcome.launches_by_hour.iter().sum::<u64>(), outcome.launches, "{outcome:?}");
+    }
+    let karpenter = found.outcomes.iter().find(|outcome| outcome.policy == "Karpenter-like").expect("it is there");
+    assert_eq!(karpenter.launches_by_hour, [4; 24]);
 }

@@ -1,11 +1,13 @@
 //! Settings that would have been cheaper: sought on the first part of a recording, judged on the rest.
 
 use super::course::{Band, Course};
+use super::coverage::Coverage;
 use super::daemon::{Daemon, Operator, Path};
 use super::foresight::Foresight;
 use super::judge::{Tally, compare};
 use super::recording::Recording;
-use super::side_by_side::{Conditions, Coverage, Progress, Run, SideBySide};
+use super::side_by_side::{Conditions, Progress, Run, SideBySide, measured, work_of_optimum};
+use crate::policy::PredictiveMode;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -122,9 +124,13 @@ pub fn tune(
     Tuned { changes, operator, tried, cost_before, cost_after }
 }
 
-/// Gives what the minutes that count cost under these settings.
+/// Gives what the minutes that count cost under these settings. A forecast that acts of itself once it knows a week does so
+/// from the beginning: settings are sought for the time after its trial, in which what is held out lies.
 fn replayed(run: &Run<'_>, operator: &Operator, foresight: Option<&Rc<Foresight>>) -> f64 {
-    let mut daemon = daemon(run.recording, run.conditions, operator, Path::Counts);
+    let mut operator = operator.clone();
+    let mode = &mut operator.settings_mut().predictive.mode;
+    *mode = if *mode == PredictiveMode::Auto { PredictiveMode::On } else { *mode };
+    let mut daemon = daemon(run.recording, run.conditions, &operator, Path::Counts);
     if let Some(foresight) = foresight {
         daemon = daemon.foreseeing(foresight);
     }
@@ -228,8 +234,9 @@ impl Search<'_> {
 
 /// Counts how many minutes of replays [`held_out`] lets pass.
 #[must_use]
-pub fn held_out_work(recording: &Recording) -> u64 {
-    2 * recording.values.len() as u64
+pub fn held_out_work(recording: &Recording, parts: &Parts, tuned: &Tuned) -> u64 {
+    let replays = if tuned.changes.is_empty() { 1 } else { 2 };
+    (replays * recording.values.len()) as u64 + work_of_optimum(&measured(recording, parts.searched))
 }
 
 /// Replays what is held out under the tuned settings and under the operator's own, with the optimum. What comes before
@@ -242,19 +249,21 @@ pub fn held_out(recording: &Recording, parts: &Parts, conditions: &Conditions, t
     let mut course = Course::new(recording.start.0 + warm_up as i64, warm_up, counted);
     let daemon = |operator: &Operator| daemon(recording, conditions, operator, conditions.path);
     let name = if tuned.changes.is_empty() { CONFIGURED } else { TUNED };
-    let ours = run.ours(daemon(&tuned.operator), name, &mut coverage, &mut course, progress);
+    progress.begins(name);
+    let (ours, steps) = run.followed(daemon(&tuned.operator), name, Some(&mut coverage), Some(&mut course), progress);
+    course.steps = steps;
     let mut rows = vec![(name, ours)];
     if !tuned.changes.is_empty() {
-        rows.push((CONFIGURED, run.beside(daemon(&conditions.operator), CONFIGURED, &mut course, progress)));
+        progress.begins(CONFIGURED);
+        rows.push((CONFIGURED, run.followed(daemon(&conditions.operator), CONFIGURED, None, Some(&mut course), progress).0));
     }
-    let optimum = run.optimum();
+    let optimum = run.optimum(progress);
     let days = rows[0].1.days.clone();
     let ratio = |tally: &Tally| compare(&days, &tally.days, conditions.price_of_waiting, conditions.seed);
     let outcome = |(name, tally): &(&str, Tally)| run.outcome((*name).to_owned(), tally, optimum.cost, ratio(tally));
     let mut outcomes: Vec<_> = rows.iter().map(outcome).collect();
     outcomes.push(optimum);
-    let of_days = |minutes: usize| minutes as f64 / 1440.0;
-    let shares = coverage.shares();
+    let (days, warm_up_days) = run.days();
     course.band = coverage.band.finished();
-    SideBySide { days: of_days(counted), warm_up_days: of_days(warm_up), outcomes, coverage: shares, course }
+    SideBySide { days, warm_up_days, outcomes, coverage: coverage.shares(), pinball: coverage.pinball(), course }
 }
