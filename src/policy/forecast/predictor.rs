@@ -120,12 +120,14 @@ impl Model {
 pub(super) struct Excess<'a> {
     centre: f64,
     size: f64,
+    /// One over the size.
+    per_size: f64,
     above: Above<'a>,
 }
 
 impl Excess<'_> {
     pub(super) fn over(&mut self, capacity: f64) -> f64 {
-        self.size * self.above.excess((capacity - self.centre) / self.size)
+        self.size * self.above.excess((capacity - self.centre) * self.per_size)
     }
 }
 
@@ -172,7 +174,8 @@ impl Predictor {
     /// Asks for the expected excess of demand over capacities that grow, from this one on, at a horizon of [`HORIZONS`].
     pub(super) fn above(&self, at: usize, outlook: &Outlook, capacity: f64) -> Excess<'_> {
         let Outlook { centre, size, .. } = *outlook;
-        Excess { centre, size, above: self.models[at].residuals.above((capacity - centre) / size) }
+        let per_size = 1.0 / size;
+        Excess { centre, size, per_size, above: self.models[at].residuals.above((capacity - centre) * per_size) }
     }
 }
 

@@ -57,18 +57,27 @@ impl Residuals {
 
     /// Asks for what exceeds errors that grow, from this one on.
     pub(super) fn above(&self, error: f64) -> Above<'_> {
-        Above { residuals: self, at: cell(error) }
+        let at = cell(error);
+        Above { residuals: self, edges: &EDGES, cell: self.cell_at(at), at }
     }
 
-    /// Gives the expected amount by which an error exceeds this one, which lies in cell `at`.
-    fn excess(&self, at: usize, error: f64) -> f64 {
+    fn cell_at(&self, at: usize) -> Cell {
         let (low, high) = (edge(at), edge(at + 1));
-        // Within its cell the errors are taken as spread evenly.
         let (over, moment) = self.above[at + 1];
-        let inside = self.above[at].0 - over;
-        let part = ((high - error) / (high - low)).clamp(0.0, 1.0);
-        (moment - over * error) + inside * part * part * (high - low) / 2.0
+        Cell { high, width: high - low, over, moment, density: (self.above[at].0 - over) / (2.0 * (high - low)) }
     }
+}
+
+/// A cell, and what lies above it.
+#[derive(Debug, Clone, Copy)]
+struct Cell {
+    high: f64,
+    width: f64,
+    /// Share, and share times error, of what lies above.
+    over: f64,
+    moment: f64,
+    /// Half of the share in it, by its width: within a cell the errors are taken as spread evenly.
+    density: f64,
 }
 
 /// What exceeds one error after another, each larger than the one before: its cell is found from the last one's, which
@@ -76,16 +85,23 @@ impl Residuals {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Above<'a> {
     residuals: &'a Residuals,
+    edges: &'static [f64; CELLS + 1],
+    cell: Cell,
     at: usize,
 }
 
 impl Above<'_> {
     /// Gives the expected amount by which an error exceeds this one.
     pub(super) fn excess(&mut self, error: f64) -> f64 {
-        while self.at + 1 < CELLS && edge(self.at + 1) <= error {
-            self.at += 1;
+        if self.cell.high <= error && self.at + 1 < CELLS {
+            while self.at + 1 < CELLS && self.edges[self.at + 1] <= error {
+                self.at += 1;
+            }
+            self.cell = self.residuals.cell_at(self.at);
         }
-        self.residuals.excess(self.at, error)
+        let Cell { high, width, over, moment, density } = self.cell;
+        let inside = (high - error).clamp(0.0, width);
+        (moment - over * error) + density * inside * inside
     }
 }
 
