@@ -2,7 +2,8 @@
 //! the rest.
 
 use super::operator::Told;
-use super::{Bar, Circumstances, Simulate, coverage, print, progress_bar, repaired, table};
+use super::words::{coverage, repaired, table};
+use super::{Bar, Circumstances, Simulate, print, progress_bar};
 use crate::policy::{PredictiveMode, Settings};
 use crate::sim::replay::{
     Changes, Conditions, Dial, LEAST_SAVING, Operator, Parts, Rates, Recording, Repairs, SideBySide, Tuned, held_out, held_out_work, tune,
