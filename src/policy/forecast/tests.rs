@@ -239,3 +239,29 @@ fn another_zone_is_followed_from_then_on() {
     forecaster.observe(Minute(3 * 1440), daily(3 * 1440)).expect("it is later");
     assert_eq!(forecaster.expect(20), observed(daily, 0..3 * 1440 + 1).expect(20));
 }
+
+/// Gives how far the forecasts of a day were off in the mean, three minutes ahead, after nine days of a demand.
+fn error_of_day_ten(demand: impl Fn(i64) -> f64) -> f64 {
+    let mut forecaster = Forecaster::new(SETTINGS);
+    let mut error = 0.0;
+    for minute in 0..10 * 1440 {
+        forecaster.observe(Minute(minute), demand(minute)).expect("minutes run forward");
+        if minute >= 9 * 1440 {
+            error += (forecaster.expect(3).expect("it has learnt").centre - demand(minute + 3)).abs();
+        }
+    }
+    error / 1440.0
+}
+
+#[test]
+fn an_outage_and_a_lasting_step_spoil_no_forecast_of_the_day_after() {
+    let day_eight = 8 * 1440;
+    let usual = error_of_day_ten(daily);
+    let outage = |minute: i64| if (day_eight + 540..day_eight + 900).contains(&minute) { 0.01 } else { 1.0 };
+    let after = error_of_day_ten(|minute| outage(minute) * daily(minute));
+    assert!(after < 1.15 * usual, "{after} after an outage of six hours, {usual} without");
+    let twice = error_of_day_ten(|minute| 2.0 * daily(minute));
+    let step = |minute: i64| if minute < day_eight + 600 { 1.0 } else { 2.0 };
+    let after = error_of_day_ten(|minute| step(minute) * daily(minute));
+    assert!(after < 1.15 * twice, "{after} after a step to twice the demand, {twice} where it was always so");
+}

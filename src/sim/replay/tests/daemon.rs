@@ -140,3 +140,11 @@ fn busy_nodes_buy_after_four_minutes_and_rest_five() {
     let found = changes_of(&operator, &steps(&[(1.0, 61), (1.8, 30)]), 2);
     assert_eq!(found, [(66, Cause::Cpu, 1)]);
 }
+
+#[test]
+fn the_days_of_a_replay_run_by_the_configured_clock() {
+    let mut settings = usual();
+    settings.predictive.zone = jiff::tz::TimeZone::get("Europe/Berlin").expect("it is known");
+    let forecast = operator(&settings).forecast(3);
+    assert_eq!((forecast.zone.iana_name(), forecast.boot), (Some("Europe/Berlin"), 3));
+}
