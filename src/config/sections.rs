@@ -328,6 +328,8 @@ pub(super) fn predictive(root: &Section<'_>) -> Predictive {
         boot: section.duration("boot", BOOT),
         // What cannot be read has been reported.
         zone: TimeZone::get(&section.text("timezone", ZONE)).unwrap_or(TimeZone::UTC),
+        #[cfg(test)]
+        wrecked: None,
     };
     section.finish();
     predictive

@@ -27,6 +27,8 @@ pub struct Forecasts {
     followed: BTreeMap<RuleName, Followed>,
     /// They act of themselves, each after its trial.
     act_of_themselves: bool,
+    #[cfg(test)]
+    wrecked: Option<(Timestamp, f64)>,
 }
 
 #[derive(Debug)]
@@ -49,6 +51,8 @@ impl Forecasts {
     pub fn follow(&mut self, settings: &Settings, memory: &Memory) {
         let (predictive, rests) = (&settings.policy.predictive, Rests::of(&settings.policy));
         self.act_of_themselves = predictive.mode == PredictiveMode::Auto;
+        #[cfg(test)]
+        self.wrecked.clone_from(&predictive.wrecked);
         let rules: &[ForecastRule] = if predictive.is_off() { &[] } else { &settings.policy.forecasts };
         self.followed.retain(|name, followed| rules.iter().any(|rule| rule.name == *name && followed.is_of(rule)));
         for rule in rules {
@@ -71,6 +75,10 @@ impl Forecasts {
     /// Reads what has come since the latest reading, or the next slice of the past.
     pub async fn read<W: World>(&mut self, world: &W) {
         let now = world.clock().now();
+        #[cfg(test)]
+        if let Some((_, factor)) = self.wrecked.filter(|(from, _)| now >= *from) {
+            self.followed.values_mut().for_each(|followed| followed.forecaster.wreck(factor));
+        }
         join_all(self.followed.iter_mut().map(|(rule, followed)| followed.read_on(world, rule, now))).await;
     }
 

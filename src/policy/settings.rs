@@ -254,6 +254,9 @@ pub struct Predictive {
     pub boot: Duration,
     /// By whose clock the days of demands run.
     pub zone: TimeZone,
+    /// From when on every forecast is wrong by a factor: a bug, planted for tests of what then happens.
+    #[cfg(test)]
+    pub wrecked: Option<(jiff::Timestamp, f64)>,
 }
 
 impl Predictive {

@@ -56,6 +56,8 @@ use std::collections::VecDeque;
 const LEARNS_FOR: usize = 360;
 /// So many minutes of its demand a forecast that acts of itself must have seen: each day of the week once.
 pub const TRIAL: usize = 7 * 1440;
+/// A forecast that loses so many times what a naive one does is wrong, whatever following it has paid lately.
+const FAR_WORSE: f64 = 2.0;
 /// Demand for more nodes is of another unit than the node's.
 const MOST_NODES: f64 = 1e6;
 /// Without a value for longer than this, in minutes, nothing is said.
@@ -386,9 +388,9 @@ impl Forecaster {
     }
 
     /// Tells whether the forecast has earned its place: it is no worse than the naive ones, or whoever followed it would
-    /// have fared better all the same than without it. Where it stands back, nobody follows a naive one in its place.
+    /// have fared better all the same than without it; but not where it is far worse, which the days before do not make good. Where it stands back, nobody follows a naive one in its place.
     fn is_trusted(&self) -> bool {
-        self.scorer.is_trusted() || self.portfolio.pays()
+        self.scorer.is_trusted() || (self.portfolio.pays() && self.scorer.record().relative_loss() < FAR_WORSE)
     }
 
     fn quantile(&self, ahead: usize, level: f64) -> f64 {
@@ -398,7 +400,7 @@ impl Forecaster {
 
     /// Makes every forecast wrong by a factor, for tests of what then happens.
     #[cfg(test)]
-    fn wreck(&mut self, factor: f64) {
+    pub(crate) fn wreck(&mut self, factor: f64) {
         self.predictor.wreck(factor);
     }
 }

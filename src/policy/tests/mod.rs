@@ -83,6 +83,7 @@ fn settings() -> Settings {
             price_of_waiting: 20.0,
             boot: Duration::from_mins(2),
             zone: jiff::tz::TimeZone::UTC,
+            wrecked: None,
         },
         scale_up: ScaleUp {
             cpu_above: 0.70,

@@ -366,7 +366,14 @@ pub(in crate::sim) fn base_policy(pools: Vec<PoolSettings>) -> Policy {
         pools,
         metrics: Vec::new(),
         forecasts: Vec::new(),
-        predictive: Predictive { mode: PredictiveMode::On, price_of_waiting: 20.0, boot: minutes(2), zone: jiff::tz::TimeZone::UTC },
+        predictive: Predictive {
+            mode: PredictiveMode::On,
+            price_of_waiting: 20.0,
+            boot: minutes(2),
+            zone: jiff::tz::TimeZone::UTC,
+            #[cfg(test)]
+            wrecked: None,
+        },
         scale_up: ScaleUp {
             cpu_above: 0.7,
             cpu_target: 0.6,

@@ -2,6 +2,7 @@
 
 use crate::model::operation::Operation;
 use crate::model::plan::LaunchReason;
+use crate::policy::forecast::Standing;
 use crate::policy::{ForecastRule, PredictiveMode};
 use crate::sim::front::{Scenario, Stage};
 use crate::sim::prometheus::CORES;
@@ -61,6 +62,33 @@ async fn capacity_is_ready_before_the_rise_on_nearly_every_morning() {
     assert!(waited * 20 <= mornings, "pods waited on {waited} of {mornings} mornings\n{}", world.log());
     assert_eq!(world.violations(), [""; 0], "{}", world.log());
     assert!(bought_ahead(&world) > 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wrecked_forecast_is_demoted_within_a_day_and_pods_are_served_without_it() {
+    for factor in [0.3, 3.0] {
+        let mut scenario = office(PredictiveMode::On);
+        let wrecked = 5 * DAY;
+        scenario.settings.policy.predictive.wrecked = Some((scenario.beginning().start + wrecked, factor));
+        let world = Stage::begin(scenario);
+        tokio::time::sleep(wrecked).await;
+        assert_eq!(standing(&world), Some(Standing::Trusted), "{factor}");
+        let demoted = async {
+            while standing(&world) != Some(Standing::Demoted) {
+                tokio::time::sleep(Duration::from_mins(2)).await;
+            }
+        };
+        let demoted = tokio::time::timeout(DAY, demoted).await;
+        assert!(demoted.is_ok(), "{factor}: {:?} after a day\n{}", standing(&world), world.log());
+        tokio::time::sleep(2 * DAY).await;
+        assert_eq!(world.violations(), [""; 0], "{factor}: {}", world.log());
+    }
+}
+
+fn standing(world: &Stage) -> Option<Standing> {
+    let handle = world.0.handles.first()?.borrow().clone()?;
+    let status = handle.status.borrow().clone();
+    status.forecasts.values().next().map(|forecast| forecast.standing)
 }
 
 #[tokio::test(start_paused = true)]
