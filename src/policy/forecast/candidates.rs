@@ -76,6 +76,8 @@ pub(super) struct Scene<'a> {
     pub price: f64,
     /// How the fleet is left alone between changes.
     pub rests: Rests,
+    /// Whether an evaluation is made, or pods that wait are all that is bought for.
+    pub is_due: bool,
     /// The forecast at each of `HORIZONS`; empty where there is none.
     pub outlooks: &'a [Outlook],
     /// What the forecast means for each node; `None` where there is none.
@@ -151,11 +153,11 @@ impl Scene<'_> {
 
     fn quantiles(&self, buy: f64, hold: f64) -> Wanted {
         let (buy, hold) = (level_of(buy), level_of(hold));
-        // What a purchase does not bring has to wait until the next one may be made.
-        let until = lead(self.boot).saturating_add(self.rests.up).min(FARTHEST);
+        // What a purchase does not bring has to wait for the nodes of the next one that may be made.
+        let until = self.boot.saturating_add(self.rests.between_purchases()).min(FARTHEST);
         let bought = (lead(self.boot)..=until).map(|ahead| interpolated(ahead, |place| self.outlooks[place].quantiles[buy]));
         let buy = self.nodes(bought.fold(0.0, f64::max));
-        let last = (2 * self.boot + 1).min(FARTHEST);
+        let last = (2 * self.boot).saturating_add(self.rests.every).min(FARTHEST);
         let within = HORIZONS.iter().zip(self.outlooks).filter(|(ahead, _)| **ahead <= last);
         let highest = within.map(|(_, outlook)| outlook.quantiles[hold]).fold(0.0, f64::max);
         Wanted { buy, hold: self.nodes(highest).max(buy) }

@@ -33,7 +33,7 @@ mod ridge;
 mod score;
 mod shadow;
 
-pub use boots::{boot_time, lead_time};
+pub use boots::{boot_minutes, boot_time};
 pub use candidates::Way;
 pub use history::{DemandHistory, KEPT, Minute, Refused};
 pub use portfolio::{Cost, Following};
@@ -290,12 +290,14 @@ impl Forecaster {
         }
         let ForecastSettings { node, boot, price_of_waiting: price, rests } = self.settings;
         let boot = boot.clamp(1, FARTHEST - 1);
+        let minute = self.history.latest().map_or(0, |latest| latest.0 - (self.history.span() - span) as i64);
         let scene = Scene {
             highest: highest(levels),
             node,
             boot,
             price,
             rests,
+            is_due: rests.is_due(Minute(minute + 1)),
             ladder: Ladder::of(&self.predictor, if knows { &self.outlooks } else { &[] }, node, boot, price),
             outlooks: if knows { &self.outlooks } else { &[] },
         };
