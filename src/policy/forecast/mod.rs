@@ -298,7 +298,14 @@ impl Forecaster {
             price,
             rests,
             is_due: rests.is_due(Minute(minute + 1)),
-            ladder: Ladder::of(&self.predictor, if knows { &self.outlooks } else { &[] }, node, boot, price),
+            ladder: Ladder::of(
+                &self.predictor,
+                if knows { &self.outlooks } else { &[] },
+                node,
+                boot,
+                boot.saturating_add(rests.every).min(FARTHEST),
+                price,
+            ),
             outlooks: if knows { &self.outlooks } else { &[] },
         };
         self.want = self.portfolio.decide(&scene, self.is_trusted());

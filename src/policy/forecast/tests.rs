@@ -184,7 +184,7 @@ fn what_is_needed_before_the_next_purchase_can_be_made_is_bought_in_this_one() {
         Outlook { centre: needed, size: 1.0, quantiles: [needed; LEVELS.len()] }
     };
     let outlooks: Vec<Outlook> = predictor::HORIZONS.iter().map(outlook).collect();
-    for (up, bought) in [(0, 2), (3, 2), (5, 6), (100, 6)] {
+    for (up, bought) in [(0, 2), (2, 2), (4, 6), (100, 6)] {
         let rests = Rests { up, ..Rests::NONE };
         let scene =
             Scene { highest: highest(&[2.0]), node: 1.0, boot: 2, price: 20.0, rests, is_due: true, outlooks: &outlooks, ladder: None };
