@@ -154,7 +154,7 @@ impl Scene<'_> {
 
     /// Counts the minutes for which a node is paid whatever becomes of it, and after which one that was given back is
     /// replaced: the boot, and the evaluation before which nothing is changed but for pods that wait.
-    fn replaced_in(&self) -> usize {
+    pub(super) fn replaced_in(&self) -> usize {
         self.boot.saturating_add(self.rests.every).min(FARTHEST)
     }
 
@@ -173,7 +173,8 @@ impl Scene<'_> {
         // What a purchase does not bring has to wait for the nodes of the next one that may be made, and what is known
         // by then may ask for an evaluation more.
         let until = self.replaced_in().saturating_add(self.rests.between_purchases()).min(FARTHEST);
-        let bought = (lead(self.boot)..=until).map(|ahead| interpolated(ahead, |place| self.outlooks[place].quantiles[buy]));
+        let bought = (lead(self.replaced_in())..=until.max(lead(self.replaced_in())))
+            .map(|ahead| interpolated(ahead, |place| self.outlooks[place].quantiles[buy]));
         let buy = self.nodes(bought.fold(0.0, f64::max));
         let last = self.replaced_in().saturating_mul(2).saturating_add(1).min(FARTHEST);
         let within = HORIZONS.iter().zip(self.outlooks).filter(|(ahead, _)| **ahead <= last);
@@ -222,8 +223,8 @@ struct Worth {
 
 impl Ladder {
     /// Looks at the nodes from the last that is never idle to the first that is worth nothing at any caution.
-    /// A node that boots `boot` minutes is replaced in `replaced_in`.
-    pub(super) fn of(predictor: &Predictor, outlooks: &[Outlook], node: f64, boot: usize, replaced_in: usize, price: f64) -> Option<Self> {
+    /// Another node replaces one that is given back in `replaced_in` minutes.
+    pub(super) fn of(predictor: &Predictor, outlooks: &[Outlook], node: f64, replaced_in: usize, price: f64) -> Option<Self> {
         let farthest = replaced_in.saturating_mul(3).saturating_add(6).min(FARTHEST);
         let last = HORIZONS.partition_point(|ahead| *ahead < farthest).min(HORIZONS.len() - 1);
         let outlooks = outlooks.get(..=last)?;
@@ -241,7 +242,7 @@ impl Ladder {
         for number in first + 1..=first.saturating_add(MOST_AHEAD) {
             let above = excess(number);
             let waits = std::array::from_fn(|place| (below[place] - above[place]) / node);
-            let worth = Worth::of(&waits, HORIZONS[last], price, boot, replaced_in);
+            let worth = Worth::of(&waits, HORIZONS[last], price, replaced_in);
             nodes.push(worth);
             if worth.keep[CAUTIONS.len() - 1] <= 0.0 {
                 break;
@@ -256,8 +257,8 @@ impl Worth {
     /// Goes back from the last minute that matters. To have a node is worth what would wait without it, less the minute
     /// that is paid; never less than nothing, since it can be given back, and never more than another one that replaces it.
     /// `waits` is what is expected to wait without it in a minute, at each of `HORIZONS`.
-    fn of(waits: &[f64; HORIZONS.len()], farthest: usize, price: f64, boot: usize, replaced_in: usize) -> Self {
-        let lead = lead(boot);
+    fn of(waits: &[f64; HORIZONS.len()], farthest: usize, price: f64, replaced_in: usize) -> Self {
+        let lead = lead(replaced_in);
         let mut gain = [0.0_f64; CAUTIONS.len()];
         let mut worth = Self { keep: gain, launch: gain };
         for ahead in (1..=farthest).rev() {
@@ -316,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_node_for_which_nobody_would_wait_costs_its_minute_and_gains_nothing() {
-        let worth = Worth::of(&[0.0; HORIZONS.len()], 10, 20.0, 2, 4);
+        let worth = Worth::of(&[0.0; HORIZONS.len()], 10, 20.0, 4);
         assert!(worth.keep.iter().chain(&worth.launch).all(|worth| (worth + 1.0).abs() < 1e-9), "{:?} {:?}", worth.keep, worth.launch);
     }
 }

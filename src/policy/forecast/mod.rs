@@ -308,7 +308,6 @@ impl Forecaster {
                 &self.predictor,
                 if knows { &self.outlooks } else { &[] },
                 node,
-                boot,
                 boot.saturating_add(rests.every).min(FARTHEST),
                 price,
             ),

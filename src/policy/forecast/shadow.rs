@@ -18,7 +18,7 @@ const OLDEST: usize = 1440;
 /// disruption budgets: paper shrinks a little sooner than the real one where those bind.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rests {
-    /// From one evaluation to the next; only pods that wait are bought for in between.
+    /// From one evaluation to the next; nothing is given back in between.
     pub every: usize,
     /// Between two purchases for which no pod waits.
     pub up: usize,
@@ -63,8 +63,10 @@ impl Rests {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shadow {
     pub ready: u32,
-    /// How many become ready in the minutes to come, the next one first.
-    booting: VecDeque<u32>,
+    /// How many of those that pods waited for become ready in the minutes to come, the next one first.
+    urgent: VecDeque<u32>,
+    /// How many of those that were bought ahead.
+    early: VecDeque<u32>,
     pub coming: u32,
     minutes: usize,
     /// Ready nodes that are too young to go, by the minute they joined in, the oldest first.
@@ -77,21 +79,25 @@ pub(super) struct Shadow {
 
 impl Shadow {
     /// Lets a minute begin: what has booted is ready, then what is wanted is bought or given back. What pods need that
-    /// wait, `needed` in all, is bought without a rest.
+    /// wait, `needed` in all, is bought at once, without a rest, and is there after the boot alone. What is bought ahead
+    /// comes an evaluation later: it is asked for in the next one, from what was read before it.
     pub(super) fn follow(&mut self, want: Wanted, needed: u32, scene: &Scene) {
         let rests = &scene.rests;
         self.minutes += 1;
-        self.join(scene.boot.max(1), rests.age);
+        self.join(scene.boot, scene.replaced_in(), rests.age);
         let rested = |since: Option<usize>, rest: usize| since.is_none_or(|since| self.minutes - since >= rest);
         let have = self.have();
-        let ahead = scene.is_due && want.buy > needed.max(have) && rested(self.ahead, rests.up);
-        let bought = if ahead { want.buy } else { needed }.saturating_sub(have);
+        let ahead = want.buy > needed.max(have) && rested(self.ahead, rests.up);
+        let urgent = needed.saturating_sub(have);
+        let early = if ahead { want.buy - needed.max(have) } else { 0 };
+        let bought = urgent + early;
         let rests_down = rests.down > 0 && (self.coming + bought > 0 || !rested(self.changed, rests.down));
         // Above what is bought for nothing is given back, whatever is said of holding.
         let surplus = have.saturating_sub(want.hold.max(want.buy).max(needed));
         let grown = self.ready - self.young.iter().map(|(_, nodes)| nodes).sum::<u32>();
         let gone = if rests_down || !scene.is_due { 0 } else { surplus.min(grown).min(rests.most_at_once) };
-        self.booting.push_back(bought);
+        self.urgent.push_back(urgent);
+        self.early.push_back(early);
         self.coming += bought;
         self.ready -= gone;
         if ahead {
@@ -103,16 +109,17 @@ impl Shadow {
     }
 
     /// Lets nodes serve that have booted, and those grow up that have served for long enough.
-    fn join(&mut self, boot: usize, age: usize) {
-        // More than one where boots have become shorter.
-        while self.booting.len() >= boot
-            && let Some(booted) = self.booting.pop_front()
-        {
-            self.ready += booted;
-            self.coming -= booted;
-            if booted > 0 {
-                self.young.push_back((self.minutes, booted));
-            }
+    fn join(&mut self, boot: usize, lead: usize, age: usize) {
+        let mut booted = 0;
+        for (booting, minutes) in [(&mut self.urgent, boot), (&mut self.early, lead)] {
+            // More than one where boots have become shorter.
+            let over = (booting.len() + 1).saturating_sub(minutes.max(1));
+            booted += booting.drain(..over).sum::<u32>();
+        }
+        self.ready += booted;
+        self.coming -= booted;
+        if booted > 0 {
+            self.young.push_back((self.minutes, booted));
         }
         while self.young.front().is_some_and(|(joined, _)| self.minutes - joined >= age) {
             self.young.pop_front();
@@ -142,7 +149,7 @@ mod tests {
             minute(&mut shadow, Wanted { buy, hold }, 0, 2, Rests::NONE, true);
             seen.push((shadow.ready, shadow.have()));
         }
-        assert_eq!(seen, [(0, 2), (0, 2), (2, 2), (1, 1), (1, 1)]);
+        assert_eq!(seen, [(0, 2), (0, 2), (0, 2), (1, 1), (1, 1)]);
     }
 
     #[test]
@@ -150,7 +157,7 @@ mod tests {
         let mut shadow = Shadow::default();
         (0..3).for_each(|more| minute(&mut shadow, Wanted { buy: more + 1, hold: more + 1 }, 0, 5, Rests::NONE, true));
         minute(&mut shadow, Wanted { buy: 3, hold: 3 }, 0, 1, Rests::NONE, true);
-        assert_eq!((shadow.ready, shadow.coming), (3, 0));
+        assert_eq!((shadow.ready, shadow.coming), (2, 1));
     }
 
     #[test]
@@ -167,16 +174,16 @@ mod tests {
     }
 
     #[test]
-    fn between_two_evaluations_only_pods_that_wait_are_bought_for_and_they_wait_for_the_boot_alone() {
+    fn pods_that_wait_have_their_nodes_after_the_boot_alone_and_what_is_bought_ahead_comes_an_evaluation_later() {
         let rests = Rests { every: 2, ..Rests::NONE };
         let mut shadow = Shadow::default();
         let mut seen = Vec::new();
-        // Wanted, and needed at once; an evaluation is made in each even minute.
+        // Wanted, and needed at once. In each even minute an evaluation is made, and only then nodes go.
         for (at, (wanted, needed)) in [(0, 0), (4, 0), (4, 1), (6, 5), (6, 5), (6, 5), (0, 0), (0, 0), (0, 0)].into_iter().enumerate() {
             minute(&mut shadow, Wanted { buy: wanted, hold: wanted }, needed, 2, rests, rests.is_due(Minute(at as i64)));
             seen.push((shadow.ready, shadow.have()));
         }
-        assert_eq!(seen, [(0, 0), (0, 0), (0, 4), (0, 5), (4, 6), (5, 6), (0, 0), (0, 0), (0, 0)]);
+        assert_eq!(seen, [(0, 0), (0, 4), (0, 4), (0, 6), (0, 6), (5, 6), (0, 1), (1, 1), (0, 0)]);
     }
 
     #[test]
@@ -184,12 +191,12 @@ mod tests {
         let rests = Rests { age: 3, ..Rests::NONE };
         let mut shadow = Shadow::default();
         let mut have = Vec::new();
-        for wanted in [2, 2, 5, 0, 0, 0, 0] {
+        for wanted in [2, 2, 5, 0, 0, 0, 0, 0] {
             minute(&mut shadow, Wanted { buy: wanted, hold: wanted }, 0, 1, rests, true);
             have.push(shadow.have());
         }
-        // Two join in the second minute, three in the fourth.
-        assert_eq!(have, [2, 2, 5, 5, 3, 3, 0]);
+        // Two join in the third minute, three in the fifth.
+        assert_eq!(have, [2, 2, 5, 5, 5, 3, 3, 0]);
     }
 
     #[test]
