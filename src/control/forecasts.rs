@@ -8,7 +8,7 @@ use super::slices::{Slices, whole_minute};
 use super::status::ForecastStatus;
 use crate::model::prospect::{Prospect, Wanted};
 use crate::model::{Memory, Missing, PoolName, RuleName};
-use crate::policy::forecast::{Advice, ForecastSettings, Forecaster, KEPT, Minute, Rests, lead_time};
+use crate::policy::forecast::{Advice, ForecastSettings, Forecaster, KEPT, Minute, Rests, boot_minutes};
 use crate::policy::{ForecastRule, PredictiveMode};
 use crate::ports::{Clock, Metrics, World};
 use futures::future::join_all;
@@ -57,7 +57,7 @@ impl Forecasts {
         self.followed.retain(|name, followed| rules.iter().any(|rule| rule.name == *name && followed.is_of(rule)));
         for rule in rules {
             let boots = memory.pools.get(&rule.pool).map_or(&[][..], |pool| &pool.boots);
-            let boot = lead_time(boots, predictive.boot, settings.policy.interval);
+            let boot = boot_minutes(boots, predictive.boot);
             let wanted = ForecastSettings {
                 node: rule.per_node,
                 boot,

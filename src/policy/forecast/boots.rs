@@ -14,13 +14,18 @@ pub fn boot_time(boots: &[u32]) -> Option<Duration> {
     took.get(place).filter(|_| took.len() >= NEEDED).map(|seconds| Duration::from_secs(u64::from(*seconds)))
 }
 
-/// Gives the whole minutes from the evaluation that asks for a node to the one that can count on it: the boot as the
-/// launches show it, or else `expected`, and an evaluation more, since a node that is asked for one evaluation too late
-/// is there one evaluation later.
+/// Gives the whole minutes from a launch to the node that serves, as the launches show it, or else as is `expected`.
+///
+/// What must be bought in one evaluation since the next one's nodes come later is for who decides to say: pods that wait
+/// are bought for at once, and their nodes come after the boot alone.
 #[must_use]
-pub fn lead_time(boots: &[u32], expected: Duration, interval: Duration) -> usize {
-    let lead = boot_time(boots).unwrap_or(expected).saturating_add(interval);
-    usize::try_from(lead.as_secs().div_ceil(60)).unwrap_or(usize::MAX).max(1)
+pub fn boot_minutes(boots: &[u32], expected: Duration) -> usize {
+    whole_minutes(boot_time(boots).unwrap_or(expected)).max(1)
+}
+
+/// Counts the minutes that have begun within a time.
+pub(super) fn whole_minutes(time: Duration) -> usize {
+    usize::try_from(time.as_secs().div_ceil(60)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -37,8 +42,8 @@ mod tests {
     }
 
     #[test]
-    fn a_purchase_is_made_a_boot_and_an_evaluation_ahead() {
-        let minutes = |boots: &[u32], interval| lead_time(boots, Duration::from_mins(2), Duration::from_secs(interval));
-        assert_eq!((minutes(&[], 120), minutes(&[], 60), minutes(&[61, 61, 61], 60), minutes(&[170; 5], 120)), (4, 3, 3, 5));
+    fn a_boot_takes_each_minute_that_it_has_begun() {
+        let minutes = |boots: &[u32]| boot_minutes(boots, Duration::from_mins(2));
+        assert_eq!((minutes(&[]), minutes(&[61, 61, 61]), minutes(&[170; 5]), minutes(&[0; 3])), (2, 2, 3, 1));
     }
 }

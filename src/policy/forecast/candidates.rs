@@ -76,6 +76,8 @@ pub(super) struct Scene<'a> {
     pub price: f64,
     /// How the fleet is left alone between changes.
     pub rests: Rests,
+    /// Whether an evaluation is made, or pods that wait are all that is bought for.
+    pub is_due: bool,
     /// The forecast at each of `HORIZONS`; empty where there is none.
     pub outlooks: &'a [Outlook],
     /// What the forecast means for each node; `None` where there is none.
@@ -150,6 +152,12 @@ impl Scene<'_> {
         self.nodes(f64::from(self.highest[0]))
     }
 
+    /// Counts the minutes for which a node is paid whatever becomes of it, and after which one that was given back is
+    /// replaced: the boot, and the evaluation before which nothing is changed but for pods that wait.
+    pub(super) fn replaced_in(&self) -> usize {
+        self.boot.saturating_add(self.rests.every).min(FARTHEST)
+    }
+
     fn nodes(&self, demand: f64) -> u32 {
         whole_nodes(demand / self.node)
     }
@@ -162,11 +170,13 @@ impl Scene<'_> {
 
     fn quantiles(&self, buy: f64, hold: f64) -> Wanted {
         let (buy, hold) = (level_of(buy), level_of(hold));
-        // What a purchase does not bring has to wait until the next one may be made.
-        let until = lead(self.boot).saturating_add(self.rests.up).min(FARTHEST);
-        let bought = (lead(self.boot)..=until).map(|ahead| interpolated(ahead, |place| self.outlooks[place].quantiles[buy]));
+        // What a purchase does not bring has to wait for the nodes of the next one that may be made, and what is known
+        // by then may ask for an evaluation more.
+        let until = self.replaced_in().saturating_add(self.rests.between_purchases()).min(FARTHEST);
+        let bought = (lead(self.replaced_in())..=until.max(lead(self.replaced_in())))
+            .map(|ahead| interpolated(ahead, |place| self.outlooks[place].quantiles[buy]));
         let buy = self.nodes(bought.fold(0.0, f64::max));
-        let last = (2 * self.boot + 1).min(FARTHEST);
+        let last = self.replaced_in().saturating_mul(2).saturating_add(1).min(FARTHEST);
         let within = HORIZONS.iter().zip(self.outlooks).filter(|(ahead, _)| **ahead <= last);
         let highest = within.map(|(_, outlook)| outlook.quantiles[hold]).fold(0.0, f64::max);
         Wanted { buy, hold: self.nodes(highest).max(buy) }
@@ -177,7 +187,7 @@ impl Scene<'_> {
         let Some(ladder) = &self.ladder else { return Wanted::default() };
         let mut want = Wanted { buy: ladder.first, hold: ladder.first };
         for (layer, worth) in (ladder.first + 1..).zip(&ladder.nodes) {
-            if worth.launch[place] > patience * self.boot as f64 {
+            if worth.launch[place] > patience * self.replaced_in() as f64 {
                 want.buy = layer;
             }
             if worth.keep[place] > 0.0 {
@@ -213,8 +223,9 @@ struct Worth {
 
 impl Ladder {
     /// Looks at the nodes from the last that is never idle to the first that is worth nothing at any caution.
-    pub(super) fn of(predictor: &Predictor, outlooks: &[Outlook], node: f64, boot: usize, price: f64) -> Option<Self> {
-        let farthest = (3 * boot + 6).min(FARTHEST);
+    /// Another node replaces one that is given back in `replaced_in` minutes.
+    pub(super) fn of(predictor: &Predictor, outlooks: &[Outlook], node: f64, replaced_in: usize, price: f64) -> Option<Self> {
+        let farthest = replaced_in.saturating_mul(3).saturating_add(6).min(FARTHEST);
         let last = HORIZONS.partition_point(|ahead| *ahead < farthest).min(HORIZONS.len() - 1);
         let outlooks = outlooks.get(..=last)?;
         let lowest = outlooks.iter().map(|it| it.quantiles[0] - 2.0 * it.size).fold(f64::INFINITY, f64::min).max(0.0);
@@ -231,7 +242,7 @@ impl Ladder {
         for number in first + 1..=first.saturating_add(MOST_AHEAD) {
             let above = excess(number);
             let waits = std::array::from_fn(|place| (below[place] - above[place]) / node);
-            let worth = Worth::of(&waits, HORIZONS[last], price, boot);
+            let worth = Worth::of(&waits, HORIZONS[last], price, replaced_in);
             nodes.push(worth);
             if worth.keep[CAUTIONS.len() - 1] <= 0.0 {
                 break;
@@ -244,10 +255,10 @@ impl Ladder {
 
 impl Worth {
     /// Goes back from the last minute that matters. To have a node is worth what would wait without it, less the minute
-    /// that is paid; never less than nothing, since it can be given back, and never more than the boot of another one.
+    /// that is paid; never less than nothing, since it can be given back, and never more than another one that replaces it.
     /// `waits` is what is expected to wait without it in a minute, at each of `HORIZONS`.
-    fn of(waits: &[f64; HORIZONS.len()], farthest: usize, price: f64, boot: usize) -> Self {
-        let lead = lead(boot);
+    fn of(waits: &[f64; HORIZONS.len()], farthest: usize, price: f64, replaced_in: usize) -> Self {
+        let lead = lead(replaced_in);
         let mut gain = [0.0_f64; CAUTIONS.len()];
         let mut worth = Self { keep: gain, launch: gain };
         for ahead in (1..=farthest).rev() {
@@ -255,7 +266,7 @@ impl Worth {
             for (at, caution) in CAUTIONS.iter().enumerate() {
                 let net = caution * here - 1.0 + gain[at];
                 worth.keep[at] = net;
-                gain[at] = net.clamp(0.0, boot as f64);
+                gain[at] = net.clamp(0.0, replaced_in as f64);
             }
             if ahead == lead {
                 worth.launch = worth.keep;

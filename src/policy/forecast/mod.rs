@@ -34,7 +34,7 @@ mod ridge;
 mod score;
 mod shadow;
 
-pub use boots::{boot_time, lead_time};
+pub use boots::{boot_minutes, boot_time};
 pub use candidates::{Way, whole_nodes};
 pub use history::{DemandHistory, KEPT, Minute, Refused};
 pub use portfolio::{Cost, Following};
@@ -298,13 +298,21 @@ impl Forecaster {
         }
         let ForecastSettings { node, boot, price_of_waiting: price, rests, .. } = self.settings;
         let boot = boot.clamp(1, FARTHEST - 1);
+        let minute = self.history.latest().map_or(0, |latest| latest.0 - (self.history.span() - span) as i64);
         let scene = Scene {
             highest: highest(levels),
             node,
             boot,
             price,
             rests,
-            ladder: Ladder::of(&self.predictor, if knows { &self.outlooks } else { &[] }, node, boot, price),
+            is_due: rests.is_due(Minute(minute + 1)),
+            ladder: Ladder::of(
+                &self.predictor,
+                if knows { &self.outlooks } else { &[] },
+                node,
+                boot.saturating_add(rests.every).min(FARTHEST),
+                price,
+            ),
             outlooks: if knows { &self.outlooks } else { &[] },
         };
         self.want = self.portfolio.decide(&scene, self.is_trusted());

@@ -109,7 +109,7 @@ impl Portfolio {
         for entrant in &mut self.entrants {
             let can = !scene.outlooks.is_empty() || !entrant.way.is_predictive();
             entrant.want = scene.want(if can { entrant.way } else { FIRST });
-            entrant.shadow.follow(entrant.want, needed, scene.boot, &scene.rests);
+            entrant.shadow.follow(entrant.want, needed, scene);
         }
         let is_hour = self.minutes.is_multiple_of(60);
         if is_hour || (!trusted && self.chosen.iter().any(|chosen| self.entrants[*chosen].way.is_predictive())) {
@@ -120,7 +120,7 @@ impl Portfolio {
         }
         self.minutes += 1;
         let want = self.combined();
-        self.own.follow(want, needed, scene.boot, &scene.rests);
+        self.own.follow(want, needed, scene);
         want
     }
 

@@ -186,7 +186,8 @@ fn what_is_needed_before_the_next_purchase_can_be_made_is_bought_in_this_one() {
     let outlooks: Vec<Outlook> = predictor::HORIZONS.iter().map(outlook).collect();
     for (up, bought) in [(0, 2), (2, 2), (4, 6), (100, 6)] {
         let rests = Rests { up, ..Rests::NONE };
-        let scene = Scene { highest: highest(&[2.0]), node: 1.0, boot: 2, price: 20.0, rests, outlooks: &outlooks, ladder: None };
+        let scene =
+            Scene { highest: highest(&[2.0]), node: 1.0, boot: 2, price: 20.0, rests, is_due: true, outlooks: &outlooks, ladder: None };
         let want = scene.want(Way::Quantiles { buy: 0.9, hold: 0.9 });
         assert_eq!(want.buy, bought, "a rest of {up} minutes");
     }

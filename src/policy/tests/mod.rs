@@ -62,7 +62,7 @@ fn later(seconds: i64) -> Timestamp {
     start() + SignedDuration::from_secs(seconds)
 }
 
-fn settings() -> Settings {
+pub(in crate::policy) fn settings() -> Settings {
     Settings {
         pools: vec![PoolSettings {
             name: "workers".into(),

@@ -5,7 +5,7 @@ use super::foresight::Foresight;
 use super::policies::{Policy, View};
 use crate::model::prospect::{Prospect, Wanted};
 use crate::model::{Bytes, Memory, MilliCpu, PoolName, Resources, RuleName};
-use crate::policy::forecast::{ForecastSettings, Forecaster, Minute, Rests, lead_time, whole_nodes as nodes};
+use crate::policy::forecast::{ForecastSettings, Forecaster, Minute, Rests, boot_minutes, whole_nodes as nodes};
 use crate::policy::uniform::{self, Cause, Moves, Sight};
 use crate::policy::{PredictiveMode, Settings};
 use jiff::{SignedDuration, Timestamp};
@@ -55,11 +55,11 @@ impl Operator {
     }
 
     /// Gives how a demand in nodes is forecast whose launches take so many minutes.
-    pub(super) fn forecast(&self, lead: usize) -> ForecastSettings {
+    pub(super) fn forecast(&self, boot: usize) -> ForecastSettings {
         let predictive = &self.settings.predictive;
         ForecastSettings {
             node: 1.0,
-            boot: lead,
+            boot,
             price_of_waiting: predictive.price_of_waiting,
             rests: Rests::of(&self.settings),
             zone: predictive.zone.clone(),
@@ -113,7 +113,7 @@ enum Source {
 /// The daemon: asked every minute, it makes a turn when its evaluation is due, and at once for pods that wait.
 ///
 /// A turn sees the demand of the last full minute as pods that fill a node each, the CPU that they use, and what its own
-/// forecast says, made as the daemon makes it: with the boot time that its launches have shown and an evaluation more,
+/// forecast says, made as the daemon makes it: with the boot time that its launches have shown,
 /// and without a say until it is trusted. A drain takes no time here, and no offer runs out.
 #[derive(Debug)]
 pub struct Daemon {
@@ -139,7 +139,7 @@ impl Daemon {
     pub fn new(operator: &Operator, dollars_per_hour: f64, start: Minute, path: Path) -> Self {
         let settings = &operator.settings;
         let predictive = &settings.predictive;
-        let lead = lead_time(&[], predictive.boot, settings.interval);
+        let boot = boot_minutes(&[], predictive.boot);
         let acts = match predictive.mode {
             PredictiveMode::On | PredictiveMode::Auto => !settings.forecasts.is_empty(),
             PredictiveMode::Shadow | PredictiveMode::Off => false,
@@ -147,7 +147,7 @@ impl Daemon {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a price of some dollars")]
         let price = (dollars_per_hour * 1e6).round() as u64;
         Self {
-            source: if acts { Source::Own(Box::new(Forecaster::new(operator.forecast(lead)))) } else { Source::Nobody },
+            source: if acts { Source::Own(Box::new(Forecaster::new(operator.forecast(boot)))) } else { Source::Nobody },
             node: Resources { cpu: MilliCpu(1000), memory: Bytes(1 << 30), pods: 110, ..Resources::default() },
             price,
             start,
@@ -224,7 +224,7 @@ impl Daemon {
     fn foresee(&mut self, minute: usize) {
         let settings = &self.operator.settings;
         let boots = settings.pools.first().and_then(|pool| self.memory.pools.get(&pool.name)).map_or(&[][..], |pool| &pool.boots);
-        let boot = lead_time(boots, settings.predictive.boot, settings.interval);
+        let boot = boot_minutes(boots, settings.predictive.boot);
         let (wanted, blind) = match &mut self.source {
             Source::Nobody => return,
             Source::Own(forecaster) => {

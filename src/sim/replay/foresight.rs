@@ -9,16 +9,16 @@ use std::collections::BTreeMap;
 /// What is wanted in a minute, and whether nothing is because the demand is not known.
 type Said = (Option<Wanted>, bool);
 
-/// Forecasts of one demand, made once for each lead.
+/// Forecasts of one demand, made once for each boot.
 ///
-/// They act from the first minute, without a trial. In a daemon the lead changes when launches show another boot; here
-/// each lead is forecast as if it had always been so, and for the same rests, whatever those are that a replay tries.
+/// They act from the first minute, without a trial. In a daemon the boot changes when launches show another boot; here
+/// each boot is forecast as if it had always been so, and for the same rests, whatever those are that a replay tries.
 /// That is close enough to choose by, and costs a hundredth.
 #[derive(Debug)]
 pub(super) struct Foresight {
     recording: Recording,
     settings: ForecastSettings,
-    /// By lead, in minutes; then by the minute of the recording.
+    /// By boot, in minutes; then by the minute of the recording.
     said: RefCell<BTreeMap<usize, Vec<Said>>>,
 }
 
@@ -28,16 +28,16 @@ impl Foresight {
         Self { recording, settings, said: RefCell::default() }
     }
 
-    /// Gives what is said in a minute, counted from the recording's first, with nodes that are `lead` minutes away.
-    pub(super) fn say(&self, lead: usize, minute: usize) -> Said {
+    /// Gives what is said in a minute, counted from the recording's first, with nodes that are `boot` minutes away.
+    pub(super) fn say(&self, boot: usize, minute: usize) -> Said {
         let mut said = self.said.borrow_mut();
-        said.entry(lead).or_insert_with(|| self.forecast(lead)).get(minute).copied().unwrap_or((None, true))
+        said.entry(boot).or_insert_with(|| self.forecast(boot)).get(minute).copied().unwrap_or((None, true))
     }
 
     /// Says of each minute what was known before it.
-    fn forecast(&self, lead: usize) -> Vec<Said> {
+    fn forecast(&self, boot: usize) -> Vec<Said> {
         let Recording { start, values, .. } = &self.recording;
-        let mut forecaster = Forecaster::new(ForecastSettings { boot: lead, ..self.settings.clone() });
+        let mut forecaster = Forecaster::new(ForecastSettings { boot, ..self.settings.clone() });
         let say = |(minute, value): (i64, &Option<f32>)| {
             let said = forecaster.say(start.plus(minute));
             if let Some(value) = value {

@@ -1,6 +1,7 @@
 //! What each policy is documented to do, and that none of them sees what is to come.
 
 mod daemon;
+mod paper;
 mod tuning;
 
 use super::*;
