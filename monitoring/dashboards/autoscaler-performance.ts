@@ -53,6 +53,11 @@ export const autoscalerPerformance = dashboard('node-fleet-autoscaler', 'node-fl
     ]),
   )
   .withPanel(
+    lines('Ways that are followed', 'By how many of the nodes that a forecast would hold: reactive ways need no forecast, the others do', 'short', [
+      ['max by (pool, rule, way) (node_fleet_forecast_following_nodes{pool=~"$pool"})', '{{pool}} {{rule}}: {{way}}'],
+    ]),
+  )
+  .withPanel(
     lines('Loss of forecasts', 'Of about a day, as a share of the better naive forecast\'s: below 1 it earns its place. Trusted is 1 while it has a say', 'short', [
       ['max by (rule) (node_fleet_forecast_loss_ratio)', '{{rule}}: loss'],
       ['max by (rule) (node_fleet_forecast_trusted)', '{{rule}}: trusted'],

@@ -5,7 +5,7 @@
 
 use super::settings::Settings;
 use super::slices::{Slices, whole_minute};
-use super::status::ForecastStatus;
+use super::status::{ForecastStatus, Stretch};
 use crate::model::prospect::{Prospect, Wanted};
 use crate::model::{Memory, Missing, PoolName, RuleName};
 use crate::policy::forecast::{Advice, ForecastSettings, Forecaster, KEPT, Minute, Rests, boot_minutes};
@@ -211,13 +211,12 @@ impl Followed {
     /// Since when a demand is not known that is not known: its latest value, and while the past is read, its beginning.
     fn blind_since(&self, now: Timestamp) -> Timestamp {
         let latest = self.forecaster.history().latest().filter(|_| self.caught_up);
-        let latest = latest.and_then(|latest| Timestamp::from_second(latest.0.saturating_mul(60)).ok());
-        latest.or(self.begun).unwrap_or(now)
+        latest.map(Minute::begin).or(self.begun).unwrap_or(now)
     }
 
     /// Says until when it only watches, with so many minutes missing to a week.
     fn watches(&self, missing: usize) -> String {
-        let latest = self.forecaster.history().latest().and_then(|latest| Timestamp::from_second(latest.0.saturating_mul(60)).ok());
+        let latest = self.forecaster.history().latest().map(Minute::begin);
         let missing = SignedDuration::from_mins(i64::try_from(missing).unwrap_or(i64::MAX) + 1);
         match latest.and_then(|latest| latest.checked_add(missing).ok()) {
             Some(until) => format!("it only watches until {until}, when a week of its demand is known"),
@@ -241,7 +240,7 @@ impl Followed {
             known_minutes: self.forecaster.history().span(),
             demand: latest.and_then(|minute| self.forecaster.history().get(minute)),
             expected: advice.expected,
-            following: advice.following.iter().map(|it| format!("nodes {} to {}: {}", it.from + 1, it.to, it.way)).collect(),
+            following: advice.following.iter().map(Stretch::from).collect(),
             loss_ratio: Some(advice.record.relative_loss()).filter(|ratio| advice.record.minutes > 0 && ratio.is_finite()),
             coverage: (advice.record.minutes > 0).then_some(advice.record.forecast.coverage),
         }

@@ -5,6 +5,7 @@ use crate::model::prospect::Wanted;
 use crate::model::snapshot::Pause;
 use crate::model::spend::Cost;
 use crate::model::{Explanation, Market, Operation, Plan, PoolName, Question, RuleName};
+use crate::policy::forecast::Following;
 pub use crate::policy::forecast::{Expected, Minute, Standing};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -77,12 +78,32 @@ pub struct ForecastStatus {
     pub demand: Option<f64>,
     /// What is expected of the minute in which a node that is launched now would serve.
     pub expected: Option<Expected>,
-    /// Which nodes follow which way.
-    pub following: Vec<String>,
+    /// Which of the nodes follow which way.
+    pub following: Vec<Stretch>,
     /// The forecast's loss as a share of the better naive one's, over about a day: below 1 it is worth its while.
     pub loss_ratio: Option<f64>,
     /// Shares of minutes whose demand stayed below the quantiles 0.90 and 0.95.
     pub coverage: Option<[f64; 2]>,
+}
+
+/// Nodes that follow one way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stretch {
+    /// The first one, from 1.
+    pub first: u32,
+    /// The last one.
+    pub last: u32,
+    /// The kind of the way, of [`Way::KINDS`](crate::policy::forecast::Way::KINDS).
+    pub kind: &'static str,
+    /// The way, in words.
+    pub way: String,
+}
+
+impl From<&Following> for Stretch {
+    fn from(following: &Following) -> Self {
+        let Following { from, to, way } = *following;
+        Self { first: from + 1, last: to, kind: way.kind_name(), way: way.to_string() }
+    }
 }
 
 /// Everything that is shown.

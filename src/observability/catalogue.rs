@@ -130,6 +130,8 @@ catalogue! {
         "A forecast rule's demand: `actual` now, and `expected`, `p90` and `p95` for the minute in which a node launched now would serve";
     FORECAST_NODES = "node_fleet_forecast_nodes" Gauge ["pool", "rule", "bound"]
         "Nodes that a forecast would `buy` up to and `hold` down to; absent while it has no say";
+    FORECAST_FOLLOWING = "node_fleet_forecast_following_nodes" Gauge ["pool", "rule", "way"]
+        "Nodes that a forecast rule would hold, by the kind of way that they follow: `reactive`, or by a forecast, `quantiles` or `balance`";
     FORECAST_LOSS_RATIO = "node_fleet_forecast_loss_ratio" Gauge ["rule"]
         "A forecast's pinball loss of about the last day as a share of the better naive forecast's; below 1 it earns its place";
     FORECAST_COVERAGE = "node_fleet_forecast_coverage_ratio" Gauge ["rule", "quantile"]

@@ -4,6 +4,7 @@ use super::catalogue::{self, Entry, Kind};
 use crate::control::status::{Role, Standing, Status};
 use crate::model::spend::{Cost, SeriesCost};
 use crate::model::{Hold, Operation, Plan, PoolReport};
+use crate::policy::forecast::Way;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -173,7 +174,8 @@ fn fleet(page: &mut Page<'_>, plan: &Plan) -> fmt::Result {
 }
 
 fn forecasts(page: &mut Page<'_>, status: &Status) -> fmt::Result {
-    let (mut demand, mut nodes, mut loss, mut coverage, mut trusted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut demand, mut nodes, mut following) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut loss, mut coverage, mut trusted) = (Vec::new(), Vec::new(), Vec::new());
     for (rule, forecast) in &status.forecasts {
         let rule = || ("rule", rule.as_str());
         let expected = forecast.expected.iter().flat_map(|it| [("expected", it.centre), ("p90", it.quantile_90), ("p95", it.quantile_95)]);
@@ -181,6 +183,11 @@ fn forecasts(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         demand.extend(values.map(|(kind, it)| (vec![rule(), ("value", kind)], it)));
         let bounds = forecast.wanted.iter().flat_map(|it| [("buy", it.buy), ("hold", it.hold)]);
         nodes.extend(bounds.map(|(bound, it)| (vec![("pool", forecast.pool.as_str()), rule(), ("bound", bound)], f64::from(it))));
+        following.extend(Way::KINDS.map(|kind| {
+            let stretches = forecast.following.iter().filter(|it| it.kind == kind);
+            let count: u32 = stretches.map(|it| it.last - it.first + 1).sum();
+            (vec![("pool", forecast.pool.as_str()), rule(), ("way", kind)], f64::from(count))
+        }));
         loss.extend(forecast.loss_ratio.map(|it| (vec![rule()], it)));
         let shares = forecast.coverage.iter().flat_map(|[p90, p95]| [("0.90", *p90), ("0.95", *p95)]);
         coverage.extend(shares.map(|(quantile, it)| (vec![rule(), ("quantile", quantile)], it)));
@@ -188,6 +195,7 @@ fn forecasts(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     }
     page.family(&catalogue::FORECAST_DEMAND, &demand)?;
     page.family(&catalogue::FORECAST_NODES, &nodes)?;
+    page.family(&catalogue::FORECAST_FOLLOWING, &following)?;
     page.family(&catalogue::FORECAST_LOSS_RATIO, &loss)?;
     page.family(&catalogue::FORECAST_COVERAGE, &coverage)?;
     page.family(&catalogue::FORECAST_TRUSTED, &trusted)

@@ -1,6 +1,6 @@
 use super::catalogue::{Kind, METRICS};
 use super::*;
-use crate::control::status::{Expected, ForecastStatus, Minute, Role, SourceStatus, Standing};
+use crate::control::status::{Expected, ForecastStatus, Minute, Role, SourceStatus, Standing, Stretch};
 use crate::model::ids::Epoch;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::{Alert, Finding, OnDrainTimeout, RetireReason};
@@ -66,7 +66,10 @@ fn forecast() -> ForecastStatus {
         known_minutes: 1,
         demand: Some(7.5),
         expected: Some(Expected { minute: Minute(3), centre: 8.0, quantile_90: 9.0, quantile_95: 10.0 }),
-        following: Vec::new(),
+        following: vec![
+            Stretch { first: 1, last: 3, kind: "reactive", way: String::new() },
+            Stretch { first: 4, last: 4, kind: "balance", way: String::new() },
+        ],
         loss_ratio: Some(0.5),
         coverage: Some([0.9, 0.95]),
     }

@@ -4,7 +4,6 @@
 //! eight in the morning comes at eight again.
 
 use super::history::Minute;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 const DAY: i64 = 1440;
@@ -42,10 +41,10 @@ impl Calendar {
             return;
         }
         self.known = (from, to);
-        let begin = time(from);
+        let begin = Minute(from).begin();
         let minutes = |offset: jiff::tz::Offset| i64::from(offset.seconds()).div_euclid(60);
         self.offsets = vec![(from, minutes(self.zone.to_offset(begin)))];
-        let changes = self.zone.following(begin).take_while(|change| change.timestamp() < time(to));
+        let changes = self.zone.following(begin).take_while(|change| change.timestamp() < Minute(to).begin());
         self.offsets.extend(changes.map(|change| (Minute::of_second(change.timestamp().as_second()).0, minutes(change.offset()))));
     }
 
@@ -64,13 +63,10 @@ impl Calendar {
     }
 }
 
-fn time(minute: i64) -> Timestamp {
-    Timestamp::from_second(minute.saturating_mul(60)).unwrap_or(if minute < 0 { Timestamp::MIN } else { Timestamp::MAX })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jiff::Timestamp;
 
     fn minute(text: &str) -> i64 {
         Minute::of_second(text.parse::<Timestamp>().expect("a time").as_second()).0

@@ -44,6 +44,20 @@ pub enum Way {
 }
 
 impl Way {
+    /// What kinds there are.
+    pub const KINDS: [&str; 3] = ["reactive", "quantiles", "balance"];
+
+    /// Names its kind.
+    #[must_use]
+    pub fn kind_name(self) -> &'static str {
+        let [reactive, quantiles, balance] = Self::KINDS;
+        match self {
+            Self::Reactive { .. } => reactive,
+            Self::Quantiles { .. } => quantiles,
+            Self::Balance { .. } => balance,
+        }
+    }
+
     /// Tells whether it needs a forecast.
     #[must_use]
     pub fn is_predictive(self) -> bool {

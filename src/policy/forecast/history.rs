@@ -1,5 +1,6 @@
 //! Demand as it was: one value a minute, bounded, with gaps that stay gaps.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// How many minutes are kept: 28 days, four of each weekday.
@@ -15,6 +16,13 @@ impl Minute {
     #[must_use]
     pub fn of_second(second: i64) -> Self {
         Self(second.div_euclid(60))
+    }
+
+    /// Gives the time at which it begins; the nearest that can be told where that is beyond all calendars.
+    #[must_use]
+    pub fn begin(self) -> Timestamp {
+        let end = if self.0 < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        Timestamp::from_second(self.0.saturating_mul(60)).unwrap_or(end)
     }
 
     /// Gives the minute so many minutes later.

@@ -44,7 +44,6 @@ pub use shadow::Rests;
 use crate::model::prospect::Wanted;
 use candidates::{Ladder, Scene, highest, interpolated, lead};
 use features::{FARTHEST, Past};
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use portfolio::Portfolio;
 use predictor::{LEVELS, Outlook, Predictor};
@@ -158,12 +157,12 @@ impl std::fmt::Display for Advice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.standing {
             Standing::Trusted => {}
-            Standing::Learning { ready_at: Some(minute) } => write!(f, "learning until {}; ", time(minute))?,
+            Standing::Learning { ready_at: Some(minute) } => write!(f, "learning until {}; ", minute.begin())?,
             Standing::Learning { ready_at: None } => return write!(f, "no demand is known"),
             Standing::Demoted => {
                 write!(f, "the forecast loses {:.2} times what a naive one does and stands back; ", self.record.relative_loss())?;
             }
-            Standing::Blind { latest } => return write!(f, "no demand is known since {}", time(latest)),
+            Standing::Blind { latest } => return write!(f, "no demand is known since {}", latest.begin()),
         }
         if let Some(expected) = self.expected {
             write!(f, "expects {:.1}, at most {:.1} (95 %); ", expected.centre, expected.quantile_95)?;
@@ -176,11 +175,6 @@ impl std::fmt::Display for Advice {
         }
         Ok(())
     }
-}
-
-/// Gives the beginning of a minute, for people.
-fn time(minute: Minute) -> Timestamp {
-    Timestamp::from_second(minute.0.saturating_mul(60)).unwrap_or(Timestamp::MAX)
 }
 
 /// Follows one demand.

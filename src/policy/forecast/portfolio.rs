@@ -129,10 +129,13 @@ impl Portfolio {
         let mut list: Vec<Following> = Vec::new();
         for (layer, chosen) in (0..).zip(&self.chosen) {
             let (from, way) = (layer * self.thickness, self.entrants[*chosen].way);
+            if from >= nodes {
+                break;
+            }
+            let to = if layer as usize + 1 == LAYERS { nodes } else { nodes.min(from + self.thickness) };
             match list.last_mut() {
-                Some(before) if from < nodes.max(1) && before.way == way => before.to = from + self.thickness,
-                Some(_) if from >= nodes.max(1) => break,
-                Some(_) | None => list.push(Following { from, to: from + self.thickness, way }),
+                Some(before) if before.way == way => before.to = to,
+                Some(_) | None => list.push(Following { from, to, way }),
             }
         }
         list

@@ -1,6 +1,7 @@
 //! The forecaster as a whole, on demands whose law is known.
 
 use super::*;
+use jiff::Timestamp;
 use std::f64::consts::TAU;
 
 const SETTINGS: ForecastSettings = ForecastSettings { node: 1.0, boot: 2, price_of_waiting: 20.0, rests: Rests::NONE, zone: TimeZone::UTC };

@@ -243,8 +243,7 @@ impl Daemon {
     }
 
     fn time(&self, minute: usize) -> Timestamp {
-        let minute = self.start.plus(minute as i64);
-        Timestamp::from_second(minute.0.saturating_mul(60)).unwrap_or(Timestamp::MAX)
+        self.start.plus(minute as i64).begin()
     }
 
     /// Gives the share of the serving nodes' CPU that is in use.
