@@ -6,7 +6,7 @@ use crate::model::snapshot::Pause;
 use crate::model::spend::Cost;
 use crate::model::{Explanation, Market, Operation, Plan, PoolName, Question, RuleName};
 use crate::policy::forecast::Following;
-pub use crate::policy::forecast::{Expected, Minute, Standing};
+pub use crate::policy::forecast::{Expected, Minute, Standing, Way};
 use jiff::Timestamp;
 use serde::Serialize;
 use std::collections::{BTreeMap, VecDeque};

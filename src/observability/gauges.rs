@@ -1,10 +1,9 @@
 //! Shows the controller's latest status as gauges, at the moment somebody asks.
 
 use super::catalogue::{self, Entry, Kind};
-use crate::control::status::{Role, Standing, Status};
+use crate::control::status::{Role, Standing, Status, Way};
 use crate::model::spend::{Cost, SeriesCost};
 use crate::model::{Hold, Operation, Plan, PoolReport};
-use crate::policy::forecast::Way;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
+use tokio::process::Command;
 
 use crate::processes::{Process, free_port};
 use crate::tools::Tools;
@@ -14,6 +15,7 @@ use crate::wait::{Seen, until};
 /// The server; it can be stopped and started again on the same port.
 pub struct Prometheus {
     program: PathBuf,
+    promtool: PathBuf,
     folder: PathBuf,
     /// What it always scrapes.
     base: String,
@@ -26,8 +28,9 @@ impl Prometheus {
     /// Writes the configuration and starts the server.
     pub fn start(tools: &Tools, folder: &Path, exporter: &str, client: &reqwest::Client) -> Result<Self> {
         fs::create_dir_all(folder)?;
-        let (program, base, port) = (tools.prometheus.clone(), configuration(exporter), free_port()?);
-        let mut server = Self { program, folder: folder.to_owned(), base, port, process: None, client: client.clone() };
+        let (program, promtool) = (tools.prometheus.clone(), tools.promtool.clone());
+        let (base, port) = (configuration(exporter), free_port()?);
+        let mut server = Self { program, promtool, folder: folder.to_owned(), base, port, process: None, client: client.clone() };
         server.configure("", &[])?;
         Ok(server)
     }
@@ -51,6 +54,19 @@ impl Prometheus {
     pub fn reset(&mut self) -> Result<()> {
         let is_base = fs::read_to_string(self.folder.join("prometheus.yml"))? == self.base;
         if is_base && self.process.is_some() { Ok(()) } else { self.configure("", &[]) }
+    }
+
+    /// Puts samples of the past into its storage, as text in the format of OpenMetrics, and starts it anew.
+    pub async fn backfill(&mut self, samples: &str) -> Result<()> {
+        let (text, blocks) = (self.folder.join("past.txt"), self.folder.join("data"));
+        fs::write(&text, samples)?;
+        self.stop();
+        // Blocks of two hours, as is its default, would be 336.
+        let arguments = ["tsdb", "create-blocks-from", "--max-block-duration=744h", "openmetrics"];
+        let output = Command::new(&self.promtool).args(arguments).args([&text, &blocks]).output().await?;
+        ensure!(output.status.success(), "promtool: {}", String::from_utf8_lossy(&output.stderr));
+        self.restart()?;
+        self.ready().await
     }
 
     /// The rules that are loaded, as Prometheus tells of them.
@@ -82,6 +98,7 @@ impl Prometheus {
             format!("--config.file={}", self.folder.join("prometheus.yml").display()),
             format!("--storage.tsdb.path={}", self.folder.join("data").display()),
             format!("--web.listen-address=127.0.0.1:{}", self.port),
+            "--storage.tsdb.retention.time=40d".to_owned(),
             "--log.level=warn".to_owned(),
         ];
         self.process = Some(Process::start("prometheus", &self.program, &arguments, &[], &self.folder.join("prometheus.log"))?);

@@ -26,7 +26,8 @@ pub struct Rests {
     pub down: usize,
     /// How long a node has served at least that is given back.
     pub age: usize,
-    /// No more nodes than these leave together; none where nothing is given back.
+    /// No more nodes than these leave together. Where `scale_down.enabled` is false it is the same: a fleet that only
+    /// grew on paper would need no forecast after its first rise, and a real one that is made smaller by hand does.
     pub most_at_once: u32,
 }
 
@@ -43,7 +44,7 @@ impl Rests {
             up: whole_minutes(settings.scale_up.cooldown),
             down: whole_minutes(down.cooldown),
             age: whole_minutes(down.min_node_age).min(OLDEST),
-            most_at_once: if down.enabled { down.most_at_once.max(1) } else { 0 },
+            most_at_once: down.most_at_once.max(1),
         }
     }
 
@@ -203,12 +204,5 @@ mod tests {
     fn the_next_purchase_is_made_in_the_first_evaluation_after_the_cooldown() {
         let between = |every, up| Rests { every, up, ..Rests::NONE }.between_purchases();
         assert_eq!((between(1, 0), between(2, 0), between(2, 5), between(2, 6), between(1, 5)), (1, 2, 6, 6, 5));
-    }
-
-    #[test]
-    fn a_fleet_that_never_shrinks_does_not_on_paper() {
-        let mut settings = crate::policy::tests::settings();
-        settings.scale_down.enabled = false;
-        assert_eq!(Rests::of(&settings).most_at_once, 0);
     }
 }

@@ -58,6 +58,7 @@ scenarios! {
     growing::capacity_runs_out,
     growing::some_never_join,
     foreseeing::a_rise_is_bought_for,
+    foreseeing::a_past_is_replayed,
     load::users_come_and_go,
     shrinking::load_falls,
     shrinking::protected_nodes_stay,

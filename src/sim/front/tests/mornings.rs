@@ -1,8 +1,8 @@
 //! A demand that rises every morning, and a fleet that has seen it before.
 
+use crate::control::status::Standing;
 use crate::model::operation::Operation;
 use crate::model::plan::LaunchReason;
-use crate::policy::forecast::Standing;
 use crate::policy::{ForecastRule, PredictiveMode};
 use crate::sim::front::{Scenario, Stage};
 use crate::sim::prometheus::CORES;
