@@ -12,10 +12,12 @@ use crate::bed::Bed;
 use crate::cluster::{Cluster, unschedulable_since};
 use crate::configuration::Configuration;
 use crate::daemon::{Daemon, access_key};
+use crate::events;
 use crate::ledger::Ledger;
 use crate::proxy::call::Call;
 use crate::proxy::faults::Matcher;
 use crate::wait::{Seen, until};
+use crate::workload::Workload;
 
 /// Long enough for what takes a second or two.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -150,4 +152,14 @@ pub async fn faces(cluster: &Cluster) -> Result<BTreeMap<String, Value>> {
         json!({"uid": metadata.uid, "labels": metadata.labels, "annotations": metadata.annotations, "spec": node.spec})
     };
     Ok(cluster.nodes().await?.into_iter().map(|(name, node)| (name, face(node))).collect())
+}
+
+/// Four pods get their nodes, one of which is interrupted and replaced.
+pub async fn interrupted_shop(bed: &Bed, daemon: &Daemon) -> Result<()> {
+    bed.cluster.apply(&Workload::new("shop", 4, "1500m", "256Mi")).await?;
+    let pods = bed.cluster.wait_for_running("shop", 4, LATER).await?;
+    let node = pods[0].spec.as_ref().and_then(|spec| spec.node_name.clone()).context("a pod without a node")?;
+    bed.notify(&events::spot_interruption(node.trim_start_matches("worker-"))).await?;
+    bed.cluster.wait_for_node(&node, "to be gone", LATER, |node| node.is_none()).await?;
+    quiet(daemon).await
 }

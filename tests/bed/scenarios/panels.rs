@@ -9,14 +9,12 @@ use axum::routing::get;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use super::fleet::{LATER, SOON, fleet, quiet};
+use super::fleet::{LATER, SOON, fleet, interrupted_shop};
 use crate::bed::Bed;
 use crate::configuration::Configuration;
-use crate::events;
 use crate::proxy::faults::Matcher;
 use crate::tools::in_repository;
 use crate::wait::{Seen, until};
-use crate::workload::Workload;
 
 /// A query, and where it stands.
 type Query = (String, String);
@@ -40,12 +38,7 @@ pub async fn each_query_gives_data(bed: &mut Bed) -> Result<()> {
 
     bed.proxy.faults.fail_next(Matcher::action("DescribeInstances"), 1, "UnauthorizedOperation", 403);
     bed.joiner.never_join(1);
-    bed.cluster.apply(&Workload::new("shop", 4, "1500m", "256Mi")).await?;
-    let pods = bed.cluster.wait_for_running("shop", 4, LATER).await?;
-    let node = pods[0].spec.as_ref().and_then(|spec| spec.node_name.clone()).context("a pod without a node")?;
-    bed.notify(&events::spot_interruption(node.trim_start_matches("worker-"))).await?;
-    bed.cluster.wait_for_node(&node, "to be gone", LATER, |node| node.is_none()).await?;
-    quiet(&daemon).await?;
+    interrupted_shop(bed, &daemon).await?;
 
     let queries = [panels()?, recordings(bed).await?].concat();
     ensure!(queries.len() > 90, "{} queries are listed", queries.len());

@@ -8,13 +8,11 @@ use k8s_openapi::api::rbac::v1::ClusterRole;
 use kube::Api;
 use serde_json::Value;
 
-use super::fleet::{LATER, SOON, fleet, quiet};
+use super::fleet::{SOON, fleet, interrupted_shop};
 use crate::bed::Bed;
 use crate::configuration::Configuration;
-use crate::events;
 use crate::exporter::Load;
 use crate::wait::{Seen, until};
-use crate::workload::Workload;
 
 /// A verb on a resource: API group, resource with its subresource, verb.
 type Right = (String, String, String);
@@ -26,12 +24,7 @@ pub async fn each_is_used_and_no_other(bed: &mut Bed) -> Result<()> {
     bed.exporter.set_load_of_all(Load::Fixed { cpu: 0.4, memory: 0.4 });
     let configuration = Configuration { on_demand_base: 0, spot_share: 1.0, scale_down: false, ..Configuration::default() };
     let daemon = fleet(bed, &configuration).await?;
-    bed.cluster.apply(&Workload::new("shop", 4, "1500m", "256Mi")).await?;
-    let pods = bed.cluster.wait_for_running("shop", 4, LATER).await?;
-    let node = pods[0].spec.as_ref().and_then(|spec| spec.node_name.clone()).context("a pod without a node")?;
-    bed.notify(&events::spot_interruption(node.trim_start_matches("worker-"))).await?;
-    bed.cluster.wait_for_node(&node, "to be gone", LATER, |node| node.is_none()).await?;
-    quiet(&daemon).await?;
+    interrupted_shop(bed, &daemon).await?;
 
     let role: ClusterRole = Api::all(bed.cluster.client.clone()).get("node-fleet").await?;
     let granted = granted(&role);
