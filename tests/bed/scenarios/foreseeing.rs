@@ -47,6 +47,13 @@ pub async fn a_rise_is_bought_for(bed: &mut Bed) -> Result<()> {
     ensure!(orders["standing"] == "trusted" && orders["known_minutes"].as_u64() > Some(40_000), "{shown}");
     let trusted = daemon.metric("node_fleet_forecast_trusted", &["rule=\"orders\""]).await?;
     ensure!(trusted == Some(1.0), "node_fleet_forecast_trusted is {trusted:?}");
+    let mut following = 0.0;
+    for way in ["reactive", "quantiles", "balance"] {
+        let labels = ["rule=\"orders\"".to_owned(), format!("way=\"{way}\"")];
+        following +=
+            daemon.metric("node_fleet_forecast_following_nodes", &labels.each_ref().map(String::as_str)).await?.unwrap_or_default();
+    }
+    ensure!((following - 6.0).abs() < 0.1, "{following} nodes follow some way, not 6: {shown}");
     println!("  {} minutes of the past; 4 nodes were Ready {early} s before the rise: {}", orders["known_minutes"], orders["says"]);
     Ok(())
 }
