@@ -4,9 +4,10 @@
 //!
 //! | record | attributes |
 //! |---|---|
-//! | `lock` | `owner`, `lease_ms`, `version`, `epoch`, `expires_at` (the table's TTL, on this record alone) |
+//! | `lock` | `owner`, `lease_ms`, `version`, `epoch`, `expires_at` (the table's TTL) |
 //! | `epoch` | `epoch`; it never expires, so that the epoch never falls; `released`, the last epoch that was given back |
 //! | `state` | `node_count`, `scaling_in_progress`, `last_scale_time` (ISO 8601), `memory` (JSON), `pause` (JSON) |
+//! | `demand#RULE` | `history` (packed), `query`, `expires_at` (28 days after it was written) |
 //! | `operation#ID` | `body` (JSON), and to be read by people: `kind`, `state`, `pool`, `epoch`, `created` |
 //!
 //! Every read is consistent. Every write but those of the lock, the epoch and the pause is
@@ -29,8 +30,8 @@ use super::retry::{Transient, retried};
 use super::system_clock::SystemEntropy;
 use crate::config::Config;
 use crate::model::snapshot::Pause;
-use crate::model::{Memory, Operation, OperationId};
-use crate::ports::ledger::StateSummary;
+use crate::model::{Memory, Operation, OperationId, RuleName};
+use crate::ports::ledger::{KeptDemand, StateSummary};
 use crate::ports::{Claim, Grant, Ledger, LedgerError, LedgerState, Lock};
 use aws_config::SdkConfig;
 use aws_sdk_dynamodb::Client;
@@ -181,6 +182,14 @@ impl Ledger for DynamoDb {
 
     async fn remember(&self, grant: &Grant, memory: &Memory, summary: StateSummary) -> Result<(), LedgerError> {
         self.write_memory(grant, memory, summary).await
+    }
+
+    async fn keep_demand(&self, grant: &Grant, rule: &RuleName, demand: &KeptDemand) -> Result<(), LedgerError> {
+        self.write_demand(grant, rule, demand).await
+    }
+
+    async fn demand(&self, rule: &RuleName) -> Result<Option<KeptDemand>, LedgerError> {
+        self.read_demand(rule).await
     }
 
     async fn set_pause(&self, pause: Option<&Pause>) -> Result<(), LedgerError> {

@@ -65,6 +65,8 @@ enum Event {
     Paused(Result<(), LedgerError>),
     Remembered(Result<(), LedgerError>),
     Forgotten(Result<(), LedgerError>),
+    /// What is known of a demand was written.
+    Kept(Result<(), LedgerError>),
     /// What EC2 shows, for notices about instances that were not known.
     Looked(Vec<Unknown>, Result<Vec<Instance>, CloudError>),
     Nothing,
@@ -281,7 +283,7 @@ impl<W: World> Controller<W> {
                     self.remember();
                 }
             }
-            Event::Forgotten(answer) => self.written(answer),
+            Event::Forgotten(answer) | Event::Kept(answer) => self.written(answer),
             Event::Nothing => {}
             Event::Looked(asked, answer) => self.looked(asked, answer),
         }

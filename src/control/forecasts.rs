@@ -1,16 +1,18 @@
 //! Follows the demands of the `[[forecast]]` rules: reads them from Prometheus, some slices of the past in each turn
 //! until it has caught up, and says what they lead to.
 //!
-//! Nothing of it is written down. Whoever takes over reads the history again.
+//! The ledger keeps what is known of each demand. Whoever takes over has the past from there, even where Prometheus does
+//! not go back as far, and reads on from where it ends.
 
 use super::settings::Settings;
 use super::slices::{Slices, whole_minute};
 use super::status::{ForecastStatus, Stretch};
 use crate::model::prospect::{Prospect, Wanted};
 use crate::model::{Memory, Missing, PoolName, RuleName};
-use crate::policy::forecast::{Advice, ForecastSettings, Forecaster, KEPT, Minute, Rests, boot_minutes};
+use crate::policy::forecast::{Advice, DemandHistory, ForecastSettings, Forecaster, KEPT, Minute, Rests, boot_minutes};
 use crate::policy::{ForecastRule, PredictiveMode};
-use crate::ports::{Clock, Metrics, World};
+use crate::ports::ledger::KeptDemand;
+use crate::ports::{Clock, Ledger, Measurement, Metrics, Telemetry, World};
 use futures::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
@@ -20,6 +22,9 @@ use tracing::{info, warn};
 const SLICES_IN_A_TURN: usize = 6;
 /// After so many minutes that are taken in, others have their turn.
 const AT_A_TIME: usize = 64;
+
+/// So often the ledger is given what is known of a demand: what came since is read again within one slice.
+const KEPT_EVERY: SignedDuration = SignedDuration::from_hours(6);
 
 /// The demands that are followed, by rule.
 #[derive(Debug, Default)]
@@ -38,6 +43,10 @@ struct Followed {
     forecaster: Forecaster,
     /// Since when it is followed.
     begun: Option<Timestamp>,
+    /// The ledger was asked for what it keeps.
+    recalled: bool,
+    /// When the ledger was last given what is known.
+    kept: Option<Timestamp>,
     /// Up to here the past is read.
     read: Option<Timestamp>,
     slices: Slices,
@@ -82,6 +91,17 @@ impl Forecasts {
         join_all(self.followed.iter_mut().map(|(rule, followed)| followed.read_on(world, rule, now))).await;
     }
 
+    /// Gives what the ledger is to keep, of the demands of which it was given nothing for long.
+    pub fn due_for_keeping(&mut self, now: Timestamp) -> Vec<(RuleName, String, DemandHistory)> {
+        let due = |followed: &Followed| followed.caught_up && followed.kept.is_none_or(|kept| now.duration_since(kept) >= KEPT_EVERY);
+        let due = self.followed.iter_mut().filter(|(_, followed)| due(followed));
+        due.map(|(rule, followed)| {
+            followed.kept = Some(now);
+            (rule.clone(), followed.query.clone(), followed.forecaster.history().clone())
+        })
+        .collect()
+    }
+
     /// Lists why readings failed.
     pub fn troubles(&self) -> impl Iterator<Item = &Missing> {
         self.followed.values().filter_map(|followed| followed.trouble.as_ref())
@@ -112,6 +132,8 @@ impl Followed {
             per_node: rule.per_node,
             forecaster: Forecaster::new(settings),
             begun: None,
+            recalled: false,
+            kept: None,
             read: None,
             slices: Slices::default(),
             caught_up: false,
@@ -126,6 +148,9 @@ impl Followed {
     /// Reads on, slice by slice.
     async fn read_on<W: World>(&mut self, world: &W, rule: &RuleName, now: Timestamp) {
         self.begun.get_or_insert(now);
+        if !std::mem::replace(&mut self.recalled, true) {
+            self.recall(world, rule, now).await;
+        }
         for _ in 0..SLICES_IN_A_TURN {
             if !self.read_slice(world, rule, now).await {
                 return;
@@ -133,13 +158,35 @@ impl Followed {
         }
     }
 
+    /// Takes in what the ledger keeps of the demand. Without it the whole past is read.
+    async fn recall<W: World>(&mut self, world: &W, rule: &RuleName, now: Timestamp) {
+        let kept = match world.ledger().demand(rule).await {
+            Ok(kept) => kept.filter(|kept| kept.query == self.query && kept.expires > now),
+            Err(error) => {
+                world.telemetry().record(Measurement::PortFailed { port: "dynamodb", class: error.class() });
+                warn!(rule = rule.as_str(), %error, "the ledger does not give the demand's past");
+                None
+            }
+        };
+        let Some(kept) = kept else { return };
+        let history = match DemandHistory::unpack(&kept.history) {
+            Ok(history) => history,
+            Err(error) => return warn!(rule = rule.as_str(), %error, "what the ledger keeps of the demand cannot be read"),
+        };
+        // Each value is of the minute that ended then.
+        let values: Vec<(Timestamp, f64)> = history.iter().map(|(minute, value)| (minute.plus(1).begin(), value)).collect();
+        let values = &values[values.partition_point(|(at, _)| *at < oldest(now))..values.partition_point(|(at, _)| *at <= now)];
+        self.take_in(rule, values).await;
+        self.read = values.last().map(|(at, _)| *at);
+        info!(rule = rule.as_str(), minutes = values.len(), until = ?self.read, "the ledger gives the demand's past");
+    }
+
     /// Reads the next slice. Tells whether more is left, and this one could be read.
     async fn read_slice<W: World>(&mut self, world: &W, rule: &RuleName, now: Timestamp) -> bool {
         let latest = whole_minute(now);
-        let kept = SignedDuration::from_mins(i64::try_from(KEPT).unwrap_or(i64::MAX));
-        let oldest = whole_minute(now.saturating_sub(kept).unwrap_or(Timestamp::MIN));
+        let oldest = oldest(now);
         // A clock that has been set back must not make it wait until the future has come.
-        let from = self.read.unwrap_or(oldest).min(latest);
+        let from = self.read.unwrap_or(oldest).clamp(oldest, latest);
         let Some((first, to)) = self.slices.after(from, latest) else { return false };
         match world.metrics().history(&self.query, first, to).await {
             Ok(values) => {
@@ -245,6 +292,19 @@ impl Followed {
             coverage: (advice.record.minutes > 0).then_some(advice.record.forecast.coverage),
         }
     }
+}
+
+/// The beginning of the past that matters.
+fn oldest(now: Timestamp) -> Timestamp {
+    let kept = SignedDuration::from_mins(i64::try_from(KEPT).unwrap_or(i64::MAX));
+    whole_minute(now.saturating_sub(kept).unwrap_or(Timestamp::MIN))
+}
+
+/// Makes of a demand's past what the ledger keeps until nothing of it matters any more.
+#[must_use]
+pub fn to_be_kept(query: String, history: &DemandHistory, now: Timestamp) -> KeptDemand {
+    let expires = now.saturating_add(now.duration_since(oldest(now))).unwrap_or(Timestamp::MAX);
+    KeptDemand { query, history: history.pack(), expires }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 
 use crate::model::ids::Epoch;
 use crate::model::snapshot::Pause;
-use crate::model::{Memory, Operation, OperationId};
+use crate::model::{Memory, Operation, OperationId, RuleName};
 use jiff::Timestamp;
 use std::future::Future;
 use std::time::Duration;
@@ -147,6 +147,17 @@ pub struct StateSummary {
     pub last_scale: Option<Timestamp>,
 }
 
+/// A demand's past, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptDemand {
+    /// The query that gave it: of another one it means nothing.
+    pub query: String,
+    /// The history, packed; 200 KB at most.
+    pub history: Vec<u8>,
+    /// When nothing of it is of use any more. It may be there for some days yet.
+    pub expires: Timestamp,
+}
+
 /// DynamoDB.
 pub trait Ledger: Send + Sync {
     /// Reads the lock.
@@ -172,6 +183,12 @@ pub trait Ledger: Send + Sync {
 
     /// Writes the policy's memory and the summary, fenced. Leaves the pause alone.
     fn remember(&self, grant: &Grant, memory: &Memory, summary: StateSummary) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Writes what is known of a rule's demand, fenced.
+    fn keep_demand(&self, grant: &Grant, rule: &RuleName, demand: &KeptDemand) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Reads what was kept of a rule's demand.
+    fn demand(&self, rule: &RuleName) -> impl Future<Output = Result<Option<KeptDemand>, LedgerError>> + Send;
 
     /// Sets or lifts the pause. Not fenced: an operator may reach a standby, and must be obeyed.
     fn set_pause(&self, pause: Option<&Pause>) -> impl Future<Output = Result<(), LedgerError>> + Send;

@@ -3,8 +3,8 @@
 use crate::model::ids::Epoch;
 use crate::model::operation::RECORD_VERSION;
 use crate::model::snapshot::Pause;
-use crate::model::{Memory, Operation, OperationId};
-use crate::ports::ledger::StateSummary;
+use crate::model::{Memory, Operation, OperationId, RuleName};
+use crate::ports::ledger::{KeptDemand, StateSummary};
 use crate::ports::{Claim, Grant, LedgerError, LedgerState, Lock, LockRecord};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -38,6 +38,8 @@ pub struct Table {
     pub journal: BTreeMap<OperationId, Entry>,
     memory: Memory,
     summary: Option<StateSummary>,
+    /// What is known of demands, and who wrote it.
+    demands: BTreeMap<RuleName, (KeptDemand, Writer)>,
     /// The switch.
     pub pause: Option<Pause>,
 }
@@ -151,6 +153,22 @@ impl Table {
         self.memory.clone_from(memory);
         self.summary = Some(summary);
         Ok(())
+    }
+
+    /// Writes what is known of a demand.
+    pub fn keep_demand(&mut self, grant: &Grant, rule: &RuleName, demand: &KeptDemand, number: u64) -> Result<(), LedgerError> {
+        self.held(grant)?;
+        let writer = (grant.epoch, number);
+        if self.demands.get(rule).is_some_and(|(_, before)| *before >= writer) {
+            return Err(LedgerError::Conflict);
+        }
+        self.demands.insert(rule.clone(), (demand.clone(), writer));
+        Ok(())
+    }
+
+    /// Reads what was kept of a demand.
+    pub fn demand(&self, rule: &RuleName) -> Option<KeptDemand> {
+        self.demands.get(rule).map(|(demand, _)| demand.clone())
     }
 }
 

@@ -109,6 +109,12 @@ impl Prometheus {
         self.demand.push_back((now, cores));
     }
 
+    /// Loses the past, as one whose volume is made anew.
+    #[cfg(test)]
+    pub fn lose_demand(&mut self) {
+        self.demand.clear();
+    }
+
     /// Gives the demand at the whole minutes from `first` to `last`: that of the latest sample before each.
     pub fn history(&self, first: Timestamp, last: Timestamp) -> Vec<(Timestamp, f64)> {
         let minute = |at: &Timestamp| Timestamp::from_second((at.as_second().div_euclid(60) + 1) * 60).unwrap_or(*at);

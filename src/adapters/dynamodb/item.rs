@@ -4,6 +4,7 @@ use crate::model::ids::Epoch;
 use crate::model::operation::RECORD_VERSION;
 use crate::model::snapshot::Pause;
 use crate::model::{Memory, Operation};
+use crate::ports::ledger::KeptDemand;
 use crate::ports::{LedgerError, LockRecord};
 use aws_sdk_dynamodb::types::AttributeValue;
 use jiff::Timestamp;
@@ -20,6 +21,8 @@ pub(super) const LOCK: &str = "lock";
 pub(super) const EPOCH: &str = "epoch";
 /// The sort key of the state.
 pub(super) const STATE: &str = "state";
+/// How the sort keys of demands begin. Before those of all other records, which are read without them.
+pub(super) const DEMAND: &str = "demand#";
 /// How the sort keys of operations begin.
 pub(super) const OPERATION: &str = "operation#";
 
@@ -97,6 +100,17 @@ pub(super) fn operation_of(item: &Item, record: &str) -> Result<Operation, Ledge
     Ok(operation)
 }
 
+/// Reads what was kept of a demand.
+pub(super) fn demand_of(item: &Item, record: &str) -> Result<KeptDemand, LedgerError> {
+    check_version(item, record)?;
+    let seconds = number_of(item, record, "expires_at")?;
+    let expires = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let expires = expires.ok_or_else(|| unreadable(record, "its attribute `expires_at` is no time"))?;
+    let history = item.get("history").and_then(|value| value.as_b().ok()).map(|blob| blob.as_ref().to_vec());
+    let history = history.ok_or_else(|| unreadable(record, "its attribute `history` is not binary"))?;
+    Ok(KeptDemand { query: text_of(item, record, "query")?.to_owned(), history, expires })
+}
+
 /// Reads the pause from the state.
 pub(super) fn pause_of(item: &Item) -> Result<Option<Pause>, LedgerError> {
     if !item.contains_key("pause") {
@@ -152,6 +166,20 @@ mod tests {
         }
         let damaged = item(&[("record_version", number(RECORD_VERSION)), ("body", text("{"))]);
         assert!(matches!(operation_of(&damaged, "operation#1"), Err(LedgerError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn a_demand_is_read_whole_or_not_at_all() {
+        let history = AttributeValue::B(aws_sdk_dynamodb::primitives::Blob::new([1, 2, 3]));
+        let kept =
+            item(&[("record_version", number(RECORD_VERSION)), ("query", text("q")), ("history", history), ("expires_at", number(60))]);
+        let expires = Timestamp::from_second(60).expect("a time");
+        assert_eq!(demand_of(&kept, "demand#orders"), Ok(KeptDemand { query: "q".into(), history: vec![1, 2, 3], expires }));
+        for name in ["query", "history", "expires_at", "record_version"] {
+            let mut damaged = kept.clone();
+            damaged.insert(name.to_owned(), AttributeValue::Bool(true));
+            assert!(matches!(demand_of(&damaged, "demand#orders"), Err(LedgerError::Unreadable { why, .. }) if why.contains(name)));
+        }
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! The journal of operations, the policy's memory and the pause.
 
 use super::fault::Fault;
-use super::item::{EPOCH, Item, LOCK, OPERATION, STATE, memory_of, names, number, operation_of, pause_of, text, text_of};
+use super::item::{
+    DEMAND, EPOCH, Item, LOCK, OPERATION, STATE, demand_of, memory_of, names, number, operation_of, pause_of, text, text_of,
+};
 use super::{DynamoDb, retried};
 use crate::model::operation::RECORD_VERSION;
 use crate::model::snapshot::Pause;
-use crate::model::{Memory, Operation, OperationId};
-use crate::ports::ledger::StateSummary;
+use crate::model::{Memory, Operation, OperationId, RuleName};
+use crate::ports::ledger::{KeptDemand, StateSummary};
 use crate::ports::{Grant, LedgerError, LedgerState};
+use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{AttributeValue, Delete, Put, TransactWriteItem, Update};
 use serde::Serialize;
 use std::time::Duration;
@@ -18,7 +21,7 @@ const PAGES: u32 = 20;
 const LATER: &str = "attribute_not_exists(#writer_epoch) OR #writer_epoch < :writer_epoch OR (#writer_epoch = :writer_epoch AND #writer_number < :writer_number)";
 
 impl DynamoDb {
-    /// Reads all records of the cluster.
+    /// Reads all records of the cluster but those of demands.
     pub(super) async fn read_all(&self) -> Result<LedgerState, LedgerError> {
         let late = || self.error("Query", super::Transient::timed_out(self.timeout));
         tokio::time::timeout(self.timeout, self.read_pages()).await.unwrap_or_else(|_| Err(late()))
@@ -42,10 +45,16 @@ impl DynamoDb {
 
     async fn page(&self, after: Option<Item>, deadline: Duration) -> Result<(Vec<Item>, Option<Item>), LedgerError> {
         let call = async || {
+            let request = self
+                .client
+                .query()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .key_condition_expression("#cluster_id = :cluster AND #record >= :first");
+            let request = request.set_expression_attribute_names(Some(names(&["cluster_id", "record"])));
             let request =
-                self.client.query().table_name(&self.table).consistent_read(true).key_condition_expression("#cluster_id = :cluster");
-            let request = request.set_expression_attribute_names(Some(names(&["cluster_id"])));
-            let request = request.expression_attribute_values(":cluster", text(&self.cluster)).set_exclusive_start_key(after.clone());
+                request.expression_attribute_values(":cluster", text(&self.cluster)).expression_attribute_values(":first", text(EPOCH));
+            let request = request.set_exclusive_start_key(after.clone());
             request.send().await.map_err(Fault::from)
         };
         let answer = retried(deadline, call).await.map_err(|fault| self.error("Query", fault))?;
@@ -54,8 +63,29 @@ impl DynamoDb {
 
     pub(super) async fn write_operation(&self, grant: &Grant, operation: &Operation) -> Result<(), LedgerError> {
         let record = format!("{OPERATION}{}", operation.id());
-        let mut values = self.key(&record);
-        values.extend(attributes(operation, &record)?);
+        self.put_later(grant, &record, attributes(operation, &record)?).await
+    }
+
+    pub(super) async fn write_demand(&self, grant: &Grant, rule: &RuleName, demand: &KeptDemand) -> Result<(), LedgerError> {
+        let attributes = Item::from([
+            ("query".to_owned(), text(&demand.query)),
+            ("history".to_owned(), AttributeValue::B(Blob::new(demand.history.clone()))),
+            ("expires_at".to_owned(), number(demand.expires.as_second())),
+            ("record_version".to_owned(), number(RECORD_VERSION)),
+        ]);
+        self.put_later(grant, &format!("{DEMAND}{rule}"), attributes).await
+    }
+
+    pub(super) async fn read_demand(&self, rule: &RuleName) -> Result<Option<KeptDemand>, LedgerError> {
+        let record = format!("{DEMAND}{rule}");
+        let item = self.get(&record, self.timeout).await?;
+        item.map(|item| demand_of(&item, &record)).transpose()
+    }
+
+    /// Writes a record in place of an earlier one.
+    async fn put_later(&self, grant: &Grant, record: &str, attributes: Item) -> Result<(), LedgerError> {
+        let mut values = self.key(record);
+        values.extend(attributes);
         values.extend([("writer_epoch".to_owned(), number(grant.epoch)), ("writer_number".to_owned(), number(self.next_write()))]);
         let conditions = [(":writer_epoch", "writer_epoch"), (":writer_number", "writer_number")];
         let conditions =

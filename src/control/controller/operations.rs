@@ -1,6 +1,7 @@
 //! The table of operations: begun, driven step by step, and learnt from when they are over.
 
 use super::super::driver::{self, Drive, Stepped, step};
+use super::super::forecasts::to_be_kept;
 use super::turns::URGENT_AGAIN;
 use super::{Controller, Event, Remembering};
 use crate::model::ids::Epoch;
@@ -226,6 +227,19 @@ impl<W: World> Controller<W> {
         };
         let (world, memory) = (Arc::clone(&self.context.world), self.memory.clone());
         self.spawn(async move { Event::Remembered(world.ledger().remember(&grant, &memory, summary).await) });
+    }
+
+    /// Lets the ledger keep what is known of the demands, now and then.
+    pub(super) fn keep_demands(&mut self, grant: &Grant) {
+        let now = self.now();
+        let demands = self.forecasts.as_mut().map(|forecasts| forecasts.due_for_keeping(now)).unwrap_or_default();
+        for (rule, query, history) in demands {
+            let (world, grant) = (Arc::clone(&self.context.world), grant.clone());
+            self.spawn(async move {
+                let demand = to_be_kept(query, &history, now);
+                Event::Kept(world.ledger().keep_demand(&grant, &rule, &demand).await)
+            });
+        }
     }
 
     /// Forgets operations that have been over for long.

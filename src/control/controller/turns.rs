@@ -110,6 +110,7 @@ impl<W: World> Controller<W> {
         self.tell_plan(&snapshot, &plan, &refused);
         self.remember();
         self.forget_old(&grant);
+        self.keep_demands(&grant);
         self.see(snapshot);
         let decision = Arc::new(Decision { at: now, trigger, plan, refused, operations: begun });
         self.after_turn(trigger, &Ok(decision));

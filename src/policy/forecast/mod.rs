@@ -8,7 +8,7 @@
 //!
 //! One demand (the cores or bytes of a pool) has one [`Forecaster`]. It is told each full minute and says how many
 //! nodes should be bought for and how many held. It is a value: no clock, no randomness. Whoever takes over observes
-//! the [`DemandHistory`] again, a second's work for 28 days, and knows what the one before knew.
+//! the [`DemandHistory`] again, which the ledger keeps: a second's work for 28 days, and it knows what the one before knew.
 //!
 //! Forecasts are of changes, from levels, slopes, the days before by the operator's clock, the same minute of the hours before; a regression
 //! learns them row by row and forgets over weeks. Their distribution is that of their own recent errors in units of
@@ -27,6 +27,7 @@ mod calendar;
 mod candidates;
 mod features;
 mod history;
+mod packed;
 mod portfolio;
 mod predictor;
 mod residuals;
@@ -37,6 +38,7 @@ mod shadow;
 pub use boots::{boot_minutes, boot_time};
 pub use candidates::{Way, whole_nodes};
 pub use history::{DemandHistory, KEPT, Minute, Refused};
+pub use packed::Damaged;
 pub use portfolio::{Cost, Following};
 pub use score::{Record, SCORED, Score};
 pub use shadow::Rests;

@@ -6,8 +6,8 @@ use super::super::universe::Truth;
 use super::cloud::aws_fate;
 use super::{Fate, Sim, Trouble};
 use crate::model::snapshot::Pause;
-use crate::model::{Memory, Operation, OperationId};
-use crate::ports::ledger::StateSummary;
+use crate::model::{Memory, Operation, OperationId, RuleName};
+use crate::ports::ledger::{KeptDemand, StateSummary};
 use crate::ports::{Claim, Grant, Ledger, LedgerError, LedgerState, Lock, Telemetry};
 use jiff::Timestamp;
 
@@ -151,6 +151,17 @@ impl<T: Telemetry> Ledger for Sim<T> {
         let (grant, memory, write) = (grant.clone(), memory.clone(), self.next_write());
         let effect = move |truth: &mut Truth| truth.table.remember(&grant, &memory, summary, write);
         self.send("remember", |truth| self.reach(truth), effect).await.map_err(|trouble| error("TransactWriteItems", trouble))?
+    }
+
+    async fn keep_demand(&self, grant: &Grant, rule: &RuleName, demand: &KeptDemand) -> Result<(), LedgerError> {
+        let (grant, rule, demand, write) = (grant.clone(), rule.clone(), demand.clone(), self.next_write());
+        let effect = move |truth: &mut Truth| truth.table.keep_demand(&grant, &rule, &demand, write);
+        self.send("keep_demand", |truth| self.reach(truth), effect).await.map_err(|trouble| error("TransactWriteItems", trouble))?
+    }
+
+    async fn demand(&self, rule: &RuleName) -> Result<Option<KeptDemand>, LedgerError> {
+        let read = |truth: &mut Truth| truth.table.demand(rule);
+        self.ask("demand", |truth| self.reach(truth), read).await.map_err(|trouble| error("GetItem", trouble))
     }
 
     async fn set_pause(&self, pause: Option<&Pause>) -> Result<(), LedgerError> {

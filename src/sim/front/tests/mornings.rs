@@ -1,6 +1,6 @@
 //! A demand that rises every morning, and a fleet that has seen it before.
 
-use crate::control::status::Standing;
+use crate::control::status::{ForecastStatus, Standing};
 use crate::model::operation::Operation;
 use crate::model::plan::LaunchReason;
 use crate::policy::{ForecastRule, PredictiveMode};
@@ -83,10 +83,32 @@ async fn a_wrecked_forecast_is_demoted_within_a_day_and_pods_are_served_without_
     }
 }
 
-fn standing(world: &Stage) -> Option<Standing> {
+#[tokio::test(start_paused = true)]
+async fn whoever_takes_over_knows_the_past_of_a_demand_that_prometheus_has_lost() {
+    let world = Stage::begin(office(PredictiveMode::On));
+    tokio::time::sleep(5 * DAY).await;
+    let before = forecast(&world).expect("it is followed").known_minutes;
+    assert!(before > 7000, "{before} minutes of five days are known");
+    world.with(|truth| {
+        truth.prometheus.lose_demand();
+        truth.kill(0);
+    });
+    tokio::time::sleep(Duration::from_mins(30)).await;
+    let after = forecast(&world).expect("it is followed");
+    assert_eq!(after.standing, Standing::Trusted, "{}\n{}", after.says, world.log());
+    // What came since it was last kept is a gap, which counts.
+    assert!(after.known_minutes > before, "{} minutes are known, and before {before}", after.known_minutes);
+    assert_eq!(world.violations(), [""; 0], "{}", world.log());
+}
+
+fn forecast(world: &Stage) -> Option<ForecastStatus> {
     let handle = world.0.handles.first()?.borrow().clone()?;
     let status = handle.status.borrow().clone();
-    status.forecasts.values().next().map(|forecast| forecast.standing)
+    status.forecasts.values().next().cloned()
+}
+
+fn standing(world: &Stage) -> Option<Standing> {
+    forecast(world).map(|forecast| forecast.standing)
 }
 
 #[tokio::test(start_paused = true)]
