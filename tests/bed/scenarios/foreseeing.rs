@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::fleet::{SOON, create_table, launched_since, settled};
+use super::fleet::{LATER, SOON, create_table, launched_since, settled};
 use crate::bed::Bed;
 use crate::configuration::Configuration;
 use crate::wait::{Seen, until};
@@ -55,7 +55,21 @@ pub async fn a_rise_is_bought_for(bed: &mut Bed) -> Result<()> {
     }
     ensure!((following - 6.0).abs() < 0.1, "{following} nodes follow some way, not 6: {shown}");
     println!("  {} minutes of the past; 4 nodes were Ready {early} s before the rise: {}", orders["known_minutes"], orders["says"]);
-    Ok(())
+    drop(daemon);
+    bed.prometheus.stop();
+    knows_it_from_the_ledger(bed, &toml).await
+}
+
+/// Whoever takes over while Prometheus is away knows the past of the demand.
+async fn knows_it_from_the_ledger(bed: &mut Bed, toml: &str) -> Result<()> {
+    let mut daemon = bed.start_daemon("beta", toml)?;
+    daemon.ready(LATER).await?;
+    until("the past of the demand", SOON, async || {
+        let shown = daemon.get_json("/api/v1/forecast").await?;
+        let known = shown["forecasts"]["orders"]["known_minutes"].as_u64();
+        Ok(if known > Some(40_000) { Seen::Done(()) } else { Seen::NotYet(shown.to_string()) })
+    })
+    .await
 }
 
 /// A past of 28 days lies in Prometheus: it is replayed by its address, with a page of plots, and costs what the same
