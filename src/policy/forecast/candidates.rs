@@ -13,6 +13,9 @@ const WINDOWS: [usize; 5] = [1, 5, 10, 20, 60];
 /// What is more than so many nodes above the lowest that may be needed is beyond any forecast.
 const MOST_AHEAD: u32 = 1000;
 
+/// So many nodes are looked at together: a processor computes them side by side.
+const AT_ONCE: usize = 4;
+
 /// One way to follow demand.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -253,15 +256,22 @@ impl Ladder {
             excess
         };
         let (mut below, mut nodes) = (excess(first), Vec::new());
-        for number in first + 1..=first.saturating_add(MOST_AHEAD) {
-            let above = excess(number);
-            let waits = std::array::from_fn(|place| (below[place] - above[place]) / node);
-            let worth = Worth::of(&waits, HORIZONS[last], price, replaced_in);
-            nodes.push(worth);
-            if worth.keep[CAUTIONS.len() - 1] <= 0.0 {
+        let mut number = first;
+        while number < first.saturating_add(MOST_AHEAD) {
+            let waits: [[f64; HORIZONS.len()]; AT_ONCE] = std::array::from_fn(|_| {
+                number = number.saturating_add(1);
+                let above = excess(number);
+                let waits = std::array::from_fn(|place| (below[place] - above[place]) / node);
+                below = above;
+                waits
+            });
+            let worths = Worth::of(&waits, HORIZONS[last], price, replaced_in);
+            let is_last = |worth: &Worth| worth.keep[CAUTIONS.len() - 1] <= 0.0;
+            let end = worths.iter().position(is_last);
+            nodes.extend(&worths[..end.map_or(AT_ONCE, |last| last + 1)]);
+            if end.is_some() {
                 break;
             }
-            below = above;
         }
         Some(Self { first, nodes })
     }
@@ -270,23 +280,28 @@ impl Ladder {
 impl Worth {
     /// Goes back from the last minute that matters. To have a node is worth what would wait without it, less the minute
     /// that is paid; never less than nothing, since it can be given back, and never more than another one that replaces it.
-    /// `waits` is what is expected to wait without it in a minute, at each of `HORIZONS`.
-    fn of(waits: &[f64; HORIZONS.len()], farthest: usize, price: f64, replaced_in: usize) -> Self {
+    /// `waits` is what is expected to wait without it in a minute, at each of `HORIZONS`; that of several nodes, which is
+    /// faster than one after the other.
+    fn of<const N: usize>(waits: &[[f64; HORIZONS.len()]; N], farthest: usize, price: f64, replaced_in: usize) -> [Self; N] {
         let lead = lead(replaced_in);
-        let mut gain = [0.0_f64; CAUTIONS.len()];
-        let mut worth = Self { keep: gain, launch: gain };
+        let mut gain = [[0.0_f64; CAUTIONS.len()]; N];
+        let mut worths = gain.map(|gain| Self { keep: gain, launch: gain });
         for ahead in (1..=farthest).rev() {
-            let here = price * interpolated(ahead, |place| waits[place]);
-            for (at, caution) in CAUTIONS.iter().enumerate() {
-                let net = caution * here - 1.0 + gain[at];
-                worth.keep[at] = net;
-                gain[at] = net.clamp(0.0, replaced_in as f64);
+            for ((waits, gain), worth) in waits.iter().zip(&mut gain).zip(&mut worths) {
+                let here = price * interpolated(ahead, |place| waits[place]);
+                for (at, caution) in CAUTIONS.iter().enumerate() {
+                    let net = caution * here - 1.0 + gain[at];
+                    worth.keep[at] = net;
+                    gain[at] = net.clamp(0.0, replaced_in as f64);
+                }
             }
             if ahead == lead {
-                worth.launch = worth.keep;
+                for worth in &mut worths {
+                    worth.launch = worth.keep;
+                }
             }
         }
-        worth
+        worths
     }
 }
 
@@ -331,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_node_for_which_nobody_would_wait_costs_its_minute_and_gains_nothing() {
-        let worth = Worth::of(&[0.0; HORIZONS.len()], 10, 20.0, 4);
+        let [worth] = Worth::of(&[[0.0; HORIZONS.len()]], 10, 20.0, 4);
         assert!(worth.keep.iter().chain(&worth.launch).all(|worth| (worth + 1.0).abs() < 1e-9), "{:?} {:?}", worth.keep, worth.launch);
     }
 }
