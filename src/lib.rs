@@ -61,8 +61,8 @@
 //! audit of the finished plan. The reactive layer serves pods that wait, and sustained utilisation and metrics. The
 //! predictive one ([`policy::forecast`]) follows the demands of `[[forecast]]` rules: the controller reads their past
 //! from Prometheus and on with every full turn, and puts what they lead to, a number of nodes to buy up to and one to
-//! hold, into the snapshot. It is a rule among the others, which wants nodes and forbids removals. Nothing of it is
-//! written down, since whoever takes over reads the same past.
+//! hold, into the snapshot. It is a rule among the others, which wants nodes and forbids removals. The ledger
+//! keeps that past, so that whoever takes over knows it.
 //!
 //! # How it buys and gives back
 //!

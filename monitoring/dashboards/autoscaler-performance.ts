@@ -42,7 +42,7 @@ export const autoscalerPerformance = dashboard('node-fleet-autoscaler', 'node-fl
   .withPanel(latest('To look at', 'Conditions that last; the runbook has a section for each', 'short', 'max by (name) (node_fleet_alert) == 1'))
   .withRow(row('Forecast'))
   .withPanel(
-    lines('Forecast against actual demand', 'By rule: what there is, and what was expected for the minute in which a node launched now would serve', 'short', [
+    lines('Forecast against actual demand', 'By rule: what there is, and what was expected for the minute that is bought for', 'short', [
       ['max by (rule, value) (node_fleet_forecast_demand)', '{{rule}}: {{value}}'],
     ]),
   )

@@ -76,7 +76,7 @@ pub struct ForecastStatus {
     pub known_minutes: usize,
     /// The demand of the latest minute, in the query's unit.
     pub demand: Option<f64>,
-    /// What is expected of the minute in which a node that is launched now would serve.
+    /// What is expected of the minute that is bought for: a boot and an evaluation ahead.
     pub expected: Option<Expected>,
     /// Which of the nodes follow which way.
     pub following: Vec<Stretch>,

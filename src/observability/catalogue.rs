@@ -127,7 +127,7 @@ catalogue! {
     ALERT = "node_fleet_alert" Gauge ["name"]
         "1 while a human should look at this condition";
     FORECAST_DEMAND = "node_fleet_forecast_demand" Gauge ["rule", "value"]
-        "A forecast rule's demand: `actual` now, and `expected`, `p90` and `p95` for the minute in which a node launched now would serve";
+        "A forecast rule's demand: `actual` now, and `expected`, `p90` and `p95` for the minute that is bought for, a boot and an evaluation ahead";
     FORECAST_NODES = "node_fleet_forecast_nodes" Gauge ["pool", "rule", "bound"]
         "Nodes that a forecast would `buy` up to and `hold` down to; absent while it has no say";
     FORECAST_FOLLOWING = "node_fleet_forecast_following_nodes" Gauge ["pool", "rule", "way"]

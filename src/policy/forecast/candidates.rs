@@ -27,8 +27,8 @@ pub enum Way {
         /// Minutes for which the largest need is held.
         window: usize,
     },
-    /// Buys for one quantile of the forecast, the largest from the time a node bought this minute would be ready until
-    /// one of the next purchase would be, and holds the largest of another one until a node given back this minute could
+    /// Buys for one quantile of the forecast, the largest from the time a node bought an evaluation later would be ready
+    /// until one of the next purchase would be, and holds the largest of another one until a node given back this minute could
     /// be bought again.
     Quantiles {
         /// The quantile that is bought for.
@@ -89,11 +89,13 @@ pub(super) struct Scene<'a> {
     pub node: f64,
     /// Minutes from a launch to a ready node.
     pub boot: usize,
+    /// Minutes for which a node is paid whatever becomes of it, and after which one that was given back is replaced.
+    pub replaced_in: usize,
     /// What a node-minute of unmet demand costs in node-minutes.
     pub price: f64,
     /// How the fleet is left alone between changes.
     pub rests: Rests,
-    /// Whether an evaluation is made, or pods that wait are all that is bought for.
+    /// Whether an evaluation is made: only then nodes are given back.
     pub is_due: bool,
     /// The forecast at each of `HORIZONS`; empty where there is none.
     pub outlooks: &'a [Outlook],
@@ -101,9 +103,9 @@ pub(super) struct Scene<'a> {
     pub ladder: Option<Ladder>,
 }
 
-/// The horizon at which a node that is bought now serves: the latest full minute is one behind.
-pub(super) fn lead(boot: usize) -> usize {
-    (boot + 1).min(FARTHEST)
+/// The horizon at which a node serves that is so many minutes away: the latest full minute is one behind.
+pub(super) fn lead(minutes: usize) -> usize {
+    (minutes + 1).min(FARTHEST)
 }
 
 /// The ways that are tried. The order breaks ties: the plain ones come first.
@@ -169,12 +171,6 @@ impl Scene<'_> {
         self.nodes(f64::from(self.highest[0]))
     }
 
-    /// Counts the minutes for which a node is paid whatever becomes of it, and after which one that was given back is
-    /// replaced: the boot, and the evaluation before which nothing is changed but for pods that wait.
-    pub(super) fn replaced_in(&self) -> usize {
-        self.boot.saturating_add(self.rests.every).min(FARTHEST)
-    }
-
     fn nodes(&self, demand: f64) -> u32 {
         whole_nodes(demand / self.node)
     }
@@ -189,11 +185,11 @@ impl Scene<'_> {
         let (buy, hold) = (level_of(buy), level_of(hold));
         // What a purchase does not bring has to wait for the nodes of the next one that may be made, and what is known
         // by then may ask for an evaluation more.
-        let until = self.replaced_in().saturating_add(self.rests.between_purchases()).min(FARTHEST);
-        let bought = (lead(self.replaced_in())..=until.max(lead(self.replaced_in())))
+        let until = self.replaced_in.saturating_add(self.rests.between_purchases()).min(FARTHEST);
+        let bought = (lead(self.replaced_in)..=until.max(lead(self.replaced_in)))
             .map(|ahead| interpolated(ahead, |place| self.outlooks[place].quantiles[buy]));
         let buy = self.nodes(bought.fold(0.0, f64::max));
-        let last = self.replaced_in().saturating_mul(2).saturating_add(1).min(FARTHEST);
+        let last = self.replaced_in.saturating_mul(2).saturating_add(1).min(FARTHEST);
         let within = HORIZONS.iter().zip(self.outlooks).filter(|(ahead, _)| **ahead <= last);
         let highest = within.map(|(_, outlook)| outlook.quantiles[hold]).fold(0.0, f64::max);
         Wanted { buy, hold: self.nodes(highest).max(buy) }
@@ -204,7 +200,7 @@ impl Scene<'_> {
         let Some(ladder) = &self.ladder else { return Wanted::default() };
         let mut want = Wanted { buy: ladder.first, hold: ladder.first };
         for (layer, worth) in (ladder.first + 1..).zip(&ladder.nodes) {
-            if worth.launch[place] > patience * self.replaced_in() as f64 {
+            if worth.launch[place] > patience * self.replaced_in as f64 {
                 want.buy = layer;
             }
             if worth.keep[place] > 0.0 {

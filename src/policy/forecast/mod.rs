@@ -18,7 +18,7 @@
 //! Above it stand the [`Way`]s to follow a demand, reactive ones among them. All are lived through on paper, with the
 //! [`Rests`] of the real fleet, and each hour each layer of nodes follows the one that was cheapest at the operator's
 //! price of waiting. Where a forecast is no better than the naive ones ([`Record`]) and no way that needs it was cheaper
-//! than those that do not, it steps back, and the reactive ways are among themselves.
+//! than those that do not, it steps back, and the reactive ways are among themselves; so it does where it is far worse.
 
 #![expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "minutes and nodes are far below 2^52")]
 
@@ -57,8 +57,6 @@ use std::collections::VecDeque;
 const LEARNS_FOR: usize = 360;
 /// So many minutes of its demand a forecast that acts of itself must have seen: each day of the week once.
 pub const TRIAL: usize = 7 * 1440;
-/// A forecast that loses so many times what a naive one does is wrong, whatever following it has paid lately.
-const FAR_WORSE: f64 = 2.0;
 /// Demand for more nodes is of another unit than the node's.
 const MOST_NODES: f64 = 1e6;
 /// Without a value for longer than this, in minutes, nothing is said.
@@ -83,6 +81,19 @@ pub struct ForecastSettings {
     pub zone: TimeZone,
 }
 
+impl ForecastSettings {
+    /// Counts the minutes until a node is there that the next evaluation asks for.
+    fn replaced_in(&self) -> usize {
+        self.boot.clamp(1, FARTHEST - 1).saturating_add(self.rests.every).min(FARTHEST)
+    }
+
+    /// Counts the minutes from the latest one that is known to the one that is bought for. It is also the one that is
+    /// scored.
+    fn reach(&self) -> usize {
+        lead(self.replaced_in())
+    }
+}
+
 /// Whether the forecast takes part in the decision, and why not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case", tag = "standing")]
@@ -94,7 +105,7 @@ pub enum Standing {
         /// When there will be enough, if no minute is missed; `None` before the first.
         ready_at: Option<Minute>,
     },
-    /// It was worse than the naive ones lately, and did not pay; the reactive ways are among themselves.
+    /// It was worse than the naive ones lately and did not pay, or far worse; the reactive ways are among themselves.
     Demoted,
     /// The latest value is too old to say anything.
     Blind {
@@ -143,7 +154,7 @@ pub struct Advice {
     pub want: Option<Wanted>,
     /// Whether the forecast takes part.
     pub standing: Standing,
-    /// What is expected of the minute in which a node that is launched now would serve.
+    /// What is expected of the minute that is bought for: a boot and an evaluation ahead.
     pub expected: Option<Expected>,
     /// Which nodes follow which way.
     pub following: Vec<Following>,
@@ -230,7 +241,7 @@ impl Forecaster {
         if (settings.node - self.settings.node).abs() > f64::EPSILON * self.settings.node {
             self.portfolio = Portfolio::new();
         }
-        if settings.boot != self.settings.boot {
+        if settings.reach() != self.settings.reach() {
             self.said.clear();
         }
         self.past.set_zone(&settings.zone);
@@ -270,11 +281,12 @@ impl Forecaster {
         let levels = &self.history.levels()[..span];
         self.past.advance(levels, minute);
         self.predictor.learn(value);
-        let said = (self.said.len() >= lead(self.settings.boot)).then(|| self.said.pop_front()).flatten();
+        let reach = self.settings.reach();
+        let said = (self.said.len() >= reach).then(|| self.said.pop_front()).flatten();
         if let Some(value) = value {
             self.portfolio.charge(value / self.settings.node);
             if let Some(said) = said {
-                self.scorer.score(&said, value);
+                self.scorer.score(&said, value, self.settings.node);
             }
         }
         if self.minutes.is_multiple_of(FITTED_EVERY) {
@@ -287,29 +299,24 @@ impl Forecaster {
         self.outlooks = self.predictor.look(&self.past, levels);
         let knows = span >= LEARNS_FOR;
         if knows {
-            let quantiles = SCORED.map(|level| self.quantile(lead(self.settings.boot), level));
-            let then = span - 1 + lead(self.settings.boot);
+            let quantiles = SCORED.map(|level| self.quantile(reach, level));
+            let then = span - 1 + reach;
             let yesterday = self.past.days_before(levels, then, 1).map(|at| f64::from(levels[at]));
             self.said.push_back(Said { quantiles, persistence: f64::from(levels[span - 1]), seasonal: yesterday });
         }
         let ForecastSettings { node, boot, price_of_waiting: price, rests, .. } = self.settings;
         let boot = boot.clamp(1, FARTHEST - 1);
-        let minute = self.history.latest().map_or(0, |latest| latest.0 - (self.history.span() - span) as i64);
+        let (replaced_in, outlooks) = (self.settings.replaced_in(), if knows { &self.outlooks[..] } else { &[] });
         let scene = Scene {
             highest: highest(levels),
             node,
             boot,
+            replaced_in,
             price,
             rests,
-            is_due: rests.is_due(Minute(minute + 1)),
-            ladder: Ladder::of(
-                &self.predictor,
-                if knows { &self.outlooks } else { &[] },
-                node,
-                boot.saturating_add(rests.every).min(FARTHEST),
-                price,
-            ),
-            outlooks: if knows { &self.outlooks } else { &[] },
+            is_due: rests.is_due(minute.plus(1)),
+            ladder: Ladder::of(&self.predictor, outlooks, node, replaced_in, price),
+            outlooks,
         };
         self.want = self.portfolio.decide(&scene, self.is_trusted());
     }
@@ -338,8 +345,8 @@ impl Forecaster {
         Advice {
             want,
             standing: self.standing(now),
-            expected: self.expect(lead(self.settings.boot)).filter(|_| want.is_some()),
-            following: self.portfolio.following(self.want.hold),
+            expected: self.expect(self.settings.reach()).filter(|_| want.is_some()),
+            following: self.portfolio.following(want.map_or(0, |want| want.hold)),
             record: self.scorer.record(),
             cost: self.portfolio.own_cost(),
             best_reactive: self.portfolio.best_reactive(self.settings.price_of_waiting),
@@ -392,9 +399,10 @@ impl Forecaster {
     }
 
     /// Tells whether the forecast has earned its place: it is no worse than the naive ones, or whoever followed it would
-    /// have fared better all the same than without it; but not where it is far worse, which the days before do not make good. Where it stands back, nobody follows a naive one in its place.
+    /// have fared better all the same than without it; but not where it is far worse, which the days before do not make
+    /// good. Where it stands back, nobody follows a naive one in its place.
     fn is_trusted(&self) -> bool {
-        self.scorer.is_trusted() || (self.portfolio.pays() && self.scorer.record().relative_loss() < FAR_WORSE)
+        self.scorer.is_trusted() || (self.portfolio.pays() && !self.scorer.is_far_worse())
     }
 
     fn quantile(&self, ahead: usize, level: f64) -> f64 {

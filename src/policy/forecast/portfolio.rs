@@ -249,6 +249,18 @@ mod tests {
     }
 
     #[test]
+    fn each_of_the_nodes_follows_one_way_and_no_others_are_listed() {
+        let mut portfolio = Portfolio::new();
+        let [one, other] = [portfolio.chosen[0], portfolio.chosen[0] + 1];
+        (portfolio.chosen[2], portfolio.chosen[3], portfolio.thickness) = (other, other, 2);
+        let listed = |nodes| portfolio.following(nodes).iter().map(|it| (it.from, it.to, it.way)).collect::<Vec<_>>();
+        let [one, other] = [one, other].map(|at| portfolio.entrants[at].way);
+        assert_eq!(listed(7), [(0, 4, one), (4, 7, other)]);
+        assert_eq!(listed(1000), [(0, 4, one), (4, 8, other), (8, 1000, one)]);
+        assert_eq!(listed(0), []);
+    }
+
+    #[test]
     fn a_larger_demand_makes_layers_thicker_and_loses_no_cost() {
         let mut portfolio = Portfolio::new();
         (0..10).for_each(|_| portfolio.charge(50.0));

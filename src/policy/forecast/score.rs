@@ -11,6 +11,14 @@ const HALF_LIFE: f64 = 480.0;
 const ENOUGH: f64 = 240.0;
 /// Trust is lost when the loss exceeds the better naive one by this factor, and won back at none.
 const LOST_AT: f64 = 1.1;
+/// A forecast that loses so many times what the worse naive one does is wrong, whatever following it has paid lately, until it
+/// is no longer worse than [`NOT_AS_BAD`].
+const FAR_WORSE: f64 = 2.0;
+/// See [`FAR_WORSE`]: between the two it stays what it is.
+const NOT_AS_BAD: f64 = 1.5;
+/// A loss of a smaller part of a node is no reason against a forecast, however little a naive one loses in a quiet time,
+/// as over a weekend.
+const HARMLESS: f64 = 0.01;
 /// A loss below this share of the mean demand is nothing.
 const NEGLIGIBLE: f64 = 0.01;
 
@@ -46,6 +54,17 @@ impl Record {
     #[must_use]
     pub fn relative_loss(&self) -> f64 {
         let naive = self.seasonal.map_or(self.persistence.pinball, |it| it.pinball.min(self.persistence.pinball));
+        self.beside(naive)
+    }
+
+    /// Gives the forecast's loss as a share of the worse naive one's. Where the better one is nearly without fault, as for
+    /// jobs that come each day, a forecast may lose many times more and be of great use; not so where even the worse is
+    /// much better.
+    fn loss_beside_the_worse(&self) -> f64 {
+        self.beside(self.seasonal.map_or(self.persistence.pinball, |it| it.pinball.max(self.persistence.pinball)))
+    }
+
+    fn beside(&self, naive: f64) -> f64 {
         let naive = naive.max(NEGLIGIBLE * self.demand);
         if naive > 0.0 {
             self.forecast.pinball / naive
@@ -66,6 +85,7 @@ pub(super) struct Scorer {
     seasonal_minutes: u64,
     minutes: u64,
     trusted: bool,
+    far_worse: bool,
 }
 
 /// What was said of a minute: the forecast's quantiles, and the two naive centres.
@@ -111,11 +131,11 @@ impl Entrant {
 
 impl Scorer {
     pub(super) fn new() -> Self {
-        Self { entrants: [Entrant::default(); 3], demand: (0.0, 0.0), seasonal_minutes: 0, minutes: 0, trusted: true }
+        Self { entrants: [Entrant::default(); 3], demand: (0.0, 0.0), seasonal_minutes: 0, minutes: 0, trusted: true, far_worse: false }
     }
 
-    /// Scores what was said of a minute whose demand is known.
-    pub(super) fn score(&mut self, said: &Said, value: f64) {
+    /// Scores what was said of a minute whose demand is known, of which a node serves so much.
+    pub(super) fn score(&mut self, said: &Said, value: f64, node: f64) {
         let (mean, weight) = &mut self.demand;
         *weight = *weight * fade() + 1.0;
         *mean += (value - *mean) / *weight;
@@ -129,8 +149,11 @@ impl Scorer {
             self.seasonal_minutes += 1;
         }
         self.minutes += 1;
-        let loss = self.record().relative_loss();
-        self.trusted = if self.trusted { forecast_is_new(self.minutes) || loss <= LOST_AT } else { loss <= 1.0 };
+        let record = self.record();
+        let loss = record.relative_loss();
+        let (bar, harms) = (if self.far_worse { NOT_AS_BAD } else { FAR_WORSE }, record.forecast.pinball > HARMLESS * node);
+        self.far_worse = harms && record.loss_beside_the_worse() >= bar;
+        self.trusted = !harms || if self.trusted { forecast_is_new(self.minutes) || loss <= LOST_AT } else { loss <= 1.0 };
     }
 
     pub(super) fn record(&self) -> Record {
@@ -148,6 +171,11 @@ impl Scorer {
     #[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
     pub(super) fn missing(&self) -> i64 {
         (ENOUGH - self.minutes as f64).max(0.0) as i64
+    }
+
+    /// Tells whether the forecast is so bad that nothing else speaks for it.
+    pub(super) fn is_far_worse(&self) -> bool {
+        self.far_worse
     }
 
     /// Tells whether the forecast has earned its place.
@@ -175,7 +203,7 @@ mod tests {
         for minute in 0..minutes {
             let value = |minute: i32| 10.0 + f64::from(minute % 20);
             let said = Said { quantiles: [value(minute) + error; 2], persistence: value(minute - 3), seasonal: None };
-            scorer.score(&said, value(minute));
+            scorer.score(&said, value(minute), 1.0);
         }
         scorer
     }
@@ -192,13 +220,33 @@ mod tests {
         let scored = |error: f64| {
             let mut scorer = Scorer::new();
             for _ in 0..3000 {
-                scorer.score(&Said { quantiles: [10.0 + error; 2], persistence: 10.0, seasonal: Some(10.0) }, 10.0);
+                scorer.score(&Said { quantiles: [10.0 + error; 2], persistence: 10.0, seasonal: Some(10.0) }, 10.0, 1.0);
             }
             scorer
         };
         assert!(scored(0.5).is_trusted());
         assert!(!scored(-5.0).is_trusted());
         assert!(scored(0.5).record().relative_loss().is_finite());
+    }
+
+    #[test]
+    fn what_is_far_worse_stays_so_until_it_is_much_better_and_a_part_of_a_node_is_none() {
+        let far_worse = |losses: &[f64], node: f64| {
+            let mut scorer = Scorer::new();
+            // Long enough that what was before is forgotten. Beside a naive forecast without fault, 0.1 is nothing.
+            losses
+                .iter()
+                .map(|loss| {
+                    (0..10_000).for_each(|_| {
+                        let said = Said { quantiles: [10.0 + loss / 0.075; 2], persistence: 10.0, seasonal: Some(10.0) };
+                        scorer.score(&said, 10.0, node);
+                    });
+                    scorer.is_far_worse()
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(far_worse(&[0.18, 0.21, 0.18, 0.14, 0.18], 1.0), [false, true, true, false, false]);
+        assert_eq!(far_worse(&[0.21, 0.5], 30.0), [false, true]);
     }
 
     #[test]

@@ -81,11 +81,12 @@ pub(super) struct Shadow {
 impl Shadow {
     /// Lets a minute begin: what has booted is ready, then what is wanted is bought or given back. What pods need that
     /// wait, `needed` in all, is bought at once, without a rest, and is there after the boot alone. What is bought ahead
-    /// comes an evaluation later: it is asked for in the next one, from what was read before it.
+    /// comes an evaluation later, as if it were always decided just after one: that is up to an evaluation too careful,
+    /// and makes up for the minutes between evaluations in which paper buys and the real fleet does not.
     pub(super) fn follow(&mut self, want: Wanted, needed: u32, scene: &Scene) {
         let rests = &scene.rests;
         self.minutes += 1;
-        self.join(scene.boot, scene.replaced_in(), rests.age);
+        self.join(scene.boot, scene.replaced_in, rests.age);
         let rested = |since: Option<usize>, rest: usize| since.is_none_or(|since| self.minutes - since >= rest);
         let have = self.have();
         let ahead = want.buy > needed.max(have) && rested(self.ahead, rests.up);
@@ -139,7 +140,9 @@ mod tests {
 
     /// A minute in which so many are wanted, and needed, with nodes that boot so long.
     fn minute(shadow: &mut Shadow, want: Wanted, needed: u32, boot: usize, rests: Rests, is_due: bool) {
-        shadow.follow(want, needed, &Scene { highest: [0.0; _], node: 1.0, boot, price: 1.0, rests, is_due, outlooks: &[], ladder: None });
+        let replaced_in = boot + rests.every;
+        let scene = Scene { highest: [0.0; _], node: 1.0, boot, replaced_in, price: 1.0, rests, is_due, outlooks: &[], ladder: None };
+        shadow.follow(want, needed, &scene);
     }
 
     #[test]

@@ -53,6 +53,34 @@ fn quantiles_cover_what_they_promise_on_each_kind_of_demand() {
 }
 
 #[test]
+fn a_quiet_weekend_does_not_demote_a_forecast_before_monday() {
+    for quiet in [0.0, 0.4, 3.0] {
+        let demand = |minute: i64| {
+            let (day, hour) = (minute.div_euclid(1440) % 7, minute.rem_euclid(1440) / 60);
+            if day < 5 && (8..17).contains(&hour) { 9.0 + 0.5 * noise(minute) } else { quiet }
+        };
+        let mut forecaster = Forecaster::new(ForecastSettings { price_of_waiting: 60.0, ..SETTINGS });
+        for minute in 0..15 * 1440 {
+            forecaster.observe(Minute(minute), demand(minute)).expect("minutes run forward");
+            let (day, minute_of_day) = (minute.div_euclid(1440), minute.rem_euclid(1440));
+            if day > 0 && day % 7 == 0 && minute_of_day == 7 * 60 + 50 {
+                assert_eq!(forecaster.standing(Minute(minute + 1)), Standing::Trusted, "{quiet} by night, day {day}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_scored_is_what_is_bought_for() {
+    let rests = Rests { every: 5, ..Rests::NONE };
+    let mut forecaster = Forecaster::new(ForecastSettings { rests, ..SETTINGS });
+    (0..1440).for_each(|minute| forecaster.observe(Minute(minute), daily(minute)).expect("minutes run forward"));
+    // The latest minute is one behind; a boot takes two, and the next evaluation is five away.
+    assert_eq!(forecaster.advise(Minute(1440)).expected.map(|expected| expected.minute), Some(Minute(1439 + 1 + 2 + 5)));
+    assert_eq!(forecaster.said.len(), 8);
+}
+
+#[test]
 fn a_job_of_each_hour_is_bought_for_before_it_comes() {
     let mut forecaster = observed(hourly_jobs, 0..2 * 1440);
     let mut bought_in_time = 0;
@@ -170,7 +198,7 @@ fn settings_may_change_while_it_runs() {
         forecaster.observe(Minute(minute), daily(minute)).expect("minutes run forward");
     }
     let expected = forecaster.advise(Minute(1600)).expected.expect("it speaks");
-    assert_eq!(expected.minute, Minute(1605));
+    assert_eq!(expected.minute, Minute(1606));
     forecaster.set(ForecastSettings { node: 4.0, ..SETTINGS });
     forecaster.observe(Minute(1600), daily(1600)).expect("minutes run forward");
     let want = forecaster.advise(Minute(1601)).want.expect("it speaks");
@@ -187,8 +215,17 @@ fn what_is_needed_before_the_next_purchase_can_be_made_is_bought_in_this_one() {
     let outlooks: Vec<Outlook> = predictor::HORIZONS.iter().map(outlook).collect();
     for (up, bought) in [(0, 2), (2, 2), (4, 6), (100, 6)] {
         let rests = Rests { up, ..Rests::NONE };
-        let scene =
-            Scene { highest: highest(&[2.0]), node: 1.0, boot: 2, price: 20.0, rests, is_due: true, outlooks: &outlooks, ladder: None };
+        let scene = Scene {
+            highest: highest(&[2.0]),
+            node: 1.0,
+            boot: 2,
+            replaced_in: 3,
+            price: 20.0,
+            rests,
+            is_due: true,
+            outlooks: &outlooks,
+            ladder: None,
+        };
         let want = scene.want(Way::Quantiles { buy: 0.9, hold: 0.9 });
         assert_eq!(want.buy, bought, "a rest of {up} minutes");
     }

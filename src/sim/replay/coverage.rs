@@ -19,7 +19,8 @@ pub struct Pinball {
 /// Counts how often demand stayed below what the forecast promised, and what it lost.
 #[derive(Debug)]
 pub(super) struct Coverage {
-    boot: usize,
+    /// So many minutes ahead.
+    ahead: usize,
     /// What was said of the minutes to come, the next one first: the centre and two quantiles.
     said: VecDeque<Option<[f64; 3]>>,
     covered: [u64; 2],
@@ -30,8 +31,8 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    pub(super) fn new(boot: usize, band: Band) -> Self {
-        Self { boot, said: VecDeque::new(), covered: [0; 2], minutes: 0, losses: [(0.0, 0); 3], band }
+    pub(super) fn new(ahead: usize, band: Band) -> Self {
+        Self { ahead, said: VecDeque::new(), covered: [0; 2], minutes: 0, losses: [(0.0, 0); 3], band }
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -40,8 +41,8 @@ impl Coverage {
 
     /// Takes a minute with its demand, if that was measured, and its place among those that count.
     pub(super) fn minute(&mut self, forecaster: Option<&Forecaster>, now: Minute, value: Option<f32>, counts: Option<usize>) {
-        self.said.push_back(forecaster.and_then(|forecaster| said_of(forecaster, now.plus(self.boot as i64))));
-        let said = if self.said.len() > self.boot { self.said.pop_front().flatten() } else { None };
+        self.said.push_back(forecaster.and_then(|forecaster| said_of(forecaster, now.plus(self.ahead as i64))));
+        let said = if self.said.len() > self.ahead { self.said.pop_front().flatten() } else { None };
         let (Some(said), Some(value), Some(at)) = (said, value, counts) else { return };
         self.minutes += 1;
         self.band.add(at, value, said);
@@ -68,7 +69,7 @@ impl Coverage {
     }
 }
 
-/// Gives what is said of a minute. In a gap it is farther from the latest minute that is known than a boot.
+/// Gives what is said of a minute. In a gap it is farther from the latest minute that is known.
 fn said_of(forecaster: &Forecaster, minute: Minute) -> Option<[f64; 3]> {
     let ahead = usize::try_from(minute.0 - forecaster.history().latest()?.0).ok()?;
     let expected = forecaster.expect(ahead)?;

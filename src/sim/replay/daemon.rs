@@ -234,7 +234,7 @@ impl Daemon {
             }
             Source::Before(foresight) => {
                 self.prospect.on_trial = false;
-                foresight.say(boot, minute)
+                foresight.say(boot, Rests::of(settings).every, minute)
             }
         };
         let now = self.time(minute);

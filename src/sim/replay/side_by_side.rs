@@ -10,7 +10,7 @@ use super::fleet::{Boot, Fleet, Tick};
 use super::judge::{Elasticity, Ratio, Tally, compare, ratio};
 use super::policies::{Policy, View};
 use super::recording::Recording;
-use crate::policy::forecast::whole_nodes;
+use crate::policy::forecast::{Rests, whole_nodes};
 use serde::Serialize;
 
 /// So many days warm up, or half of the recording where it is shorter than twice that.
@@ -33,6 +33,13 @@ pub struct Conditions {
     pub operator: Operator,
     /// How its turns are decided.
     pub path: Path,
+}
+
+impl Conditions {
+    /// Counts the minutes by which demand is bought ahead: a boot and an evaluation.
+    pub(super) fn bought_ahead(&self) -> usize {
+        self.boot.minutes().saturating_add(Rests::of(self.operator.settings()).every)
+    }
 }
 
 /// What a policy came to.
@@ -130,7 +137,7 @@ fn warm_up(recording: &Recording) -> usize {
 pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &mut dyn Progress) -> SideBySide {
     let (demand, warm_up) = (recording.carried(), warm_up(recording));
     let run = Run { recording, demand: &demand, warm_up, conditions };
-    let mut coverage = Coverage::new(conditions.boot.minutes(), Band::new(demand.len() - warm_up));
+    let mut coverage = Coverage::new(conditions.bought_ahead(), Band::new(demand.len() - warm_up));
     let mut course = Course::new(recording.start.0 + warm_up as i64, warm_up, demand.len() - warm_up);
     let table = Contestant::table(recording, warm_up, conditions);
     let mut tallies: Vec<(Contestant, Tally)> = Vec::new();

@@ -245,7 +245,7 @@ pub fn held_out(recording: &Recording, parts: &Parts, conditions: &Conditions, t
     let (demand, warm_up) = (recording.carried(), parts.searched);
     let run = Run { recording, demand: &demand, warm_up, conditions };
     let counted = demand.len() - warm_up;
-    let mut coverage = Coverage::new(conditions.boot.minutes(), Band::new(counted));
+    let mut coverage = Coverage::new(conditions.bought_ahead(), Band::new(counted));
     let mut course = Course::new(recording.start.0 + warm_up as i64, warm_up, counted);
     let daemon = |operator: &Operator| daemon(recording, conditions, operator, conditions.path);
     let name = if tuned.changes.is_empty() { CONFIGURED } else { TUNED };

@@ -69,6 +69,7 @@ async fn a_wrecked_forecast_is_demoted_within_a_day_and_pods_are_served_without_
         let wrecked = 5 * DAY;
         scenario.settings.policy.predictive.wrecked = Some((scenario.beginning().start + wrecked, factor));
         let world = Stage::begin(scenario);
+        let begun = tokio::time::Instant::now();
         tokio::time::sleep(wrecked).await;
         assert_eq!(standing(&world), Some(Standing::Trusted), "{factor}");
         let demoted = async {
@@ -78,7 +79,13 @@ async fn a_wrecked_forecast_is_demoted_within_a_day_and_pods_are_served_without_
         };
         let demoted = tokio::time::timeout(DAY, demoted).await;
         assert!(demoted.is_ok(), "{factor}: {:?} after a day\n{}", standing(&world), world.log());
-        tokio::time::sleep(2 * DAY).await;
+        // Half an hour after the next mornings' rise, when six nodes serve the demand, no pod waits, and there are not far more.
+        for day in 7..9 {
+            tokio::time::sleep_until(begun + day * DAY + Duration::from_mins(14 * 60 + 30)).await;
+            assert_eq!(world.with(|truth| truth.kubernetes.waits()), 0, "{factor}, day {day}: {}", world.log());
+            let nodes = world.with(|truth| truth.ec2.living().filter(|machine| machine.pool().is_some()).count());
+            assert!(nodes <= 8, "{factor}, day {day}: {nodes} nodes\n{}", world.log());
+        }
         assert_eq!(world.violations(), [""; 0], "{factor}: {}", world.log());
     }
 }
