@@ -51,6 +51,7 @@ export function serverScript(settings: Settings, index: number, values: ServerVa
     return script("server", {
         ...common(settings, values.serverName),
         NF_INDEX: String(index),
+        NF_SERVERS: String(settings.servers),
         NF_OPEN: String(settings.apiFrom.length > 0),
         NF_SERVER_TOKEN: values.serverToken,
         NF_AGENT_TOKEN: values.agentToken,
