@@ -173,6 +173,7 @@ k3s_config() {
 token: "${server_token:?}"
 agent-token: "${agent_token:?}"
 tls-san: [$names]
+cluster-cidr: "$NF_POD_NETWORK"
 secrets-encryption: true
 # Nodes carry EC2's provider id, and nothing listens for the world.
 disable-cloud-controller: true
