@@ -108,3 +108,24 @@ export function watch(settings: Settings, to: aws.sns.Topic): void {
         });
     }
 }
+
+/** What five receipts could not read lies in the dead-letter queue: an event of a new form, or a daemon that fails over it. */
+export function watchDeadLetters(settings: Settings, to: aws.sns.Topic, queue: aws.sqs.Queue): void {
+    new aws.cloudwatch.MetricAlarm("dead-letters", {
+        name: `${settings.cluster}-dead-letters`,
+        alarmDescription: "Notices that the daemon could not read lie in the dead-letter queue",
+        namespace: "AWS/SQS",
+        metricName: "ApproximateNumberOfMessagesVisible",
+        dimensions: { QueueName: queue.name },
+        statistic: "Maximum",
+        comparisonOperator: "GreaterThanThreshold",
+        threshold: 0,
+        period: 300,
+        evaluationPeriods: 1,
+        // SQS tells nothing of a queue that nobody has used for hours.
+        treatMissingData: "notBreaching",
+        alarmActions: [to.arn],
+        okActions: [to.arn],
+        tags: tags(settings, "dead-letters"),
+    });
+}

@@ -30,6 +30,16 @@ export function image(settings: Settings): pulumi.Output<string> {
     }).id;
 }
 
+/**
+ * The key of the workers' volumes. Without one EC2 takes the account's default, for which the daemon has no right where it
+ * is a key of the account's own: instances then end at once, and no answer to a launch says why. AWS's key needs no right.
+ */
+export function volumeKey(settings: Settings, account: pulumi.Output<string>): pulumi.Output<string> {
+    const aws_ = aws.getPartitionOutput().partition;
+    // The whole name: the provider takes no alias without one.
+    return settings.kmsKeyId ? pulumi.output(settings.kmsKeyId) : pulumi.interpolate`arn:${aws_}:kms:${settings.region}:${account}:alias/aws/ebs`;
+}
+
 export interface Template {
     readonly pool: string;
     readonly template: aws.ec2.LaunchTemplate;
@@ -41,6 +51,7 @@ export function templates(
     worker: Role,
     imageId: pulumi.Input<string>,
     agentToken: pulumi.Input<string>,
+    key: pulumi.Input<string>,
 ): Template[] {
     return settings.pools.map(pool => {
         const own = tags(settings, pool.name, { [POOL_TAG]: pool.name });
@@ -60,7 +71,7 @@ export function templates(
             blockDeviceMappings: [
                 {
                     deviceName: "/dev/sda1",
-                    ebs: { volumeType: "gp3", volumeSize: pool.volumeGib, encrypted: "true", deleteOnTermination: "true" },
+                    ebs: { volumeType: "gp3", volumeSize: pool.volumeGib, encrypted: "true", kmsKeyId: key, deleteOnTermination: "true" },
                 },
             ],
             // What the daemon adds makes an instance the fleet's: one that a person launches is not.

@@ -54,6 +54,13 @@ export const GRANTS: readonly Grant[] = [
     { action: "secretsmanager:GetSecretValue", call: "get_secret_value", file: "src/adapters/secrets_manager.rs" },
 ];
 
+/** What a launch needs besides where `kmsKeyId` names a key: EC2 uses it with its caller's rights. */
+export const KEY_GRANTS: readonly Grant[] = ["CreateGrant", "Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext"].map(name => ({
+    action: `kms:${name}`,
+    call: "create_fleet",
+    file: LAUNCH,
+}));
+
 /** Calls that need no grant of the daemon's: `check --create-table` runs with an operator's rights, and the table is there. */
 export const OPERATORS: readonly { readonly call: string; readonly file: string }[] = [
     { call: "create_table", file: SCHEMA },

@@ -48,12 +48,20 @@ export function grant(settings: Settings, serverRole: Role, workerRole: Role, na
 }
 
 /** The roles that EC2 itself needs for fleets and for spot; an account has each once, whoever made it. */
-export function serviceRoles(settings: Settings): void {
-    if (!settings.serviceLinkedRoles) {
-        return;
+export function serviceRoles(settings: Settings): aws.iam.ServiceLinkedRole[] {
+    const services = settings.serviceLinkedRoles ? ["ec2fleet", "spot"] : [];
+    // Other fleets of the account may have come to need it.
+    return services.map(
+        service => new aws.iam.ServiceLinkedRole(service, { awsServiceName: `${service}.amazonaws.com`, tags: tags(settings, service) }, { retainOnDelete: true }),
+    );
+}
+
+/** Lets spot instances use a key of the account's own: their volumes are made by the service's role. */
+export function keyGrant(settings: Settings, account: pulumi.Output<string>, after: pulumi.Resource[]): pulumi.Resource[] {
+    if (!settings.kmsKeyId) {
+        return [];
     }
-    for (const service of ["ec2fleet", "spot"]) {
-        // Other fleets of the account may have come to need it.
-        new aws.iam.ServiceLinkedRole(service, { awsServiceName: `${service}.amazonaws.com`, tags: tags(settings, service) }, { retainOnDelete: true });
-    }
+    const role = pulumi.interpolate`arn:${aws.getPartitionOutput().partition}:iam::${account}:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot`;
+    const operations = ["CreateGrant", "Decrypt", "DescribeKey", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo"];
+    return [new aws.kms.Grant("spot", { name: `${settings.cluster}-spot`, keyId: settings.kmsKeyId, granteePrincipal: role, operations }, { dependsOn: after })];
 }

@@ -74,6 +74,8 @@ export function servers(
     // Where the API is open to networks outside, servers need addresses there.
     const open = settings.apiFrom.length > 0;
     const subnets = open ? network.publicSubnets : network.privateSubnets;
+    // Otherwise the account's default: whoever runs the program has the right to it.
+    const key = settings.kmsKeyId ? { kmsKeyId: settings.kmsKeyId } : {};
     const instances: aws.ec2.Instance[] = [];
     for (let index = 0; index < settings.servers; index++) {
         const subnet = subnets[index % subnets.length];
@@ -91,13 +93,13 @@ export function servers(
             metadataOptions: METADATA,
             disableApiTermination: true,
             instanceInitiatedShutdownBehavior: "stop",
-            rootBlockDevice: { volumeType: "gp3", volumeSize: settings.serverVolumeGib, encrypted: true, tags: own },
+            rootBlockDevice: { volumeType: "gp3", volumeSize: settings.serverVolumeGib, encrypted: true, tags: own, ...key },
             userDataBase64: values.apply(it => packed(serverScript(settings, index, it))),
             userDataReplaceOnChange: false,
             tags: own,
         };
-        // A server holds the cluster's state: neither a newer image nor other user data replaces it.
-        const options = { dependsOn: [...after, ...instances], ignoreChanges: ["ami", "userDataBase64"] };
+        // A server holds the cluster's state: neither a newer image nor other user data nor a key replaces it.
+        const options = { dependsOn: [...after, ...instances], ignoreChanges: ["ami", "userDataBase64", "rootBlockDevice.kmsKeyId"] };
         instances.push(new aws.ec2.Instance(`server-${index}`, arguments_, options));
     }
     new aws.route53.Record("server", {

@@ -1,8 +1,9 @@
 /** The VPC: two zones, public subnets with NAT, private ones for nodes, and who may talk to whom. */
 
 import * as aws from "@pulumi/aws";
-import type * as pulumi from "@pulumi/pulumi";
+import * as pulumi from "@pulumi/pulumi";
 import { serverName, tags, zoneName } from "./names";
+import { flowLogTrust, flowLogWriter } from "./policies";
 import type { Settings } from "./settings";
 
 export const VPC_CIDR = "10.0.0.0/16";
@@ -26,7 +27,7 @@ export interface Network {
     readonly routes: readonly pulumi.Resource[];
 }
 
-export function network(settings: Settings): Network {
+export function network(settings: Settings, account: pulumi.Output<string>): Network {
     const vpc = new aws.ec2.Vpc("vpc", {
         cidrBlock: VPC_CIDR,
         enableDnsHostnames: true,
@@ -53,7 +54,7 @@ export function network(settings: Settings): Network {
         tags: tags(settings, "zone"),
     });
     if (settings.flowLogs) {
-        flowLogs(settings, vpc);
+        flowLogs(settings, vpc, account);
     }
     return { vpc, publicSubnets, privateSubnets, serverGroup, workerGroup, zone, serverName: serverName(settings), routes };
 }
@@ -81,6 +82,8 @@ function subnets(settings: Settings, vpc: aws.ec2.Vpc): Subnets {
     const tables: aws.ec2.RouteTable[] = [];
     const nats: aws.ec2.NatGateway[] = [];
     const routes: pulumi.Resource[] = [];
+    // A zone that is out of service today is missing in the list, and its subnets stay where they are.
+    const placed = { ignoreChanges: ["availabilityZone"] };
     ZONES.forEach((cidr, index) => {
         const availabilityZone = names.apply(all => zoneAt(all, index));
         const open = new aws.ec2.Subnet(`public-${index}`, {
@@ -89,7 +92,7 @@ function subnets(settings: Settings, vpc: aws.ec2.Vpc): Subnets {
             availabilityZone,
             mapPublicIpOnLaunch: false,
             tags: tags(settings, `public-${index}`),
-        });
+        }, placed);
         publicSubnets.push(open);
         routes.push(new aws.ec2.RouteTableAssociation(`public-${index}`, { subnetId: open.id, routeTableId: publicTable.id }));
         if (index === 0 || settings.natPerZone) {
@@ -103,7 +106,7 @@ function subnets(settings: Settings, vpc: aws.ec2.Vpc): Subnets {
             availabilityZone,
             mapPublicIpOnLaunch: false,
             tags: tags(settings, `private-${index}`),
-        });
+        }, placed);
         privateSubnets.push(closed);
         const nat = nats[nats.length - 1];
         const table = new aws.ec2.RouteTable(`private-${index}`, {
@@ -203,35 +206,19 @@ function groups(settings: Settings, vpc: aws.ec2.Vpc): { serverGroup: aws.ec2.Se
     return { serverGroup: sides.server, workerGroup: sides.worker };
 }
 
-function flowLogs(settings: Settings, vpc: aws.ec2.Vpc): void {
+function flowLogs(settings: Settings, vpc: aws.ec2.Vpc, account: pulumi.Output<string>): void {
     const group = new aws.cloudwatch.LogGroup("flow-logs", { retentionInDays: FLOW_LOG_DAYS, tags: tags(settings, "flow-logs") });
     const role = new aws.iam.Role("flow-logs", {
-        assumeRolePolicy: JSON.stringify({
-            Version: "2012-10-17",
-            Statement: [{ Effect: "Allow", Principal: { Service: "vpc-flow-logs.amazonaws.com" }, Action: "sts:AssumeRole" }],
-        }),
+        description: "The flow logs of node-fleet's VPC write into their group",
+        assumeRolePolicy: pulumi.all([account, group.arn]).apply(([id, arn]) => JSON.stringify(flowLogTrust(settings, id, arn))),
         tags: tags(settings, "flow-logs"),
     });
-    new aws.iam.RolePolicy("flow-logs", {
-        role: role.id,
-        policy: group.arn.apply(arn =>
-            JSON.stringify({
-                Version: "2012-10-17",
-                Statement: [
-                    {
-                        Effect: "Allow",
-                        Action: ["logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
-                        Resource: [arn, `${arn}:log-stream:*`],
-                    },
-                ],
-            }),
-        ),
-    });
+    const rights = new aws.iam.RolePolicy("flow-logs", { role: role.id, policy: group.arn.apply(arn => JSON.stringify(flowLogWriter(arn))) });
     new aws.ec2.FlowLog("flow-logs", {
         vpcId: vpc.id,
         trafficType: "ALL",
         logDestination: group.arn,
         iamRoleArn: role.arn,
         tags: tags(settings, "flow-logs"),
-    });
+    }, { dependsOn: rights });
 }

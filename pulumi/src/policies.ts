@@ -45,6 +45,8 @@ export interface Names {
     readonly daemonToken: string;
     readonly slack: string;
     readonly bundle: string;
+    /** The key of the volumes, where it is the account's own. */
+    readonly key: string | undefined;
     /** The Debian package and K3s, where they lie in S3. */
     readonly artifacts: { readonly server: readonly string[]; readonly worker: readonly string[] };
 }
@@ -87,7 +89,7 @@ export function daemonPolicies(settings: Settings): readonly { readonly name: st
     return [
         { name: "daemon", make: names => document([...reading(names), ...fleet(names), ...giving(names), ...data(names)]) },
         { name: "daemon-places", make: names => document(places(names)) },
-        { name: "daemon-parts", make: names => document(parts(names)) },
+        { name: "daemon-parts", make: names => document([...parts(names), ...key(names)]) },
         ...groups.map(index => ({
             name: `daemon-instances-${index}`,
             make: (names: Names) => document([instances(names, names.instanceTypes.slice(index * TYPES_AT_ONCE, (index + 1) * TYPES_AT_ONCE))]),
@@ -182,6 +184,19 @@ function parts(names: Names): Statement[] {
     ];
 }
 
+/**
+ * A volume under a key of the account's own: EC2 uses it with the caller's rights, and keeps a grant for as long as the
+ * volume is there. Spot has a grant of its own, see `keyGrant` in `iam.ts`.
+ */
+function key(names: Names): Statement[] {
+    const keys = names.key ? [names.key] : [];
+    const byEc2 = { "kms:ViaService": `ec2.${names.region}.amazonaws.com` };
+    return [
+        allow("EncryptVolumes", ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKeyWithoutPlaintext"], keys, { StringEquals: byEc2 }),
+        allow("LetVolumesKeepTheirKey", ["kms:CreateGrant"], keys, { Bool: { "kms:GrantIsForAWSResource": "true" }, StringEquals: byEc2 }),
+    ];
+}
+
 function giving(names: Names): Statement[] {
     return [
         allow("TerminateOurWorkers", ["ec2:TerminateInstances"], [any(names, "instance")], { StringEquals: resourceTags(names) }),
@@ -247,6 +262,38 @@ function sessions(names: Names): Statement[] {
             { StringEquals: { "aws:RequestedRegion": names.region } },
         ),
     ];
+}
+
+/**
+ * What AWS says that a flow log must be able to do, with its own group alone. CloudWatch Logs judges some calls by the
+ * group's name, others with the stream behind it.
+ */
+export function flowLogWriter(group: string): Document {
+    return document([
+        // It has no permissions by resource.
+        allow("FindTheGroup", ["logs:DescribeLogGroups"], ["*"]),
+        allow("KeepTheGroup", ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams"], [group, `${group}:log-stream:*`]),
+        allow("WriteFlows", ["logs:PutLogEvents"], [`${group}:log-stream:*`]),
+    ]);
+}
+
+/** The flow logs of this account and region alone may take the role on. */
+export function flowLogTrust(settings: Settings, account: string, group: string): object {
+    const partition = group.split(":")[1];
+    return {
+        Version: "2012-10-17",
+        Statement: [
+            {
+                Effect: "Allow",
+                Principal: { Service: "vpc-flow-logs.amazonaws.com" },
+                Action: "sts:AssumeRole",
+                Condition: {
+                    StringEquals: { "aws:SourceAccount": account },
+                    ArnLike: { "aws:SourceArn": `arn:${partition}:ec2:${settings.region}:${account}:vpc-flow-log/*` },
+                },
+            },
+        ],
+    };
 }
 
 /** EC2 alone may take the role on. */

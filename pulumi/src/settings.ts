@@ -39,6 +39,8 @@ export interface Settings {
     readonly slack: boolean;
     readonly alarmEmail: string | undefined;
     readonly imageId: string | undefined;
+    /** A KMS key of the account's own that encrypts the volumes. None: AWS's for EBS. */
+    readonly kmsKeyId: string | undefined;
     /** Dollars per hour on demand, of types that the daemon's example configuration does not price. */
     readonly prices: Readonly<Record<string, number>>;
 }
@@ -65,6 +67,7 @@ export const SETTING_KEYS = [
     "slack",
     "alarmEmail",
     "imageId",
+    "kmsKeyId",
     "prices",
 ];
 const POOL_KEYS = ["name", "instanceTypes", "min", "max", "onDemandBase", "spotShare", "volumeGib"];
@@ -72,6 +75,14 @@ const POOL_KEYS = ["name", "instanceTypes", "min", "max", "onDemandBase", "spotS
 const INSTANCE_TYPE = /^(?:t3a?|[cmr]\d(?:i|a|id|ad|in|i-flex)?)\.(?:medium|large|\d{0,2}xlarge)$/;
 const NAME = /^[a-z](?:[a-z0-9-]{0,22}[a-z0-9])?$/;
 const SOURCE = /^(?:https:\/\/[a-zA-Z0-9.-]+(?::\d{1,5})?\/[\w.+%~\/-]+|s3:\/\/[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]\/[\w.+\/-]+)$/;
+
+const REGION = /^(?!cn-|us-gov-|us-iso|eu-iso)[a-z]{2}(?:-[a-z]+)+-\d$/;
+/**
+ * K3s gives each node a /24 of the pods' network, which cannot change once the cluster is there; its own default ends
+ * at 256 nodes. A few networks are left for nodes that come while others go.
+ */
+export const POD_NETWORK = "10.48.0.0/12";
+const MOST_NODES = 4000;
 
 type Raw = Readonly<Record<string, unknown>>;
 
@@ -149,7 +160,7 @@ export function read(raw: Raw, region: string): Settings {
     const settings: Settings = {
         prices,
         cluster,
-        region: where.text("region", undefined, /^(?!cn-|us-iso|eu-iso)[a-z]{2}(?:-[a-z]+)+-\d$/, "a region like eu-central-1; in those of China and the isolated ones services have other names"),
+        region: where.text("region", undefined, REGION, "a region like eu-central-1; in those of China, of the US government and the isolated ones services and images have other names"),
         servers: at.integer("servers", 1, 1, 3),
         serverType: at.text("serverType", "t3.large", INSTANCE_TYPE, "an amd64 instance type like t3.large"),
         serverVolumeGib: at.integer("serverVolumeGib", 40, 20, 1000),
@@ -162,8 +173,13 @@ export function read(raw: Raw, region: string): Settings {
         flowLogs: at.flag("flowLogs"),
         slack: at.flag("slack"),
         alarmEmail: optional(at, "alarmEmail", /^[^\s@]+@[^\s@]+\.[^\s@]+$/, "an address like ops@example.com"),
+        kmsKeyId: optional(at, "kmsKeyId", keyOf(region), `the ARN of a key in the stack's region, like arn:aws:kms:eu-central-1:123456789012:key/ID`),
         imageId: optional(at, "imageId", /^ami-[0-9a-f]{8,17}$/, "an image like ami-0123456789abcdef0 of Ubuntu 24.04 for amd64"),
     };
+    const nodes = settings.pools.reduce((sum, pool) => sum + pool.max, settings.servers);
+    if (nodes > MOST_NODES) {
+        at.problems.push(`node-fleet:pools come to ${nodes} nodes, with each at its max and the servers; right would be at most ${MOST_NODES}, since the pods' network holds no more`);
+    }
     const all = [...where.problems, ...at.problems, ...problems, ...daemon.problems, ...pools.flatMap(it => it.problems)];
     if (all.length > 0) {
         throw new SettingsError(all);
@@ -174,6 +190,11 @@ export function read(raw: Raw, region: string): Settings {
 function optional(at: Reader, key: string, pattern: RegExp, right: string): string | undefined {
     const ok = (value: unknown): value is string => typeof value === "string" && (value === "" || pattern.test(value));
     return at.value(key, "", right, ok) || undefined;
+}
+
+/** An alias may come to mean another key, and a policy cannot name a key by it. */
+function keyOf(region: string): RegExp {
+    return new RegExp(`^arn:aws:kms:${region.replace(/[^a-z0-9-]/g, "")}:\\d{12}:key/(?:mrk-)?[0-9a-f-]{32,36}$`);
 }
 
 function artifact(at: Reader, key: string, versioned: boolean): Artifact & { version: string; problems: string[] } {

@@ -2,12 +2,12 @@
 
 import * as aws from "@pulumi/aws";
 import * as pulumi from "@pulumi/pulumi";
-import { topic, watch } from "./alarms";
+import { topic, watch, watchDeadLetters } from "./alarms";
 import { type Bundle, bundle } from "./bundle";
 import { daemonConfig } from "./daemon-config";
-import { image, templates, type Template } from "./ec2-worker";
+import { image, templates, type Template, volumeKey } from "./ec2-worker";
 import { events } from "./events";
-import { grant, type Role, serverRole, serviceRoles, workerRole } from "./iam";
+import { grant, keyGrant, type Role, serverRole, serviceRoles, workerRole } from "./iam";
 import { artifacts, servers, upload } from "./master";
 import { network, type Network } from "./network";
 import { outputs } from "./outputs";
@@ -18,17 +18,18 @@ import { ledger } from "./state";
 
 export function stack(settings: Settings): Record<string, pulumi.Input<unknown>> {
     const account = aws.getCallerIdentityOutput().accountId;
-    const net = network(settings);
+    const net = network(settings, account);
     const table = ledger(settings);
     const entries = secrets(settings);
-    const { queue } = events(settings, account);
+    const { queue, deadLetters } = events(settings, account);
     const alarms = topic(settings, account);
     watch(settings, alarms);
+    watchDeadLetters(settings, alarms, deadLetters);
     const serverSide = serverRole(settings);
     const workerSide = workerRole(settings);
-    serviceRoles(settings);
+    const granted = keyGrant(settings, account, serviceRoles(settings));
     const imageId = image(settings);
-    const pools = templates(settings, net, workerSide, imageId, entries.agentToken.name);
+    const pools = templates(settings, net, workerSide, imageId, entries.agentToken.name, volumeKey(settings, account));
     const bucket = artifacts(settings);
     const config = pulumi
         .all([table.name, queue.url, entries.prometheus.name, entries.daemonToken.name, entries.slack.name, pulumi.all(net.privateSubnets.map(it => it.id)), pulumi.all(pools.map(it => it.template.id))])
@@ -53,10 +54,11 @@ export function stack(settings: Settings): Record<string, pulumi.Input<unknown>>
         bundle: pulumi.interpolate`s3://${bucket.bucket}/${object.key}`,
         bundleSha256: packedUp.sha256,
     });
-    const made = servers(settings, net, serverSide, imageId, values, [...rights, object, ...net.routes]);
-    return outputs({
+    const made = servers(settings, net, serverSide, imageId, values, [...rights, ...granted, object, ...net.routes]);
+    return outputs(settings, {
         serverName: net.serverName, servers: made, templates: pools, secrets: entries,
         table: table.name, queueUrl: queue.url, alarms: alarms.arn, daemonConfig: config,
+        imageId, bundleSha256: packedUp.sha256,
     });
 }
 
@@ -100,6 +102,7 @@ function naming(settings: Settings, account: pulumi.Output<string>, of: Named): 
         daemonToken: of.entries.daemonToken.arn,
         slack: of.entries.slack.arn,
         bundle: of.bundle,
+        key: settings.kmsKeyId,
         artifacts: { server: inS3(settings.k3s, settings.package), worker: inS3(settings.k3s) },
     });
 }

@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
-import type { Pool, Settings } from "./settings";
+import { type Pool, POD_NETWORK, type Settings } from "./settings";
 
 /** EC2's limit, before base64. */
 export const LIMIT = 16_384;
@@ -51,6 +51,8 @@ export function serverScript(settings: Settings, index: number, values: ServerVa
     return script("server", {
         ...common(settings, values.serverName),
         NF_INDEX: String(index),
+        NF_SERVERS: String(settings.servers),
+        NF_POD_NETWORK: POD_NETWORK,
         NF_OPEN: String(settings.apiFrom.length > 0),
         NF_SERVER_TOKEN: values.serverToken,
         NF_AGENT_TOKEN: values.agentToken,

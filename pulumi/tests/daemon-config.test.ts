@@ -2,10 +2,11 @@
 
 import { strict as assert } from "node:assert";
 import { spawnSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { REPOSITORY } from "../src/daemon-config";
 import { run, settings } from "./world";
 
 function check(text: string): { status: number | null; said: string } {
@@ -46,6 +47,15 @@ test("several pools with types of their own prices are valid, too", async () => 
     const pools = [{ name: "web", min: 0, max: 50, spotShare: 1 / 3 }, { name: "gpu-less", instanceTypes: ["r7i.large"], onDemandBase: 0, spotShare: 1 }];
     const made = await run(settings({ pools, prices: { "r7i.large": 0.1323 }, servers: 3 }));
     const { status, said } = check(made.outputs["daemonConfig"]);
+    assert.equal(status, 0, said);
+});
+
+test("the schedule by which a migration begins holds the pool at nothing, and is valid", async () => {
+    const guide = readFileSync(join(REPOSITORY, "packaging", "migration.md"), "utf8");
+    const [, schedule = ""] = /```toml\n(\s*\[\[pool\.schedule\]\].*?)```/s.exec(guide) ?? [];
+    assert.match(schedule, /^\s*max = 0$/m);
+    const { outputs } = await run(settings({ pools: [{ name: "workers", min: 0 }] }));
+    const { status, said } = check(outputs["daemonConfig"].replace("[prices.on_demand]", `${schedule}\n[prices.on_demand]`));
     assert.equal(status, 0, said);
 });
 

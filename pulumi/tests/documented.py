@@ -13,8 +13,14 @@ import sys
 import policy_sentry
 
 GLOBAL = {"aws:RequestedRegion", "aws:SourceAccount", "aws:SourceArn", "aws:PrincipalArn"}
-# AWS documents it with spot instances, and not in its list of actions.
-BESIDE_THE_LIST = {("ec2:RunInstances", "spot-instances-request")}
+# AWS documents the first with spot instances, and not in its list of actions.
+BESIDE_THE_LIST = {
+    ("ec2:RunInstances", "spot-instances-request"),
+    # CloudWatch Logs judges these with a stream behind the group's name, or without one.
+    ("logs:CreateLogGroup", "log-stream"),
+    ("logs:DescribeLogStreams", "log-stream"),
+    ("logs:CreateLogStream", "log-group"),
+}
 # The kind of the list, where an ARN has another word for it.
 KINDS = {"sqs": "queue", "sns": "topic", "secretsmanager": "Secret", "s3": "object"}
 
@@ -25,6 +31,8 @@ with open(path, encoding="utf-8") as file:
 
 def kind_of(arn):
     service, resource = arn.split(":")[2], arn.split(":", 5)[5]
+    if ":log-stream:" in resource:
+        return "log-stream"
     return KINDS.get(service) or re.split("[/:]", resource)[0]
 
 

@@ -5,8 +5,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { REPOSITORY } from "../src/daemon-config";
-import { type Grant, GRANTS, OPERATORS, TRANSACTION } from "../src/grants";
-import { attached, run, settings } from "./world";
+import { type Grant, GRANTS, KEY_GRANTS, OPERATORS, TRANSACTION } from "../src/grants";
+import { attached, KEY, run, settings } from "./world";
 
 interface Call {
     readonly call: string;
@@ -62,14 +62,15 @@ test("no grant and no exception lacks its call", context => {
     for (const grant of GRANTS) {
         context.diagnostic(`${grant.action.padEnd(40)} ${line(grant)}  ${grant.call}`);
     }
-    assert.deepEqual([...GRANTS, ...OPERATORS].filter(grant => !found.some(call => same(grant, call))), []);
+    assert.deepEqual([...GRANTS, ...KEY_GRANTS, ...OPERATORS].filter(grant => !found.some(call => same(grant, call))), []);
 });
 
 test("the daemon's policy grants exactly the actions that have a reason", async () => {
-    const made = await run(settings());
-    const statements = attached(made, "server").flatMap(policy => policy.Statement);
-    const granted = new Set<string>(statements.flatMap((it: { Action: string[] }) => it.Action));
-    assert.deepEqual([...granted].sort(), [...new Set(GRANTS.map(grant => grant.action))].sort());
+    for (const [more, reasons] of [[{}, GRANTS], [{ kmsKeyId: KEY }, [...GRANTS, ...KEY_GRANTS]]] as const) {
+        const statements = attached(await run(settings(more)), "server").flatMap(policy => policy.Statement);
+        const granted = new Set<string>(statements.flatMap((it: { Action: string[] }) => it.Action));
+        assert.deepEqual([...granted].sort(), [...new Set(reasons.map(grant => grant.action))].sort());
+    }
 });
 
 test("a call that was overlooked would be found, wherever rustfmt breaks its line", () => {

@@ -2,11 +2,11 @@
 
 import { strict as assert } from "node:assert";
 import { before, test } from "node:test";
-import { ACCOUNT, attached, python, REGION, type Run, run, settings } from "./world";
+import { ACCOUNT, attached, KEY, python, REGION, type Run, run, settings } from "./world";
 
 interface Case {
     readonly what: string;
-    readonly role?: "server" | "worker" | "events" | "stranger";
+    readonly role?: "server" | "worker" | "events" | "flowLogs" | "stranger";
     readonly service?: string;
     readonly action: string;
     readonly resource: string;
@@ -28,7 +28,8 @@ let arns: Record<string, string>;
 let documents: Record<string, { arn: string; policies: unknown[] }>;
 
 before(async () => {
-    made = await run(settings());
+    // With all that has statements of its own.
+    made = await run(settings({ kmsKeyId: KEY, flowLogs: true }));
     const arn = (type: string, name: string): string => made.one(type, name).state["arn"];
     arns = {
         template: arn("aws:ec2/launchTemplate:LaunchTemplate", "pool-workers"),
@@ -53,6 +54,8 @@ before(async () => {
         daemonToken: arn("aws:secretsmanager/secret:Secret", "daemon-token"),
         slack: arn("aws:secretsmanager/secret:Secret", "slack"),
         image: `arn:aws:ec2:${REGION}::image/ami-0123456789abcdef0`,
+        logs: arn("aws:cloudwatch/logGroup:LogGroup", "flow-logs"),
+        flowLogsRole: arn("aws:iam/role:Role", "flow-logs"),
         bundle: "arn:aws:s3:::prod-artifacts/server.json",
     };
     const policy = (name: string): unknown => JSON.parse(made.one("aws:iam/rolePolicy:RolePolicy", name).inputs["policy"]);
@@ -60,6 +63,7 @@ before(async () => {
         server: { arn: a("serverRole"), policies: [...attached(made, "server"), policy("server")] },
         worker: { arn: a("workerRole"), policies: [policy("worker")] },
         events: { arn: a("eventsRole"), policies: [policy("events")] },
+        flowLogs: { arn: a("flowLogsRole"), policies: [policy("flow-logs")] },
         // One who may send anywhere as far as its own policy goes.
         stranger: {
             arn: `arn:aws:iam::${ACCOUNT}:role/stranger`,
@@ -86,6 +90,12 @@ const running = (): Record<string, unknown> => ({
     "ec2:MetadataHttpTokens": "required",
 });
 const interfaceOf = (): Record<string, unknown> => ({ "ec2:LaunchTemplate": a("template"), "ec2:Subnet": a("subnet"), "ec2:AssociatePublicIpAddress": "false" });
+/** What KMS says of a use by EC2 with the daemon's rights. */
+const byEc2 = { "kms:ViaService": `ec2.${REGION}.amazonaws.com` };
+const OTHER_KEY = KEY.replace("0d2a5c3e", "ffffffff");
+const OTHER_LOGS = `arn:aws:logs:${REGION}:${ACCOUNT}:log-group:orders`;
+/** A case of the flow logs' role. */
+const flows = (what: string, action: string, resource: string): Case => ({ what, role: "flowLogs", action, resource });
 const ledger = { "dynamodb:LeadingKeys": ["prod"] };
 
 const denied = (): Case[] => [
@@ -155,6 +165,28 @@ const denied = (): Case[] => [
     daemon("reading user data", "ec2:DescribeInstanceAttribute", ec2("instance", "i-0f"), carried()),
     daemon("opening a port", "ec2:AuthorizeSecurityGroupIngress", a("group")),
     daemon("looking into another region", "ec2:DescribeInstances", "*", { "ec2:Region": "us-east-1" }),
+    // The volumes' key
+    ...["Decrypt", "GenerateDataKeyWithoutPlaintext", "DescribeKey"].flatMap(name => [
+        daemon(`${name} under another key`, `kms:${name}`, OTHER_KEY, byEc2),
+        daemon(`${name} itself, without EC2`, `kms:${name}`, KEY),
+        daemon(`${name} by another service`, `kms:${name}`, KEY, { "kms:ViaService": `secretsmanager.${REGION}.amazonaws.com` }),
+    ]),
+    daemon("a grant on another key", "kms:CreateGrant", OTHER_KEY, { ...byEc2, "kms:GrantIsForAWSResource": "true" }),
+    daemon("a grant to whomever it likes", "kms:CreateGrant", KEY, { ...byEc2, "kms:GrantIsForAWSResource": "false" }),
+    daemon("a grant of its own making", "kms:CreateGrant", KEY, { "kms:GrantIsForAWSResource": "true" }),
+    daemon("a data key to read", "kms:GenerateDataKey", KEY, byEc2),
+    daemon("deleting the key", "kms:ScheduleKeyDeletion", KEY, byEc2),
+    daemon("changing who may use the key", "kms:PutKeyPolicy", KEY, byEc2),
+    { what: "a worker reads what the key encrypts", role: "worker", action: "kms:Decrypt", resource: KEY, context: byEc2 },
+    // Flow logs
+    flows("writing into another log", "logs:PutLogEvents", `${OTHER_LOGS}:log-stream:eni-1-all`),
+    flows("a stream in another log", "logs:CreateLogStream", `${OTHER_LOGS}:log-stream:eni-1-all`),
+    flows("looking at another log's streams", "logs:DescribeLogStreams", `${OTHER_LOGS}:log-stream:`),
+    flows("making another log", "logs:CreateLogGroup", OTHER_LOGS),
+    flows("reading its log", "logs:GetLogEvents", `${a("logs")}:log-stream:eni-1-all`),
+    flows("deleting its log", "logs:DeleteLogGroup", a("logs")),
+    flows("reading secrets", "secretsmanager:GetSecretValue", a("serverToken")),
+    daemon("writing into the flow logs", "logs:PutLogEvents", `${a("logs")}:log-stream:eni-1-all`),
     // The ledger
     daemon("another cluster's record", "dynamodb:GetItem", a("table"), { "dynamodb:LeadingKeys": ["test"] }),
     daemon("writing another cluster's lock", "dynamodb:PutItem", a("table"), { "dynamodb:LeadingKeys": ["test"] }),
@@ -232,6 +264,15 @@ const allowed = (): Case[] => [
     daemon("the template's tags of an interface", "ec2:CreateTags", ec2("network-interface", "*"), {
         ...requested({ Project: "node-fleet", "node-fleet.io/cluster": "prod" }), "ec2:CreateAction": "RunInstances",
     }),
+    ...["Decrypt", "DescribeKey", "GenerateDataKeyWithoutPlaintext"].map(name => daemon(`${name} for a volume`, `kms:${name}`, KEY, byEc2)),
+    daemon("the grant by which a volume keeps its key", "kms:CreateGrant", KEY, { ...byEc2, "kms:GrantIsForAWSResource": "true" }),
+    flows("finding its log", "logs:DescribeLogGroups", `arn:aws:logs:${REGION}:${ACCOUNT}:log-group::log-stream:`),
+    flows("making its log anew", "logs:CreateLogGroup", a("logs")),
+    flows("making its log anew, as CloudWatch Logs names it", "logs:CreateLogGroup", `${a("logs")}:log-stream:`),
+    flows("a stream of its log", "logs:CreateLogStream", `${a("logs")}:log-stream:eni-1-all`),
+    flows("its log's streams", "logs:DescribeLogStreams", `${a("logs")}:log-stream:`),
+    flows("its log's streams, by the log's name", "logs:DescribeLogStreams", a("logs")),
+    flows("writing into its log", "logs:PutLogEvents", `${a("logs")}:log-stream:eni-1-all`),
     daemon("passing the worker's role to EC2", "iam:PassRole", a("workerRole"), { "iam:PassedToService": "ec2.amazonaws.com" }),
     ...["DescribeFleets", "DescribeInstances", "DescribeInstanceTypeOfferings", "DescribeInstanceTypes", "DescribeLaunchTemplateVersions", "DescribeSpotPriceHistory", "DescribeSubnets"]
         .map(name => daemon(name, `ec2:${name}`, "*", { "ec2:Region": REGION })),
@@ -317,6 +358,16 @@ test("no bound of the daemon's policy can go without a denied case becoming an a
     assert.deepEqual(useless.map(([what]) => what), []);
 });
 
+test("no bound of the flow logs' policy can go either", () => {
+    const policy = documents["flowLogs"]?.policies[0];
+    const cases = denied().filter(it => it.role === "flowLogs");
+    for (const [what, mutant] of loosened(policy)) {
+        const roles = { flowLogs: { arn: a("flowLogsRole"), policies: [mutant] } };
+        const results: boolean[] = python("evaluate.py", { roles, cases: cases.map(it => ({ context: {}, ...it })) });
+        assert.ok(results.some(Boolean), what);
+    }
+});
+
 test("the policies say only what AWS documents: actions, resources, condition keys, no needless wildcard", () => {
     const policies = [...made.of("aws:iam/rolePolicy:RolePolicy"), ...made.of("aws:iam/policy:Policy")].map(it => JSON.parse(it.inputs["policy"]));
     const list = (value: string | string[]): string[] => (Array.isArray(value) ? value : [value]);
@@ -336,7 +387,7 @@ test("the largest configuration fits into what IAM takes", async () => {
     const sizes = ["medium", "large", "xlarge", ...Array.from({ length: 20 }, (_, index) => `${index + 10}xlarge`)];
     const types = families.flatMap(family => sizes.map(size => `${family}.${size}`)).sort((one, other) => other.length - one.length);
     const pools = Array.from({ length: 10 }, (_, index) => ({ name: `p${index}`, instanceTypes: types.slice(index * 30, index * 30 + 30) }));
-    const largest = await run(settings({ cluster: "c".repeat(24), pools, prices: Object.fromEntries(types.map(type => [type, 1])) }));
+    const largest = await run(settings({ cluster: "c".repeat(24), kmsKeyId: KEY, pools, prices: Object.fromEntries(types.map(type => [type, 1])) }));
     // The longest names of a partition and a region.
     const size = (policy: unknown): number => JSON.stringify(policy).replaceAll("arn:aws:", "arn:aws-us-gov:").replaceAll(REGION, "ap-southeast-2").length;
     const managed = attached(largest, "server");
@@ -356,5 +407,11 @@ test("each role is taken on by its service alone", () => {
         server: [{ Service: "ec2.amazonaws.com" }],
         worker: [{ Service: "ec2.amazonaws.com" }],
         events: [{ Service: "events.amazonaws.com" }],
+        "flow-logs": [{ Service: "vpc-flow-logs.amazonaws.com" }],
     });
+    // Services that act for whoever asks them are bound to this account.
+    for (const name of ["events", "flow-logs"]) {
+        const [statement] = JSON.parse(made.one("aws:iam/role:Role", name).inputs["assumeRolePolicy"]).Statement;
+        assert.equal(statement.Condition.StringEquals["aws:SourceAccount"], ACCOUNT, name);
+    }
 });

@@ -5,7 +5,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { parse } from "yaml";
-import { GRANTS } from "../src/grants";
+import { GRANTS, KEY_GRANTS } from "../src/grants";
 import { BY_POOL, METRICS } from "../src/metrics";
 import { read, SETTING_KEYS, SettingsError } from "../src/settings";
 import { run, settings } from "./world";
@@ -17,7 +17,7 @@ test("the README's table has exactly the daemon's actions", () => {
     const [, section = ""] = README.split("### Why the daemon has each right");
     const table = (section.split("## What it costs")[0] ?? "").split("\n").filter(line => line.startsWith("| `"));
     const said = table.flatMap(line => [...(line.split("|")[1] ?? "").matchAll(/`([a-z0-9]+:\w+)`/g)].map(([, action]) => action));
-    assert.deepEqual(said.sort(), [...new Set(GRANTS.map(grant => grant.action))].sort());
+    assert.deepEqual(said.sort(), [...new Set([...GRANTS, ...KEY_GRANTS].map(grant => grant.action))].sort());
 });
 
 test("the README names every key of the configuration and no other", () => {
@@ -30,7 +30,7 @@ test("the README names every key of the configuration and no other", () => {
 test("the README frees the name of every secret before the cluster is made anew", async () => {
     const made = await run(settings());
     const names = made.of("aws:secretsmanager/secret:Secret").map(it => it.inputs["name"].replace("prod/", ""));
-    const [, loop = ""] = /for name in ([a-z0-9 -]+); do\n\s+aws secretsmanager delete-secret --secret-id "CLUSTER\/\$name" --force-delete-without-recovery\n/.exec(README) ?? [];
+    const [, loop = ""] = /for name in ([a-z0-9 -]+); do\n\s+aws secretsmanager delete-secret --region "\$\(pulumi config get aws:region\)" --secret-id "CLUSTER\/\$name" --force-delete-without-recovery\n/.exec(README) ?? [];
     assert.deepEqual(loop.split(" ").sort(), names.sort());
 });
 
@@ -45,6 +45,23 @@ test("the README's table of costs counts what is made, and its sum is right", as
     assert.ok(Math.abs(of(/metrics/) - 0.3 * (Object.keys(METRICS).length + BY_POOL.length)) < 0.01);
     const sum = rows.reduce((total, row) => total + cost(row), 0);
     assert.ok(Math.abs(Number(/About (\d+) in all/.exec(section)?.[1]) - sum) < 1, `${sum}`);
+});
+
+test("every command of the README says what it needs: its region, a stack's output, a word that the servers' script knows", async () => {
+    const commands = [...README.matchAll(/```sh\n(.*?)\n\s*```/gs)].flatMap(([, text]) => (text ?? "").split("\n").map(it => it.trim()));
+    const calls = commands.filter(it => /^aws (?!s3 )/.test(it));
+    assert.ok(calls.length >= 4);
+    assert.deepEqual(calls.filter(it => !/ --region "\$/.test(it)), []);
+    const { outputs } = await run(settings());
+    const named = [...README.matchAll(/pulumi stack output (\w+)/g)].map(([, name]) => name ?? "");
+    assert.ok(named.length >= 6);
+    assert.deepEqual(named.filter(name => !(name in outputs)), []);
+    const script = readFileSync(join(ROOT, "userdata", "server.sh"), "utf8");
+    const words = [...README.matchAll(/part-001 (\w+)/g)].map(([, word]) => word ?? "");
+    assert.ok(words.includes("credentials"));
+    assert.deepEqual(words.filter(word => !new RegExp(`^    boot .*\\b${word}\\b.*\\)`, "m").test(script)), []);
+    assert.ok(script.includes('see \\"Replace a server\\" in pulumi/README.md'));
+    assert.ok(README.includes("\n## Replace a server\n"));
 });
 
 test("every file that the README names is there", () => {

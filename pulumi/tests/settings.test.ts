@@ -2,8 +2,9 @@
 
 import { strict as assert } from "node:assert";
 import { test } from "node:test";
-import { read, SettingsError } from "../src/settings";
-import { HEX, MINIMAL, REGION, settings } from "./world";
+import { VPC_CIDR } from "../src/network";
+import { POD_NETWORK, read, SettingsError } from "../src/settings";
+import { HEX, KEY, MINIMAL, REGION, settings } from "./world";
 
 function problems(more: Record<string, unknown>, region = REGION): readonly string[] {
     try {
@@ -44,6 +45,9 @@ test("each problem names the key, the value and what would be right", () => {
         [{ k3s: { version: "latest", source: "https://x/k3s", sha256: HEX } }, /k3s.version is "latest"; right would be a release/],
         [{ alarmEmail: "nobody" }, /alarmEmail/],
         [{ imageId: "ubuntu" }, /imageId/],
+        [{ kmsKeyId: "alias/mine" }, /kmsKeyId is "alias\/mine"; right would be the ARN of a key in the stack's region/],
+        [{ kmsKeyId: KEY.replace(REGION, "us-east-1") }, /kmsKeyId/],
+        [{ servers: 3, pools: [{ name: "a", max: 1000 }, { name: "b", max: 1000 }, { name: "c", max: 1000 }, { name: "d", max: 998 }] }, /pools come to 4001 nodes, .*; right would be at most 4000/],
         [{ prices: { "m5.large": -1 } }, /prices/],
     ];
     for (const [row, wanted] of rows) {
@@ -52,10 +56,25 @@ test("each problem names the key, the value and what would be right", () => {
         assert.match(found[0] ?? "", wanted);
     }
     assert.match(problems({}, "mars")[0] ?? "", /^aws:region is "mars"/);
-    for (const region of ["cn-north-1", "cn-northwest-1", "us-iso-east-1", "us-isob-east-1"]) {
+    for (const region of ["cn-north-1", "cn-northwest-1", "us-gov-west-1", "us-iso-east-1", "us-isob-east-1"]) {
         assert.match(problems({}, region)[0] ?? "", new RegExp(`^aws:region is "${region}"; right would be a region like eu-central-1`));
     }
-    assert.deepEqual(["us-gov-west-1", "ap-southeast-2"].flatMap(region => problems({}, region)), []);
+    assert.deepEqual(["us-east-1", "ap-southeast-2"].flatMap(region => problems({}, region)), []);
+});
+
+test("the pods' network holds every node, and lies beside the VPC's and that of the services", () => {
+    const range = (network: string): [number, number] => {
+        const [address = "", prefix = ""] = network.split("/");
+        const first = address.split(".").reduce((sum, it) => sum * 256 + Number(it), 0);
+        return [first, first + 2 ** (32 - Number(prefix))];
+    };
+    const [first, end] = range(POD_NETWORK);
+    assert.ok((end - first) / 256 >= 4000 && first % (end - first) === 0);
+    for (const other of [VPC_CIDR, "10.43.0.0/16"]) {
+        const [from, to] = range(other);
+        assert.ok(to <= first || end <= from, other);
+    }
+    assert.deepEqual(problems({ pools: [{ name: "a", max: 1000 }, { name: "b", max: 1000 }, { name: "c", max: 1000 }, { name: "d", max: 999 }] }), []);
 });
 
 test("all problems are told at once, and a long value is shortened", () => {

@@ -1,6 +1,7 @@
 /** What the program makes, and with which inputs. */
 
 import { strict as assert } from "node:assert";
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -9,7 +10,7 @@ import { REPOSITORY } from "../src/daemon-config";
 import { PATTERNS } from "../src/events";
 import { BY_POOL, METRICS, NAMESPACE, POOL_DIMENSION } from "../src/metrics";
 import { OPENINGS } from "../src/network";
-import { type Made, run, settings } from "./world";
+import { ACCOUNT, HEX, KEY, type Made, MINIMAL, REGION, run, settings } from "./world";
 
 /** What AWS does not let one tag. */
 const UNTAGGED = new Set([
@@ -17,6 +18,7 @@ const UNTAGGED = new Set([
     "aws:ec2/routeTableAssociation:RouteTableAssociation",
     "aws:iam/rolePolicy:RolePolicy",
     "aws:iam/rolePolicyAttachment:RolePolicyAttachment",
+    "aws:kms/grant:Grant",
     "aws:route53/record:Record",
     "aws:s3/bucketPolicy:BucketPolicy",
     "aws:s3/bucketPublicAccessBlock:BucketPublicAccessBlock",
@@ -34,6 +36,7 @@ const EVERYTHING = {
     flowLogs: true,
     slack: true,
     alarmEmail: "ops@example.com",
+    kmsKeyId: KEY,
     pools: [{ name: "workers" }, { name: "batch", instanceTypes: ["c6i.large"], min: 0, max: 5 }],
 };
 
@@ -148,6 +151,25 @@ test("every pool's template demands IMDSv2, encrypts, tags and gives no public a
     }
 });
 
+test("workers' volumes have a key by its whole name: AWS's, whatever the account's default is, or the configuration's", async () => {
+    const keys = async (more: Record<string, unknown>): Promise<string[]> => {
+        const made = await run(settings(more));
+        const templates = made.of("aws:ec2/launchTemplate:LaunchTemplate").flatMap(it => it.inputs["blockDeviceMappings"].map((volume: any) => volume.ebs.kmsKeyId));
+        const servers = made.of("aws:ec2/instance:Instance").map(it => it.inputs["rootBlockDevice"].kmsKeyId);
+        return [...templates, ...servers];
+    };
+    assert.deepEqual(await keys({}), [`arn:aws:kms:${REGION}:${ACCOUNT}:alias/aws/ebs`, undefined]);
+    assert.deepEqual(await keys({ kmsKeyId: KEY }), [KEY, KEY]);
+});
+
+test("spot's service-linked role has a grant on a key of the account's own, and none on AWS's", async () => {
+    assert.deepEqual((await run(settings())).of("aws:kms/grant:Grant"), []);
+    const grant = (await run(settings({ kmsKeyId: KEY }))).one("aws:kms/grant:Grant", "spot").inputs;
+    assert.equal(grant["keyId"], KEY);
+    assert.equal(grant["granteePrincipal"], `arn:aws:iam::${ACCOUNT}:role/aws-service-role/spot.amazonaws.com/AWSServiceRoleForEC2Spot`);
+    assert.ok(["CreateGrant", "Decrypt", "GenerateDataKeyWithoutPlaintext"].every(it => grant["operations"].includes(it)));
+});
+
 test("servers are protected, in private subnets of different zones, under one private name", async () => {
     const made = await run(settings({ servers: 2 }));
     const servers = made.of("aws:ec2/instance:Instance");
@@ -173,7 +195,8 @@ test("the bucket is private and encrypted", async () => {
 
 test("the alarms are those of the list, on the metrics of the one list of names", async () => {
     const made = await run(settings());
-    const found = made.of("aws:cloudwatch/metricAlarm:MetricAlarm").map(({ name, inputs }) => {
+    const watching = made.of("aws:cloudwatch/metricAlarm:MetricAlarm").filter(it => it.name !== "dead-letters");
+    const found = watching.map(({ name, inputs }) => {
         const seconds = inputs["period"] * inputs["evaluationPeriods"];
         return [name, inputs["metricName"], inputs["threshold"], seconds, inputs["treatMissingData"]];
     });
@@ -189,7 +212,7 @@ test("the alarms are those of the list, on the metrics of the one list of names"
         ["scaling-failures", "ScalingFailures", 3, 900, "notBreaching"],
     ]);
     const topic = made.one("aws:sns/topic:Topic", "alarms").state["arn"];
-    for (const { inputs } of made.of("aws:cloudwatch/metricAlarm:MetricAlarm")) {
+    for (const { inputs } of watching) {
         assert.equal(inputs["namespace"], NAMESPACE);
         const byPool = inputs["metricName"] === "CurrentNodeCount";
         assert.deepEqual(inputs["dimensions"], { Cluster: "prod", ...(byPool ? { Pool: "workers" } : {}) });
@@ -198,6 +221,14 @@ test("the alarms are those of the list, on the metrics of the one list of names"
     for (const { metric } of alarms(settings())) {
         assert.ok(metric in METRICS, `the daemon sends ${metric}`);
     }
+});
+
+test("a notice in the dead-letter queue raises an alarm, by the name that SQS has for the queue", async () => {
+    const made = await run(settings());
+    const alarm = made.one("aws:cloudwatch/metricAlarm:MetricAlarm", "dead-letters").inputs;
+    assert.deepEqual([alarm["namespace"], alarm["metricName"], alarm["threshold"]], ["AWS/SQS", "ApproximateNumberOfMessagesVisible", 0]);
+    assert.deepEqual(alarm["dimensions"], { QueueName: made.one("aws:sqs/queue:Queue", "dead-letters").state["name"] });
+    assert.deepEqual(alarm["alarmActions"], [made.one("aws:sns/topic:Topic", "alarms").state["arn"]]);
 });
 
 test("each pool has an alarm of its own at its own maximum, on a figure that the daemon sends by pool", async () => {
@@ -220,8 +251,14 @@ test("each pool has an alarm of its own at its own maximum, on a figure that the
 test("no output is a secret, and the outputs say how to get in", async () => {
     const { outputs } = await run(settings());
     assert.equal(outputs["apiServer"], "https://server.prod.node-fleet.internal:6443");
-    assert.match(outputs["shell"], /^aws ssm start-session --target i-/);
+    assert.match(outputs["shell"], /^aws ssm start-session --region eu-central-1 --target i-/);
+    assert.equal(outputs["imageId"], "ami-0123456789abcdef0");
     assert.match(outputs["slackSecret"], /^prod\/slack$/);
+    // As userdata/server.sh takes it.
+    const sha256 = createHash("sha256").update((await run(settings())).one("aws:s3/bucketObjectv2:BucketObjectv2", "bundle").inputs["content"]).digest("hex");
+    const [sudo, script, ...rest] = outputs["upgrade"].split(" ");
+    assert.deepEqual([sudo, script], ["sudo", "/var/lib/cloud/instance/scripts/part-001"]);
+    assert.deepEqual(rest, ["upgrade", MINIMAL.k3s.version, MINIMAL.k3s.source, HEX, MINIMAL.package.source, HEX, sha256]);
     assert.ok(!/token|password"?:/i.test(JSON.stringify({ ...outputs, daemonConfig: "" })));
 });
 

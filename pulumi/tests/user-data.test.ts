@@ -26,6 +26,10 @@ let secrets: Record<string, string | undefined> = {};
 let objects: Record<string, string> = {};
 let asked: string[] = [];
 let failures = 0;
+/** How often another server is asked for in vain before it answers. */
+let silent = Infinity;
+/** So many values are put whose answers do not come. */
+let lostAnswers = 0;
 
 before(async () => {
     aws = createServer((request, response) => {
@@ -45,6 +49,9 @@ beforeEach(() => {
     root = mkdtempSync(join(tmpdir(), "node-fleet-boot-"));
     asked = [];
     failures = 0;
+    silent = Infinity;
+    lostAnswers = 0;
+    outputs = OUTPUTS;
     secrets = { "prod/k3s-agent-token": "agent-token-1", "prod/k3s-server-token": undefined, "prod/prometheus": undefined, "prod/daemon-token": undefined };
     objects = { "/releases/v1.34.1+k3s1/k3s": K3S };
 });
@@ -73,6 +80,11 @@ function answer(method: string, url: string, headers: Headers, body: string): An
     }
     if (url === "/healthz") {
         return { status: 200, body: "ok" };
+    }
+    if (url === "/ping") {
+        asked.push("ping");
+        silent -= 1;
+        return silent < 0 ? { status: 200, body: "pong" } : { status: 503, body: "" };
     }
     if (!isSigned(method, url, headers, body) || headers["x-amz-security-token"] !== "session-1") {
         return { status: 403, body: "unsigned" };
@@ -120,6 +132,10 @@ function call(target: string, body: string): Answer {
     }
     if (SecretString !== undefined) {
         secrets[SecretId] = SecretString;
+        if (lostAnswers > 0) {
+            lostAnswers -= 1;
+            return { status: 500, body: "{}" };
+        }
         return { status: 200, body: "{}" };
     }
     const value = secrets[SecretId];
@@ -128,15 +144,19 @@ function call(target: string, body: string): Answer {
         : { status: 200, body: JSON.stringify({ Name: SecretId, SecretString: value }) };
 }
 
-const OUTPUTS: Record<string, string> = { ip: "echo 'default via 10.0.64.1 dev ens5 proto dhcp src 10.0.64.10 metric 100'" };
+/** What programs print. */
+let outputs: Record<string, string> = {};
+const OUTPUTS: Record<string, string> = { ip: "echo 'default via 10.0.64.1 dev ens5 proto dhcp src 10.0.64.10 metric 100'", getent: "echo '10.0.64.10 STREAM server'" };
 
 /** Programs that only a booted machine has; each notes its call, and the broken ones fail. */
 function programs(broken: readonly string[]): string {
     const directory = join(root, "programs");
+    rmSync(directory, { recursive: true, force: true });
+    rmSync(join(root, "called"), { force: true });
     mkdirSync(directory);
-    for (const name of ["systemctl", "apt-get", "node-fleet", "node-fleet-kubeconfig", "resolvectl", "ip"]) {
+    for (const name of ["systemctl", "apt-get", "node-fleet", "node-fleet-kubeconfig", "resolvectl", "ip", "getent"]) {
         const status = broken.includes(name) ? 1 : 0;
-        writeFileSync(join(directory, name), `#!/bin/sh\necho "${name} $*" >>"${root}/called"\n${OUTPUTS[name] ?? ""}\nexit ${status}\n`);
+        writeFileSync(join(directory, name), `#!/bin/sh\necho "${name} $*" >>"${root}/called"\n${outputs[name] ?? ""}\nexit ${status}\n`);
         chmodSync(join(directory, name), 0o755);
     }
     return directory;
@@ -149,18 +169,20 @@ interface Boot {
     read(path: string): string;
 }
 
-async function boot(script: string, broken: readonly string[] = []): Promise<Boot> {
+async function boot(script: string, broken: readonly string[] = [], more: { args?: readonly string[]; env?: Record<string, string> } = {}): Promise<Boot> {
     const at = `http://127.0.0.1:${port}`;
     const env = {
         PATH: `${programs(broken)}:${process.env["PATH"]}`,
         NF_ROOT: root,
         NF_METADATA: at,
         NF_KUBELET: at,
+        NF_API: at,
         NF_PAUSE: "0.01",
         NF_TRIES: "4",
         AWS_ENDPOINT_URL: at,
+        ...more.env,
     };
-    const child = spawn("bash", [], { env, stdio: ["pipe", "pipe", "pipe"] });
+    const child = spawn("bash", ["-s", "--", ...(more.args ?? [])], { env, stdio: ["pipe", "pipe", "pipe"] });
     let said = "";
     child.stdout.on("data", chunk => (said += chunk));
     child.stderr.on("data", chunk => (said += chunk));
@@ -182,7 +204,6 @@ const worker = (more: Record<string, unknown> = {}): string => workerScript(of(m
 
 const BUNDLE = JSON.stringify({ "manifests/monitoring-x.yaml": "kind: X\n", "daemon/node-fleet.toml": "[cluster]\n" });
 const values = (more: Partial<ServerValues> = {}): ServerValues => ({
-    // Nothing answers there, so that the first server finds no cluster.
     serverName: "127.0.0.1",
     serverToken: "prod/k3s-server-token",
     agentToken: "prod/k3s-agent-token",
@@ -208,6 +229,8 @@ test("a worker joins with its provider id, labels and a name of its own", async 
     assert.equal(config.token, "agent-token-1");
     assert.equal(config["node-name"], "workers-i-0123456789abcdef0");
     assert.ok(config["kubelet-arg"].includes("provider-id=aws:///eu-central-1a/i-0123456789abcdef0"));
+    // In the kubelet's file K3s before 1.32 overrules it.
+    assert.ok(config["kubelet-arg"].some((it: string) => it.startsWith("eviction-hard=memory.available<100Mi,")));
     assert.deepEqual(config["node-label"], [
         "topology.kubernetes.io/region=eu-central-1",
         "topology.kubernetes.io/zone=eu-central-1a",
@@ -260,7 +283,7 @@ test("a worker without its token gives its instance back and says so", async () 
 test("the first server makes the secrets, lays out the bundle, and starts K3s when the daemon is installed and checked", async () => {
     withBundle();
     secrets["prod/k3s-agent-token"] = undefined;
-    const { status, said, called, read } = await boot(serverScript(of(), 0, values()));
+    const { status, said, called, read } = await boot(serverScript(of({ servers: 3 }), 0, values()));
     assert.equal(status, 0, said);
     assert.match(secrets["prod/k3s-server-token"] ?? "", /^[0-9a-f]{64}$/);
     assert.notEqual(secrets["prod/k3s-agent-token"], secrets["prod/k3s-server-token"]);
@@ -270,6 +293,7 @@ test("the first server makes the secrets, lays out the bundle, and starts K3s wh
     const config = parse(read("etc/rancher/k3s/config.yaml"));
     assert.deepEqual([config["cluster-init"], config.server, config.token], [true, undefined, secrets["prod/k3s-server-token"]]);
     assert.deepEqual(config["tls-san"], ["127.0.0.1"]);
+    assert.equal(config["cluster-cidr"], "10.48.0.0/12");
     assert.deepEqual(config["node-taint"], ["CriticalAddonsOnly=true:NoExecute"]);
     assert.equal(read("var/lib/rancher/k3s/server/manifests/monitoring-x.yaml"), "kind: X\n");
     assert.equal(read("etc/node-fleet/node-fleet.toml"), "[cluster]\n");
@@ -307,13 +331,79 @@ test("a server whose API is open answers with a certificate for its public addre
     assert.deepEqual(parse(read("etc/rancher/k3s/config.yaml"))["tls-san"], ["127.0.0.1", "198.51.100.7"]);
 });
 
-test("a server that is replaced keeps the secrets that there are", async () => {
+test("the only server of a stack that is replaced founds a cluster, and keeps the secrets that there are", async () => {
     withBundle();
     secrets = { ...KNOWN_SECRETS, "prod/k3s-server-token": "old" };
-    const { status, said } = await boot(serverScript(of(), 0, values()));
+    const { status, said, read } = await boot(serverScript(of(), 0, values()));
     assert.equal(status, 0, said);
     assert.deepEqual(secrets["prod/k3s-server-token"], "old");
     assert.ok(!asked.some(it => it.startsWith("PutSecretValue")));
+    const config = parse(read("etc/rancher/k3s/config.yaml"));
+    assert.deepEqual([config["cluster-init"], config.server, config.token], [true, undefined, "old"]);
+});
+
+const joins = "https://127.0.0.1:6443";
+
+test("the first of several servers founds the cluster with the token that it makes, though the answer to its making is lost", async () => {
+    withBundle();
+    secrets = { ...KNOWN_SECRETS, "prod/k3s-server-token": undefined };
+    lostAnswers = 1;
+    const { status, said, read } = await boot(serverScript(of({ servers: 3 }), 0, values()));
+    assert.equal(status, 0, said);
+    assert.equal(lostAnswers, 0);
+    const config = parse(read("etc/rancher/k3s/config.yaml"));
+    assert.deepEqual([config["cluster-init"], config.server, config.token], [true, undefined, secrets["prod/k3s-server-token"]]);
+});
+
+test("a first server that is replaced joins the others, however late they answer", async () => {
+    for (const [servers, late] of [[1, 0], [3, 3]]) {
+        rmSync(root, { recursive: true });
+        mkdirSync(root);
+        withBundle();
+        secrets = KNOWN_SECRETS;
+        silent = late ?? 0;
+        const { status, said, read } = await boot(serverScript(of({ servers }), 0, values()));
+        assert.equal(status, 0, said);
+        const config = parse(read("etc/rancher/k3s/config.yaml"));
+        assert.deepEqual([config["cluster-init"], config.server, config.token], [undefined, joins, "s"], `${servers} servers, ${late} times silent`);
+    }
+});
+
+test("a first server that is replaced founds no second cluster while nobody answers, and says what to do", async () => {
+    withBundle();
+    secrets = KNOWN_SECRETS;
+    const script = serverScript(of({ servers: 3 }), 0, values());
+    const first = await boot(script);
+    assert.equal(first.status, 1);
+    assert.match(first.said, /no server answers at 127\.0\.0\.1, and this one founds no cluster beside it: see "Replace a server" in pulumi\/README\.md/);
+    assert.ok(!first.read("etc/rancher/k3s/config.yaml").includes("cluster-init"));
+    assert.ok(!first.called.some(it => it.includes("k3s.service")), first.called.join("; "));
+    assert.equal(asked.at(-1), "Publish", "the topic is told");
+    // The word of an operator founds it on the same machine, but never beside a cluster that answers.
+    const told = await boot(script, [], { env: { NF_FOUND: "true" } });
+    assert.equal(told.status, 0, told.said);
+    assert.equal(parse(told.read("etc/rancher/k3s/config.yaml"))["cluster-init"], true);
+    silent = 0;
+    const mistaken = await boot(script, [], { env: { NF_FOUND: "true" } });
+    assert.equal(mistaken.status, 0, mistaken.said);
+    assert.equal(parse(mistaken.read("etc/rancher/k3s/config.yaml")).server, joins);
+});
+
+test("a server of a stack that was alone when its user data was written founds nothing where the name knows others", async () => {
+    withBundle();
+    secrets = KNOWN_SECRETS;
+    outputs = { ...OUTPUTS, getent: "printf '10.0.64.10 STREAM server\\n10.0.64.10 DGRAM\\n10.0.128.11 STREAM\\n'" };
+    const { status, said, read } = await boot(serverScript(of(), 0, values()));
+    assert.equal(status, 1, said);
+    assert.ok(!read("etc/rancher/k3s/config.yaml").includes("cluster-init"));
+});
+
+test("a further server never founds a cluster, whatever it is told", async () => {
+    withBundle();
+    secrets = KNOWN_SECRETS;
+    const { status, read } = await boot(serverScript(of({ servers: 3 }), 1, values()), [], { env: { NF_FOUND: "true" } });
+    assert.equal(status, 1);
+    assert.ok(!read("etc/rancher/k3s/config.yaml").includes("cluster-init"));
 });
 
 test("a server that may not read a secret makes no value for it", async () => {
@@ -358,12 +448,64 @@ test("a server that fails after it has joined leaves K3s running, since etcd cou
 test("a further server asks for the others anew each time, for longer than a resolver remembers that there are none", async () => {
     withBundle();
     secrets = KNOWN_SECRETS;
-    const { status, said, called } = await boot(serverScript(of(), 1, values()));
+    const { status, said, called } = await boot(serverScript(of({ servers: 2 }), 1, values()));
     assert.equal(status, 1);
     assert.match(said, /gave up after 4 tries: cluster_exists/);
     assert.equal(called.filter(it => it === "resolvectl flush-caches").length, 4);
     const [, tries = "0"] = /retry (\d+) cluster_exists/.exec(serverScript(of(), 1, values())) ?? [];
     assert.ok(Number(tries) * 5 > 900, "the negative answers of a private zone are kept for 900 s");
+});
+
+test("a server that runs is brought to other versions and a newer bundle by its own script, K3s first", async () => {
+    withBundle();
+    secrets = KNOWN_SECRETS;
+    const script = serverScript(of(), 0, values());
+    assert.equal((await boot(script)).status, 0);
+    const [newer, bundle] = [K3S.replace("v1.34.1+", "v1.35.0+"), BUNDLE.replace("kind: X", "kind: Y")];
+    objects = { ...objects, "/releases/k3s-1.35": newer, "/releases/2.deb": "deb 2", "/prod-artifacts/server.json": bundle };
+    const versions = ["v1.35.0+k3s1", "s3://releases/k3s-1.35", sha256(newer), "s3://releases/2.deb", sha256("deb 2"), sha256(bundle)];
+    const { status, said, called, read } = await boot(script, [], { args: ["upgrade", ...versions] });
+    assert.equal(status, 0, said);
+    assert.equal(read("usr/local/bin/k3s"), newer);
+    assert.equal(read("var/lib/rancher/k3s/server/manifests/monitoring-x.yaml"), "kind: Y\n");
+    assert.deepEqual(called.map(it => it.split(" ").slice(0, 3).join(" ")).filter(it => /apt-get|k3s\.service|node-fleet/.test(it)), [
+        "systemctl restart k3s.service",
+        "apt-get install -y",
+        "node-fleet check --config",
+        "systemctl restart node-fleet.service",
+    ]);
+    // A file that is not what it should be changes nothing.
+    for (const wrong of [2, 5]) {
+        const bad = versions.map((it, index) => (index === wrong ? HEX : it));
+        const before = read("usr/local/bin/k3s");
+        const refused = await boot(script, [], { args: ["upgrade", ...bad] });
+        assert.notEqual(refused.status, 0);
+        assert.match(refused.said, /is not the file with the checksum abab/);
+        assert.ok(!refused.called.some(it => it.includes("k3s.service")));
+        assert.equal(read("usr/local/bin/k3s"), before);
+    }
+    const other = await boot(script, [], { args: ["upgrade", "v1.36.0+k3s1", ...versions.slice(1)] });
+    assert.match(other.said, /is k3s version v1\.35\.0\+k3s1 \(24fc436e\); right would be v1\.36\.0\+k3s1/);
+    assert.ok(!other.called.some(it => it.includes("k3s.service")));
+    for (const args of [["upgrade", "v1.35.0+k3s1"], ["upgrde"]]) {
+        const mistaken = await boot(script, [], { args });
+        assert.equal(mistaken.status, 2);
+        assert.match(mistaken.said, /right would be/);
+        assert.deepEqual(mistaken.called, []);
+    }
+});
+
+test("a password that was changed in Secrets Manager comes to the monitoring by the server's own script", async () => {
+    withBundle();
+    secrets = { ...KNOWN_SECRETS };
+    const script = serverScript(of(), 0, values());
+    assert.equal((await boot(script)).status, 0);
+    secrets["prod/prometheus"] = '{"username":"node-fleet","password":"another-1"}';
+    const { status, said, called, read } = await boot(script, [], { args: ["credentials"] });
+    assert.equal(status, 0, said);
+    assert.deepEqual(called, []);
+    assert.ok(read("var/lib/rancher/k3s/server/manifests/monitoring-secrets.yaml").includes('password: "another-1"'));
+    assert.ok(!said.includes("another-1"));
 });
 
 test("a bundle cannot write beside its places", async () => {

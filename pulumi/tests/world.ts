@@ -9,6 +9,8 @@ import { read, type Settings } from "../src/settings";
 export const ACCOUNT = "123456789012";
 export const REGION = "eu-central-1";
 export const HEX = "ab".repeat(32);
+/** A key of the account's own. */
+export const KEY = `arn:aws:kms:${REGION}:${ACCOUNT}:key/0d2a5c3e-1111-2222-3333-444455556666`;
 
 export interface Made {
     readonly type: string;
@@ -63,6 +65,8 @@ function named(type: string, name: string, inputs: Record<string, any>): { id: s
             return { id: name, more: { arn: arn("secretsmanager", `secret:${inputs["name"]}-AbCdEf`) } };
         case "aws:cloudwatch/eventRule:EventRule":
             return { id: name, more: { arn: arn("events", `rule/prod-${name}`), name: `prod-${name}` } };
+        case "aws:cloudwatch/logGroup:LogGroup":
+            return { id: `${name}-1a2b`, more: { arn: arn("logs", `log-group:${name}-1a2b`) } };
         case "aws:s3/bucket:Bucket":
             return { id: "prod-artifacts", more: { arn: "arn:aws:s3:::prod-artifacts", bucket: "prod-artifacts" } };
         case "aws:route53/zone:Zone":

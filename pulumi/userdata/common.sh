@@ -132,14 +132,15 @@ fetch() {
 
 install_k3s() {
     mkdir -p "$NF_ROOT/usr/local/bin" "$NF_ROOT/etc/rancher/k3s" "$NF_ROOT/etc/systemd/system"
-    retry 10 fetch "$NF_K3S_SOURCE" "$NF_K3S_SHA256" "$NF_ROOT/usr/local/bin/k3s"
-    chmod 755 "$NF_ROOT/usr/local/bin/k3s"
-    local found
-    found=$("$NF_ROOT/usr/local/bin/k3s" --version) || return 1
+    local found next=$NF_ROOT/usr/local/bin/k3s.next
+    retry 10 fetch "$NF_K3S_SOURCE" "$NF_K3S_SHA256" "$next"
+    chmod 755 "$next"
+    found=$("$next" --version) || return 1
     if [[ $found != "k3s version $NF_K3S_VERSION "* ]]; then
         say "$NF_K3S_SOURCE is ${found%%$'\n'*}; right would be $NF_K3S_VERSION"
         return 1
     fi
+    mv "$next" "$NF_ROOT/usr/local/bin/k3s"
     # On shutdown, a spot interruption's too, pods get their time before the network goes. What is
     # reserved is what the daemon's configuration says of every pool.
     cat >"$NF_ROOT/etc/rancher/k3s/kubelet.yaml" <<'END'
@@ -151,11 +152,6 @@ maxPods: 110
 kubeReserved:
   cpu: 100m
   memory: 412Mi
-evictionHard:
-  memory.available: 100Mi
-  nodefs.available: 10%
-  imagefs.available: 15%
-  nodefs.inodesFree: 5%
 END
     # The image's own limit of 30 s is read after the kubelet's (99-kubelet.conf), and a kubelet that
     # is given less than its period delays no shutdown at all.
@@ -164,13 +160,15 @@ END
     systemctl restart systemd-logind.service
 }
 
-# What K3s is told on every node. A value in quotes is JSON, and so YAML.
+# What K3s is told on every node. A value in quotes is JSON, and so YAML. The thresholds of eviction are an
+# argument, since K3s before 1.32 gives some of its own as one, which beats the kubelet's file as a whole.
 node_config() {
     cat <<END
 node-name: "$1"
 kubelet-arg:
   - "config=/etc/rancher/k3s/kubelet.yaml"
   - "provider-id=aws:///$zone/$instance"
+  - "eviction-hard=memory.available<100Mi,nodefs.available<10%,imagefs.available<15%,nodefs.inodesFree<5%"
 node-label:
   - "topology.kubernetes.io/region=$NF_REGION"
   - "topology.kubernetes.io/zone=$zone"

@@ -30,15 +30,22 @@ random() {
 
 # The first server makes what has no value yet. The others wait for it.
 know_secrets() {
-    local prometheus
+    own_token=
     if [[ $NF_INDEX == 0 ]]; then
-        retry 24 make_secret "$NF_SERVER_TOKEN" "$(random)"
+        own_token=$(random)
+        retry 24 make_secret "$NF_SERVER_TOKEN" "$own_token"
         retry 24 make_secret "$NF_AGENT_TOKEN" "$(random)"
         retry 24 make_secret "$NF_DAEMON_TOKEN" "$(random)"
         retry 24 make_secret "$NF_PROMETHEUS" "{\"username\":\"node-fleet\",\"password\":\"$(random)\"}"
     fi
-    retry 120 learn server_token "$NF_SERVER_TOKEN"
     retry 120 learn agent_token "$NF_AGENT_TOKEN"
+    know_credentials
+}
+
+# What the monitoring's credentials are made of.
+know_credentials() {
+    local prometheus
+    retry 120 learn server_token "$NF_SERVER_TOKEN"
     retry 120 learn prometheus "$NF_PROMETHEUS"
     prometheus_user=$(field username <<<"$prometheus")
     prometheus_password=$(field password <<<"$prometheus")
@@ -123,7 +130,21 @@ END
 # The name comes last of all at the first `pulumi up`; that it is not there is remembered for 900 s.
 cluster_exists() {
     resolvectl flush-caches || true
-    curl -fsSk --max-time 5 -o /dev/null "https://$NF_SERVER:6443/ping" 2>/dev/null
+    curl -fsSk --max-time 5 -o /dev/null "${NF_API:-https://$NF_SERVER:6443}/ping" 2>/dev/null
+}
+
+# No other server is part of the stack. User data is as old as the instance's entry in it; the name
+# knows those that came later.
+is_the_only_one() {
+    [[ $NF_SERVERS == 1 ]] && (($(getent ahostsv4 "$NF_SERVER" | cut -d ' ' -f 1 | sort -u | wc -l) <= 1))
+}
+
+# Two clusters under one name and one token would share workers, ledger and instances. That nobody
+# answers just now proves no cluster's end, so silence alone founds none: only a token that this very
+# boot made, that there is no other server, or the word of an operator (README, "Replace a server").
+may_found() {
+    [[ $NF_INDEX == 0 ]] || return 1
+    [[ ${server_token:?} == "$own_token" || ${NF_FOUND:-} == true ]] || is_the_only_one
 }
 
 # By it those are let in who are far from the private name.
@@ -138,19 +159,21 @@ k3s_config() {
         retry 24 public_address
         names+=', "'$public'"'
     fi
-    if [[ $NF_INDEX != 0 ]]; then
-        # 20 minutes: longer than any resolver on the way remembers that there is no such name.
-        retry 240 cluster_exists >&2
-        printf 'server: "https://%s:6443"\n' "$NF_SERVER"
-    elif cluster_exists; then
-        printf 'server: "https://%s:6443"\n' "$NF_SERVER"
-    else
+    if may_found && ! cluster_exists; then
         printf 'cluster-init: true\n'
+    else
+        # 20 minutes: longer than any resolver on the way remembers that there is no such name.
+        if ! retry 240 cluster_exists >&2; then
+            say "no server answers at $NF_SERVER, and this one founds no cluster beside it: see \"Replace a server\" in pulumi/README.md" >&2
+            return 1
+        fi
+        printf 'server: "https://%s:6443"\n' "$NF_SERVER"
     fi
     cat <<END
 token: "${server_token:?}"
 agent-token: "${agent_token:?}"
 tls-san: [$names]
+cluster-cidr: "$NF_POD_NETWORK"
 secrets-encryption: true
 # Nodes carry EC2's provider id, and nothing listens for the world.
 disable-cloud-controller: true
@@ -197,4 +220,36 @@ failed() {
         --data-urlencode "Message=${instance:-An instance}: see journalctl -t node-fleet-boot" -o /dev/null "$(endpoint sns)/"
 }
 
-boot
+# For an operator, on a server that runs: brings it to other versions, and to a newer bundle. K3s comes
+# first, since the bundle and the daemon may need what it has.
+upgrade() {
+    if (($# != 6)); then
+        say 'right would be: upgrade K3S_VERSION K3S_SOURCE K3S_SHA256 PACKAGE_SOURCE PACKAGE_SHA256 BUNDLE_SHA256'
+        return 2
+    fi
+    NF_K3S_VERSION=$1 NF_K3S_SOURCE=$2 NF_K3S_SHA256=$3 NF_PACKAGE_SOURCE=$4 NF_PACKAGE_SHA256=$5
+    retry 10 fetch "$NF_BUNDLE" "$6" "$NF_ROOT/var/lib/rancher/bundle.json"
+    install_k3s
+    systemctl restart k3s.service
+    retry 120 api_is_ready
+    unpack "$NF_ROOT/var/lib/rancher/bundle.json"
+    install_daemon
+    systemctl daemon-reload
+    systemctl restart node-fleet.service
+    say "upgraded to $NF_K3S_VERSION"
+}
+
+# For an operator, on a server that runs: gives the monitoring the password that Secrets Manager has.
+credentials() {
+    know_credentials
+    monitoring_secrets
+    say "K3s applies $manifests/monitoring-secrets.yaml"
+}
+
+case ${1:-boot} in
+    boot | upgrade | credentials) "${@:-boot}" ;;
+    *)
+        say "\`$1\` is unknown; right would be \`upgrade\`, \`credentials\`, or nothing for the boot"
+        exit 2
+        ;;
+esac
