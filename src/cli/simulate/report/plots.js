@@ -152,8 +152,11 @@ function scatter(place, title, x, y, points) {
   const sorted = points.filter((it) => it.x != null).sort((one, other) => one.x - other.x);
   const told = el("output", { class: "readout" }, "Point at the plot.");
   const at = (u, it) => [u.valToPos(it.x, "x"), u.valToPos(it.y, "y")];
+  // The point that the keyboard has come to: of two in one place the nearest would always be the same.
+  let aimed;
+  place.addEventListener("mousemove", () => { aimed = undefined; }, true);
   const nearest = (u) => {
-    const away = (it) => Math.hypot(at(u, it)[0] - u.cursor.left, at(u, it)[1] - u.cursor.top);
+    const away = (it) => Math.hypot(at(u, it)[0] - u.cursor.left, at(u, it)[1] - u.cursor.top) - it.size / 4;
     const [first] = [...sorted].sort((one, other) => away(one) - away(other));
     return u.cursor.left >= 0 && away(first) < 30 ? first : undefined;
   };
@@ -189,11 +192,11 @@ function scatter(place, title, x, y, points) {
       legend: { show: false }, series: [{}, ...sorted.map(dots)], axes: [axis(x.label, { values: (u, ticks) => ticks.map((tick) => x.say(tick)), space: 60, size: 34 }), upright(y.label)],
       scales: { x: { time: false, range: (u, least, most) => [least - 0.1 * (most - least || 1), most + 0.1 * (most - least || 1)] }, y: { range: fromZero } },
       cursor: { points: { show: false }, drag: { x: true, y: true, uni: 30, dist: 5 } },
-      hooks: { draw: [letters], setCursor: [(u) => { const found = nearest(u); if (found) told.textContent = found.told; }] },
+      hooks: { draw: [letters], setCursor: [(u) => { const found = aimed ?? nearest(u); if (found) told.textContent = found.told; }] },
     }, [sorted.map((one) => one.x), ...sorted.map((one) => sorted.map((other) => one === other ? one.y : null))]];
   }, (u, way) => {
-    const now = sorted.indexOf(nearest(u)), next = sorted[(now + way + sorted.length) % sorted.length];
-    const [left, top] = at(u, next);
+    aimed = sorted[(sorted.indexOf(aimed ?? nearest(u)) + way + sorted.length) % sorted.length];
+    const [left, top] = at(u, aimed);
     return { left, top };
   });
   controls(place, [["Whole", () => it.made.setData(it.made.data)]]);
