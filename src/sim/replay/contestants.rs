@@ -87,8 +87,8 @@ impl Contestant {
         HEADROOMS.into_iter().flat_map(|headroom| [Self::ClusterAutoscaler(headroom), Self::Karpenter(headroom)])
     }
 
-    /// Tells whether its nodes are drawn beside those of the others in `table`: four lines can be told apart.
-    pub(super) fn is_drawn(self, table: &[Self]) -> bool {
+    /// Tells whether it is among those of `table` that are looked at first: four lines can be told apart.
+    pub(super) fn leads(self, table: &[Self]) -> bool {
         match self {
             Self::Ours | Self::OursForecasting | Self::ClusterAutoscaler(_) | Self::Karpenter(_) => true,
             Self::OursReactive => !table.contains(&Self::OursForecasting),

@@ -2,14 +2,12 @@
 
 use super::bill::Rates;
 use super::daemon::Step;
-use super::fleet::Tick;
-use super::judge::Tally;
+use super::judge::{Day, Tally};
+use super::recording::Recording;
 use serde::Serialize;
 
-/// Minutes that are drawn as one.
-const SHORTEST: usize = 10;
-/// More intervals than these are more than a screen shows.
-const MOST: usize = 6000;
+/// More intervals than these, the minutes of four weeks, are more than a page should carry.
+const MOST: usize = 28 * 1440;
 
 /// How it went, from the first minute that counts.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -20,6 +18,8 @@ pub struct Course {
     pub warm_up: usize,
     /// Minutes of an interval.
     pub bin_minutes: usize,
+    /// The highest demand of each interval; `None` where nothing was measured.
+    pub demand: Vec<Option<f32>>,
     /// Policies whose nodes are drawn, node-fleet first.
     pub trajectories: Vec<Trajectory>,
     /// Demand, what was expected of it, and the quantiles 0.90 and 0.95, in the mean; `None` without a forecast.
@@ -31,16 +31,17 @@ pub struct Course {
 }
 
 /// A policy over time.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Trajectory {
     /// Its name.
     pub policy: String,
-    /// The intervals; `None` where nothing was measured.
-    pub bins: Vec<Option<Bin>>,
+    /// Whether it is among the few that are looked at first.
+    pub leads: bool,
+    /// The fewest nodes that served in each interval; `None` where nothing was measured.
+    pub nodes: Vec<Option<u32>>,
+    /// What it came to day by day, of 1440 minutes; none for the optimum, which is found layer by layer.
+    pub days: Vec<Day>,
 }
-
-/// Highest demand, fewest ready nodes, node-minutes paid, node-minutes unmet, launches, minutes measured.
-pub type Bin = [f32; 6];
 
 /// What a headroom costs and leaves waiting.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -59,12 +60,17 @@ impl Headroomed {
 
 /// Minutes of an interval, for so many of them.
 fn width(minutes: usize) -> usize {
-    SHORTEST.max(minutes.div_ceil(MOST))
+    minutes.div_ceil(MOST).max(1)
 }
 
 impl Course {
-    pub(super) fn new(start: i64, warm_up: usize, minutes: usize) -> Self {
-        Self { start, warm_up, bin_minutes: width(minutes), ..Self::default() }
+    /// Begins the course of a demand, whose first minutes do not count.
+    pub(super) fn of(recording: &Recording, warm_up: usize) -> Self {
+        let counted = &recording.values[warm_up..];
+        let bin_minutes = width(counted.len());
+        let highest = |bin: &[Option<f32>]| bin.iter().flatten().copied().reduce(f32::max);
+        let demand = counted.chunks(bin_minutes).map(highest).collect();
+        Self { start: recording.start.0 + warm_up as i64, warm_up, bin_minutes, demand, ..Self::default() }
     }
 }
 
@@ -72,29 +78,22 @@ impl Course {
 #[derive(Debug)]
 pub(super) struct Bins {
     width: usize,
-    bins: Vec<Option<Bin>>,
+    nodes: Vec<Option<u32>>,
 }
 
 impl Bins {
     pub(super) fn new(minutes: usize) -> Self {
         let width = width(minutes);
-        Self { width, bins: vec![None; minutes.div_ceil(width)] }
+        Self { width, nodes: vec![None; minutes.div_ceil(width)] }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "single precision is more than a screen shows")]
-    pub(super) fn add(&mut self, minute: usize, demand: f32, tick: Tick) {
-        let ready = tick.ready as f32;
-        let [highest, fewest, paid, unmet, launches, minutes] =
-            self.bins[minute / self.width].get_or_insert([0.0, f32::INFINITY, 0.0, 0.0, 0.0, 0.0]);
-        (*highest, *fewest) = (highest.max(demand), fewest.min(ready));
-        *paid += tick.paid as f32;
-        *unmet += (demand - ready).max(0.0);
-        *launches += tick.launched as f32;
-        *minutes += 1.0;
+    pub(super) fn add(&mut self, minute: usize, ready: u32) {
+        let fewest = self.nodes[minute / self.width].get_or_insert(ready);
+        *fewest = ready.min(*fewest);
     }
 
-    pub(super) fn finished(self) -> Vec<Option<Bin>> {
-        self.bins
+    pub(super) fn finished(self, policy: String, leads: bool, days: Vec<Day>) -> Trajectory {
+        Trajectory { policy, leads, nodes: self.nodes, days }
     }
 }
 
@@ -131,11 +130,17 @@ mod tests {
 
     #[test]
     fn an_interval_shows_the_highest_demand_and_the_fewest_nodes() {
-        let mut bins = Bins::new(25);
-        bins.add(0, 1.5, Tick { ready: 2, paid: 3, launched: 1 });
-        bins.add(9, 4.0, Tick { ready: 3, paid: 3, launched: 0 });
-        bins.add(24, 0.0, Tick { ready: 1, paid: 1, launched: 0 });
-        assert_eq!(bins.finished(), [Some([4.0, 2.0, 6.0, 1.0, 1.0, 2.0]), None, Some([0.0, 1.0, 1.0, 0.0, 0.0, 1.0])]);
-        assert!(525_600_usize.div_ceil(width(525_600)) <= MOST);
+        let mut recording = Recording::whole(crate::policy::forecast::Minute(7), &vec![0.5; 1 + 2 * MOST]);
+        let values = &mut recording.values;
+        (values[1], values[2], values[3], values[4]) = (Some(4.0), None, None, None);
+        let course = Course::of(&recording, 1);
+        assert_eq!((course.start, course.bin_minutes, course.demand.len()), (8, 2, MOST));
+        assert_eq!(course.demand[..3], [Some(4.0), None, Some(0.5)]);
+        let mut bins = Bins::new(2 * MOST);
+        for (minute, ready) in [(0, 3), (1, 2), (5, 1)] {
+            bins.add(minute, ready);
+        }
+        assert_eq!(bins.finished("a policy".into(), true, Vec::new()).nodes[..4], [Some(2), None, Some(1), None]);
+        assert_eq!((width(0), width(MOST), width(MOST + 1)), (1, 1, 2));
     }
 }

@@ -34,7 +34,7 @@ mod tuning;
 pub use bill::{Bill, HourlyDollars, Rates};
 pub use clairvoyant::{Optimum, clairvoyant, clairvoyant_paths};
 pub use contestants::{Contestant, HEADROOMS};
-pub use course::{Bin, Course, Headroomed, Trajectory};
+pub use course::{Course, Headroomed, Trajectory};
 pub use coverage::Pinball;
 pub use daemon::{Daemon, Operator, Path, Step};
 pub use fleet::{Batch, Boot, Fleet, Joined, Tick};

@@ -3,7 +3,7 @@
 use super::bill::{Bill, HourlyDollars, Rates};
 use super::clairvoyant::{clairvoyant_paths, layers};
 use super::contestants::Contestant;
-use super::course::{Band, Bins, Course, Headroomed, Trajectory};
+use super::course::{Band, Bins, Course, Headroomed};
 use super::coverage::{Coverage, Pinball};
 use super::daemon::{Daemon, Operator, Path, Step};
 use super::fleet::{Boot, Fleet, Tick};
@@ -138,12 +138,12 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     let (demand, warm_up) = (recording.carried(), warm_up(recording));
     let run = Run { recording, demand: &demand, warm_up, conditions };
     let mut coverage = Coverage::new(conditions.bought_ahead(), Band::new(demand.len() - warm_up));
-    let mut course = Course::new(recording.start.0 + warm_up as i64, warm_up, demand.len() - warm_up);
+    let mut course = Course::of(recording, warm_up);
     let table = Contestant::table(recording, warm_up, conditions);
     let mut tallies: Vec<(Contestant, Tally)> = Vec::new();
     for contestant in table.iter().copied() {
         progress.begins(&contestant.name());
-        let drawn = contestant.is_drawn(&table).then_some(&mut course);
+        let drawn = Drawn { leads: contestant.leads(&table), course: &mut course };
         let tally = match contestant.daemon(recording, conditions) {
             Some(daemon) => {
                 // The first that forecasts is the one whose forecasts are looked at.
@@ -154,7 +154,7 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
                 }
                 tally
             }
-            None => run.contestant(contestant, drawn, progress),
+            None => run.contestant(contestant, Some(drawn), progress),
         };
         tallies.push((contestant, tally));
     }
@@ -166,7 +166,7 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     let tuned: Vec<(Contestant, Tally)> = tuned.collect();
     course.headrooms = tuned.iter().map(|(contestant, tally)| Headroomed::of(contestant.name(), tally, &conditions.rates)).collect();
     let best = tuned.into_iter().min_by(|(_, one), (_, other)| one.sum().cost(price).total_cmp(&other.sum().cost(price)));
-    let optimum = run.optimum(progress);
+    let optimum = run.optimum(&mut course, progress);
     let least = optimum.cost;
     let ours = tallies[0].1.days.clone();
     let outcome = |name: String, tally: &Tally| run.outcome(name, tally, least, compare(&ours, &tally.days, price, conditions.seed));
@@ -176,6 +176,12 @@ pub fn side_by_side(recording: &Recording, conditions: &Conditions, progress: &m
     let (days, warm_up_days) = run.days();
     course.band = coverage.band.finished();
     SideBySide { days, warm_up_days, outcomes, coverage: coverage.shares(), pinball: coverage.pinball(), course }
+}
+
+/// Where a policy's nodes are drawn.
+pub(super) struct Drawn<'a> {
+    pub course: &'a mut Course,
+    pub leads: bool,
 }
 
 /// A demand, and the minutes of it that count.
@@ -189,37 +195,36 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn contestant(&self, contestant: Contestant, course: Option<&mut Course>, progress: &mut dyn Progress) -> Tally {
+    fn contestant(&self, contestant: Contestant, drawn: Option<Drawn<'_>>, progress: &mut dyn Progress) -> Tally {
         let mut policy = contestant.policy(self.recording, self.conditions);
-        let Some(course) = course else { return self.replay(&mut *policy, |_, _, _| {}, progress) };
+        let Some(drawn) = drawn else { return self.replay(&mut *policy, |_, _, _| {}, progress) };
         let mut bins = self.bins();
-        let tally = self.replay(&mut *policy, |minute, _, tick| self.bin(&mut bins, minute, tick), progress);
-        course.trajectories.push(Trajectory { policy: contestant.name(), bins: bins.finished() });
+        let tally = self.replay(&mut *policy, |minute, _, tick| self.bin(&mut bins, minute, tick.ready), progress);
+        drawn.course.trajectories.push(bins.finished(contestant.name(), drawn.leads, tally.days.clone()));
         tally
     }
 
-    /// Lets a daemon follow the demand; gives its steps, too. Where it is asked for, its forecasts are looked at, and its
-    /// nodes drawn.
+    /// Lets a daemon follow the demand, and draws its nodes; gives its steps, too. Where it is asked for, its forecasts are
+    /// looked at.
     pub(super) fn followed(
         &self,
         mut daemon: Daemon,
         name: &str,
         mut coverage: Option<&mut Coverage>,
-        course: Option<&mut Course>,
+        drawn: Drawn<'_>,
         progress: &mut dyn Progress,
     ) -> (Tally, Vec<Step>) {
         let mut bins = self.bins();
-        let look = |minute: usize, daemon: &Daemon, tick| {
-            self.bin(&mut bins, minute, tick);
+        let look = |minute: usize, daemon: &Daemon, tick: Tick| {
+            self.bin(&mut bins, minute, tick.ready);
             if let Some(coverage) = &mut coverage {
                 let value = self.recording.values[minute];
                 coverage.minute(daemon.forecaster(), self.recording.start.plus(minute as i64), value, minute.checked_sub(self.warm_up));
             }
         };
         let tally = self.replay(&mut daemon, look, progress);
-        if let Some(course) = course {
-            course.trajectories.push(Trajectory { policy: name.to_owned(), bins: bins.finished() });
-        }
+        let Drawn { course, leads } = drawn;
+        course.trajectories.push(bins.finished(name.to_owned(), leads, tally.days.clone()));
         (tally, daemon.steps)
     }
 
@@ -234,9 +239,9 @@ impl Run<'_> {
         Bins::new(self.demand.len() - self.warm_up)
     }
 
-    fn bin(&self, bins: &mut Bins, minute: usize, tick: Tick) {
-        if let (Some(at), Some(value)) = (minute.checked_sub(self.warm_up), self.recording.values[minute]) {
-            bins.add(at, value, tick);
+    fn bin(&self, bins: &mut Bins, minute: usize, ready: u32) {
+        if let (Some(at), Some(_)) = (minute.checked_sub(self.warm_up), self.recording.values[minute]) {
+            bins.add(at, ready);
         }
     }
 
@@ -302,8 +307,8 @@ impl Run<'_> {
         }
     }
 
-    /// Finds the optimum of the minutes that count.
-    pub(super) fn optimum(&self, progress: &mut dyn Progress) -> Outcome {
+    /// Finds the optimum of the minutes that count, and draws it.
+    pub(super) fn optimum(&self, course: &mut Course, progress: &mut dyn Progress) -> Outcome {
         const NAME: &str = "clairvoyant optimum";
         progress.begins(NAME);
         let counted = || (self.warm_up..self.demand.len()).filter(|minute| self.recording.values[*minute].is_some());
@@ -323,6 +328,9 @@ impl Run<'_> {
         };
         let found = clairvoyant_paths(&demand, boot, price, is_on, || progress.passed(layer_work(&demand) as u64));
         minutes.iter().zip(&capacity).for_each(|(minute, nodes)| bill.count(*minute, u32::from(*nodes), rates));
+        let mut bins = self.bins();
+        counted().zip(&capacity).for_each(|(minute, nodes)| self.bin(&mut bins, minute, u32::from(*nodes)));
+        course.trajectories.push(bins.finished(NAME.into(), false, Vec::new()));
         let (on_demand_dollars, spot_dollars) = bill.dollars(rates);
         let over =
             demand.iter().zip(&capacity).filter(|(demand, capacity)| whole_nodes(f64::from(**demand)) > u32::from(**capacity)).count();

@@ -6,7 +6,7 @@ use super::daemon::{Daemon, Operator, Path};
 use super::foresight::Foresight;
 use super::judge::{Tally, compare};
 use super::recording::Recording;
-use super::side_by_side::{Conditions, Progress, Run, SideBySide, measured, work_of_optimum};
+use super::side_by_side::{Conditions, Drawn, Progress, Run, SideBySide, measured, work_of_optimum};
 use crate::policy::PredictiveMode;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -244,20 +244,21 @@ pub fn held_out_work(recording: &Recording, parts: &Parts, tuned: &Tuned) -> u64
 pub fn held_out(recording: &Recording, parts: &Parts, conditions: &Conditions, tuned: &Tuned, progress: &mut dyn Progress) -> SideBySide {
     let (demand, warm_up) = (recording.carried(), parts.searched);
     let run = Run { recording, demand: &demand, warm_up, conditions };
-    let counted = demand.len() - warm_up;
-    let mut coverage = Coverage::new(conditions.bought_ahead(), Band::new(counted));
-    let mut course = Course::new(recording.start.0 + warm_up as i64, warm_up, counted);
+    let mut coverage = Coverage::new(conditions.bought_ahead(), Band::new(demand.len() - warm_up));
+    let mut course = Course::of(recording, warm_up);
     let daemon = |operator: &Operator| daemon(recording, conditions, operator, conditions.path);
     let name = if tuned.changes.is_empty() { CONFIGURED } else { TUNED };
     progress.begins(name);
-    let (ours, steps) = run.followed(daemon(&tuned.operator), name, Some(&mut coverage), Some(&mut course), progress);
+    let (ours, steps) =
+        run.followed(daemon(&tuned.operator), name, Some(&mut coverage), Drawn { course: &mut course, leads: true }, progress);
     course.steps = steps;
     let mut rows = vec![(name, ours)];
     if !tuned.changes.is_empty() {
         progress.begins(CONFIGURED);
-        rows.push((CONFIGURED, run.followed(daemon(&conditions.operator), CONFIGURED, None, Some(&mut course), progress).0));
+        let drawn = Drawn { course: &mut course, leads: true };
+        rows.push((CONFIGURED, run.followed(daemon(&conditions.operator), CONFIGURED, None, drawn, progress).0));
     }
-    let optimum = run.optimum(progress);
+    let optimum = run.optimum(&mut course, progress);
     let days = rows[0].1.days.clone();
     let ratio = |tally: &Tally| compare(&days, &tally.days, conditions.price_of_waiting, conditions.seed);
     let outcome = |(name, tally): &(&str, Tally)| run.outcome((*name).to_owned(), tally, optimum.cost, ratio(tally));
