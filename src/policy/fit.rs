@@ -15,13 +15,15 @@
 //! and `ReadWriteOncePod`: such pods may wait for what no node changes, buy one where there is no room, and are then told
 //! of as those on which the scheduler disagrees.
 //!
-//! Three things are modelled roughly. Two pods that share a volume count it twice against what a node attaches. Taints
+//! Four things are modelled roughly. Two pods that share a volume count it twice against what a node attaches. Taints
 //! with `PreferNoSchedule` are passed over. Preferences choose which node is bought for a pod, not that one is bought,
-//! and are given up together where no offer meets all of them.
+//! and are given up together where no offer meets all of them. An expendable pod whose room others take counts towards
+//! their affinity and spread as if it stayed.
 
 use super::topology::{Place, Shape, Topology};
 use crate::model::scheduling::{Constraints, Labels, NodeSelectorTerm, Taint, TaintEffect, ZONE_LABEL};
 use crate::model::{NodeName, Pod, Resources};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Why a pod does not fit a node.
@@ -75,8 +77,10 @@ pub struct Bin<'a> {
     pub labels: &'a Labels,
     /// Its taints.
     pub taints: &'a [Taint],
-    /// What is left on it.
+    /// What is left on it, the room of pods that make way included.
     pub free: Resources,
+    /// What pods hold that make way.
+    yielding: Resources,
     /// The pods on it.
     pub pods: Vec<&'a Pod>,
     /// It takes new pods: Ready, not cordoned, not on its way out.
@@ -88,6 +92,25 @@ pub struct Bin<'a> {
 }
 
 impl<'a> Bin<'a> {
+    /// Takes the room of pods, who make way or do not.
+    fn fill(&mut self, requests: &Resources, makes_way: bool) {
+        if makes_way { self.yielding.add(requests) } else { self.free.subtract(requests) }
+    }
+
+    /// Undoes [`Self::fill`].
+    fn vacate(&mut self, requests: &Resources, makes_way: bool) {
+        if makes_way { self.yielding.subtract(requests) } else { self.free.give_back(requests) }
+    }
+
+    /// Gives the room that there is for the pod: one that preempts nobody has none where others make way.
+    fn room_for(&self, pod: &Pod) -> Cow<'_, Resources> {
+        let mut room = Cow::Borrowed(&self.free);
+        if pod.never_preempts && self.yielding != Resources::default() {
+            room.to_mut().subtract(&self.yielding);
+        }
+        room
+    }
+
     fn place(&self) -> Place<'a> {
         Place { name: self.name, labels: self.labels, taints: self.taints, counts: !self.is_shadow }
     }
@@ -107,15 +130,23 @@ pub struct Board<'a> {
 }
 
 impl<'a> Board<'a> {
+    /// Begins a board on which pods below a priority make way for others, as the scheduler lets them: their room is
+    /// free for all but those that never preempt. They still count towards affinity, spread and ports.
+    #[must_use]
+    pub fn making_way(below: i32) -> Self {
+        Self { bins: Vec::new(), topology: Topology::making_way(below) }
+    }
+
     /// Adds a node and gives its index. `capacity` is what it holds in all.
     pub fn add(&mut self, name: Option<&'a NodeName>, labels: &'a Labels, taints: &'a [Taint], capacity: &Resources, open: bool) -> usize {
-        self.push(Bin { name, labels, taints, free: capacity.clone(), pods: Vec::new(), open, is_shadow: false, shapes: Vec::new() })
+        let (free, yielding, pods, shapes) = (capacity.clone(), Resources::default(), Vec::new(), Vec::new());
+        self.push(Bin { name, labels, taints, free, yielding, pods, open, is_shadow: false, shapes })
     }
 
     /// Adds a node that takes no pods and is no place to be: the board has it once more, as what it will be.
     pub fn add_shadow(&mut self, name: &'a NodeName, labels: &'a Labels, taints: &'a [Taint]) -> usize {
-        let (free, pods, shapes) = (Resources::default(), Vec::new(), Vec::new());
-        self.push(Bin { name: Some(name), labels, taints, free, pods, open: false, is_shadow: true, shapes })
+        let (free, yielding, pods, shapes) = (Resources::default(), Resources::default(), Vec::new(), Vec::new());
+        self.push(Bin { name: Some(name), labels, taints, free, yielding, pods, open: false, is_shadow: true, shapes })
     }
 
     fn push(&mut self, bin: Bin<'a>) -> usize {
@@ -166,12 +197,13 @@ impl<'a> Board<'a> {
 
     /// Counts so many pods of a kind on a node, without saying which.
     pub fn load(&mut self, shape: Shape, pods: u32, index: usize) {
-        let requests = &self.topology.example(shape).requests;
+        let example = self.topology.example(shape);
+        let makes_way = self.topology.makes_way(example);
         let bin = &mut self.bins[index];
         if pods == 1 {
-            bin.free.subtract(requests);
+            bin.fill(&example.requests, makes_way);
         } else {
-            bin.free.subtract(&requests.times(u64::from(pods)));
+            bin.fill(&example.requests.times(u64::from(pods)), makes_way);
         }
         match bin.shapes.iter_mut().rev().find(|(known, _)| *known == shape) {
             Some((_, number)) => *number += pods,
@@ -205,8 +237,9 @@ impl<'a> Board<'a> {
 
     /// The pod that [`Self::begin_to_take`] was told of has ended.
     pub fn finish_to_take(&mut self, pod: &'a Pod, shape: Shape, index: usize) {
+        let makes_way = self.topology.makes_way(pod);
         let bin = &mut self.bins[index];
-        bin.free.give_back(&pod.requests);
+        bin.vacate(&pod.requests, makes_way);
         if let Some(at) = bin.shapes.iter().position(|(known, _)| *known == shape) {
             bin.shapes[at].1 -= 1;
             if bin.shapes[at].1 == 0 {
@@ -238,7 +271,8 @@ impl<'a> Board<'a> {
 
     fn empty(&mut self, index: usize) {
         for (shape, pods) in std::mem::take(&mut self.bins[index].shapes) {
-            self.bins[index].free.give_back(&self.topology.example(shape).requests.times(u64::from(pods)));
+            let example = self.topology.example(shape);
+            self.bins[index].vacate(&example.requests.times(u64::from(pods)), self.topology.makes_way(example));
             self.topology.take_pods(shape, pods, index);
         }
     }
@@ -286,8 +320,9 @@ impl<'a> Board<'a> {
     pub fn fits(&self, shape: Shape, index: usize) -> Result<(), Misfit> {
         let bin = &self.bins[index];
         let pod = self.topology.example(shape);
-        if !pod.requests.fits_in(&bin.free) {
-            return Err(Misfit::Resources(pod.requests.shortages(&bin.free)));
+        let room = bin.room_for(pod);
+        if !pod.requests.fits_in(&room) {
+            return Err(Misfit::Resources(pod.requests.shortages(&room)));
         }
         node_accepts(&pod.constraints, bin.name, bin.labels, bin.taints)?;
         for wanted in &pod.constraints.host_ports {

@@ -145,7 +145,8 @@ impl<'a> Chooser<'_, 'a> {
             candidates.retain(|candidate| !expects(candidate));
         }
         if empty {
-            let is_empty = |candidate: &Candidate<'a, '_>| !candidate.pods.iter().any(|pod| !pod.stays_with_node());
+            let must_move = |pod: &&Pod| pod.must_find_a_place(self.settings.expendable_below);
+            let is_empty = |candidate: &Candidate<'a, '_>| !candidate.pods.iter().any(must_move);
             let busy = candidates.iter().filter(|candidate| !is_empty(candidate));
             refusals
                 .extend(busy.map(|candidate| format!("{}: it has pods, and the pool is not idle for long enough", candidate.node.name)));
@@ -153,8 +154,8 @@ impl<'a> Chooser<'_, 'a> {
         }
         let mut balance = Balance::of(self.fleet, pool);
         let mut serving = Balance::of_those(self.fleet, pool, true);
-        let mut shared = Shared::of(self.cluster, self.fleet, &pods);
-        let new_stay = || Stay::new(self.cluster, self.fleet, self.spare, &pods);
+        let mut shared = Shared::of(self.settings, self.cluster, self.fleet, &pods);
+        let new_stay = || Stay::new(self.cluster, self.fleet, self.spare, &pods, self.settings.expendable_below);
         let mut gone = Resources::default();
         let mut stay: Option<Result<Stay<'a>, String>> = None;
         let mut chosen: Vec<(Member<'a>, &'a Node)> = Vec::new();
@@ -203,9 +204,9 @@ impl<'a> Chooser<'_, 'a> {
         let members = self.fleet.pool(&pool.name).iter().filter_map(|member| Some((member, member.node?)));
         let (member, node) = members.into_iter().find(|(_, node)| node.name == *name).ok_or("it is not in the pool")?;
         may_go(self.settings, self.cluster, self.memory, member, node, on_it, self.now)?;
-        let shared = Shared::of(self.cluster, self.fleet, &pods);
+        let shared = Shared::of(self.settings, self.cluster, self.fleet, &pods);
         shared.allow(&shared.needs(on_it))?;
-        let mut stay = Stay::new(self.cluster, self.fleet, self.spare, &pods)?;
+        let mut stay = Stay::new(self.cluster, self.fleet, self.spare, &pods, self.settings.expendable_below)?;
         for bought in more {
             stay.add(bought);
         }
@@ -237,7 +238,7 @@ impl<'a> Chooser<'_, 'a> {
             let on_it = pods.get(&node.name).map_or(&[][..], Vec::as_slice);
             match may_go(self.settings, self.cluster, self.memory, member, node, on_it, self.now) {
                 Ok(()) => {
-                    let worth = disruption_for_a_dollar(node, on_it, self.prices.get(&member.offer()));
+                    let worth = disruption_for_a_dollar(node, on_it, self.prices.get(&member.offer()), self.settings.expendable_below);
                     candidates.push(Candidate { member, node, pods: on_it, worth });
                 }
                 Err(why) => refusals.push(format!("{}: {why}", node.name)),
@@ -257,15 +258,18 @@ struct Candidate<'a, 'p> {
 }
 
 /// Gives the disruption that the node's removal is, for each dollar an hour that it saves. Less is better.
-fn disruption_for_a_dollar(node: &Node, pods: &[&Pod], price: Option<&HourlyPrice>) -> f64 {
+fn disruption_for_a_dollar(node: &Node, pods: &[&Pod], price: Option<&HourlyPrice>, expendable_below: i32) -> f64 {
     // A node without pods is not free either: something may be on its way to it.
     const LEAST: f64 = 0.05;
-    (LEAST + load(node, pods)) / price.map_or(1.0, |price| price.dollars()).max(1e-6)
+    let missed: Vec<&Pod> = pods.iter().copied().filter(|pod| !pod.is_expendable(expendable_below)).collect();
+    (LEAST + load(node, &missed)) / price.map_or(1.0, |price| price.dollars()).max(1e-6)
 }
 
 /// What nodes that go together share: the disruption budgets of their pods, and workloads that no budget protects.
 struct Shared<'a> {
     budgets: &'a [DisruptionBudget],
+    /// Pods below this priority may all be away at once.
+    expendable_below: i32,
     /// How many pods of each workload there are.
     workloads: BTreeMap<Workload<'a>, u32>,
     taken: BTreeMap<Share<'a>, u32>,
@@ -298,14 +302,15 @@ fn workload(pod: &Pod) -> Workload<'_> {
 
 impl<'a> Shared<'a> {
     /// Nodes that leave already, of whatever pool, have taken their part.
-    fn of(cluster: &'a ClusterView, fleet: &Fleet<'a>, pods: &BTreeMap<&'a NodeName, Vec<&'a Pod>>) -> Self {
+    fn of(settings: &Settings, cluster: &'a ClusterView, fleet: &Fleet<'a>, pods: &BTreeMap<&'a NodeName, Vec<&'a Pod>>) -> Self {
         let mut workloads: BTreeMap<Workload<'a>, u32> = BTreeMap::new();
         let stays =
             |pod: &&Arc<Pod>| pod.node.is_some() && pod.holds_resources() && !pod.stays_with_node() && pod.terminating_since.is_none();
         for pod in cluster.pods.iter().filter(stays) {
             *workloads.entry(workload(pod)).or_default() += 1;
         }
-        let mut shared = Self { budgets: &cluster.budgets, workloads, taken: BTreeMap::new() };
+        let expendable_below = settings.expendable_below;
+        let mut shared = Self { budgets: &cluster.budgets, expendable_below, workloads, taken: BTreeMap::new() };
         let leaving = fleet.members().filter(|member| member.leaving.is_some()).filter_map(|member| pods.get(&member.node?.name));
         for pods in leaving {
             let needs = shared.needs(pods);
@@ -319,7 +324,7 @@ impl<'a> Shared<'a> {
         for pod in pods.iter().filter(|pod| !pod.stays_with_node() && pod.terminating_since.is_none()) {
             let covering = self.budgets.iter().enumerate().filter(|(_, budget)| budget.covers(&pod.key.namespace, &pod.labels));
             let mut shares: Vec<Share<'a>> = covering.map(|(index, _)| Share::Budget(index)).collect();
-            if shares.is_empty() {
+            if shares.is_empty() && !pod.is_expendable(self.expendable_below) {
                 shares.push(Share::Workload(workload(pod)));
             }
             for share in shares {

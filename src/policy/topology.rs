@@ -32,18 +32,24 @@ pub(super) struct Place<'a> {
 
 /// A pod by all that decides where it may go. What is shared is compared by its address first.
 #[derive(Clone, Copy, Debug)]
-struct Kind<'a>(&'a Pod);
+struct Kind<'a> {
+    pod: &'a Pod,
+    makes_way: bool,
+}
 
 impl Kind<'_> {
     fn is_same_as(self, other: Self) -> bool {
-        let (one, other) = (self.0, other.0);
-        Arc::ptr_eq(&one.constraints, &other.constraints)
+        let same_way = self.makes_way == other.makes_way;
+        let (one, other) = (self.pod, other.pod);
+        same_way
+            && Arc::ptr_eq(&one.constraints, &other.constraints)
             && one.preferring.is_none()
             && other.preferring.is_none()
             && Arc::ptr_eq(&one.labels, &other.labels)
             && one.requests == other.requests
             && one.key.namespace == other.key.namespace
             && one.terminating_since.is_some() == other.terminating_since.is_some()
+            && one.never_preempts == other.never_preempts
     }
 }
 
@@ -52,7 +58,8 @@ impl Ord for Kind<'_> {
         fn shared<T: Ord>(one: &Arc<T>, other: &Arc<T>) -> Ordering {
             if Arc::ptr_eq(one, other) { Ordering::Equal } else { one.cmp(other) }
         }
-        let (one, other) = (self.0, other.0);
+        let ways = self.makes_way.cmp(&other.makes_way);
+        let (one, other) = (self.pod, other.pod);
         let preferred = |one: &Option<Arc<Pod>>, other: &Option<Arc<Pod>>| match (one, other) {
             (Some(one), Some(other)) => shared(&one.constraints, &other.constraints),
             (None | Some(_), None) | (None, Some(_)) => one.is_some().cmp(&other.is_some()),
@@ -64,6 +71,8 @@ impl Ord for Kind<'_> {
             .then_with(|| one.key.namespace.cmp(&other.key.namespace))
             .then_with(|| one.terminating_since.is_some().cmp(&other.terminating_since.is_some()))
             .then_with(|| preferred(&one.preferring, &other.preferring))
+            .then_with(|| one.never_preempts.cmp(&other.never_preempts))
+            .then(ways)
     }
 }
 
@@ -256,16 +265,31 @@ pub(super) struct Topology<'a> {
     domains: Vec<Domains<'a>>,
     groups: Vec<Group<'a>>,
     known: BTreeMap<What<'a>, usize>,
+    /// Pods below this priority make way for others.
+    makes_way_below: Option<i32>,
 }
 
 impl<'a> Topology<'a> {
+    pub(super) fn making_way(below: i32) -> Self {
+        Self { makes_way_below: Some(below), ..Self::default() }
+    }
+
+    /// Tells whether the scheduler takes the pod's room for others. What belongs to a node comes back to it.
+    pub(super) fn makes_way(&self, pod: &Pod) -> bool {
+        self.makes_way_below.is_some_and(|below| pod.is_expendable(below) && !pod.stays_with_node())
+    }
+
+    fn kind(&self, pod: &'a Pod) -> Kind<'a> {
+        Kind { pod, makes_way: self.makes_way(pod) }
+    }
+
     /// Finds the pod's shape. A new one makes the groups that it asks about, from `nodes`: what lies on each.
     pub(super) fn shape(&mut self, pod: &'a Pod, nodes: &[(Place<'a>, &[(Shape, u32)])]) -> Shape {
         if let Some(shape) = self.known(pod) {
             return shape;
         }
         let shape = Shape(u32::try_from(self.shapes.len()).unwrap_or(u32::MAX));
-        self.numbers.insert(Kind(pod), shape);
+        self.numbers.insert(self.kind(pod), shape);
         self.latest = Some(shape);
         let counted = (0..self.groups.len()).filter(|group| self.groups[*group].what.counts(pod)).collect();
         self.shapes.push((pod, Asks { counted, ..Asks::default() }));
@@ -294,8 +318,8 @@ impl<'a> Topology<'a> {
 
     /// Finds the pod's shape where it is known.
     pub(super) fn known(&mut self, pod: &'a Pod) -> Option<Shape> {
-        let kind = Kind(pod);
-        if let Some(latest) = self.latest.filter(|shape| kind.is_same_as(Kind(self.shapes[shape.index()].0))) {
+        let kind = self.kind(pod);
+        if let Some(latest) = self.latest.filter(|shape| kind.is_same_as(self.kind(self.shapes[shape.index()].0))) {
             return Some(latest);
         }
         self.latest = self.numbers.get(&kind).copied().or(self.latest);

@@ -111,6 +111,7 @@ part!(
         node_name: String,
         node_selector: BTreeMap<String, String>,
         overhead: BTreeMap<String, Quantity>,
+        preemption_policy: String,
         priority: i32,
         resource_claims: Vec<IgnoredAny>,
         resources: ResourceRequirements,

@@ -167,7 +167,8 @@ impl<'a> Turn<'a> {
     /// Tells whether a node of the pool has no pods that would have to move.
     fn has_empty(&self, pool: &PoolSettings) -> bool {
         let mut serving = self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).filter_map(|member| member.node);
-        let moves = |node: &Node| self.pods.get(&node.name).into_iter().flatten().any(|pod| !pod.stays_with_node());
+        let moves =
+            |node: &Node| self.pods.get(&node.name).into_iter().flatten().any(|pod| pod.must_find_a_place(self.settings.expendable_below));
         serving.any(|node| !moves(node) && !self.expecting.contains(&node.name))
     }
 
