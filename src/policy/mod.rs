@@ -1,6 +1,7 @@
 //! The decision: pure functions, without async, clock, randomness or logging.
 
 pub mod audit;
+mod budgets;
 mod buying;
 mod fit;
 mod fleet;
@@ -24,6 +25,7 @@ pub mod uniform;
 mod worth;
 
 pub use audit::{Invariant, Violation, audit};
+pub use budgets::Budgets;
 pub use fit::Misfit;
 pub use learn::learn;
 pub use plan::{explain, plan};

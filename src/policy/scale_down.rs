@@ -1,5 +1,6 @@
 //! Which nodes may go: provably without harm, least disruption for each dollar saved first.
 
+use super::budgets::Budgets;
 use super::buying::Empty;
 use super::fleet::{Fleet, Member};
 use super::settings::{AtOnce, Disruption, PoolSettings, Settings};
@@ -21,12 +22,12 @@ pub const REFUSALS_TOLD: usize = 10;
 ///
 /// `budgets` are those of the whole cluster.
 #[must_use]
-pub fn forbids(settings: &Settings, pod: &Pod, budgets: &[DisruptionBudget]) -> Option<String> {
+pub fn forbids(settings: &Settings, pod: &Pod, budgets: &Budgets<'_>) -> Option<String> {
     if pod.stays_with_node() || !pod.holds_resources() {
         return None;
     }
     let because = |why: &str| Some(format!("pod {} {why}", pod.key));
-    let mut covering = budgets.iter().filter(|budget| budget.covers(&pod.key.namespace, &pod.labels)).peekable();
+    let covering: Vec<&DisruptionBudget> = budgets.covering(pod).map(|(_, budget)| budget).collect();
     if pod.priority >= settings.critical_priority {
         return because("has a critical priority");
     }
@@ -42,12 +43,15 @@ pub fn forbids(settings: &Settings, pod: &Pod, budgets: &[DisruptionBudget]) -> 
     if pod.owner == Owner::Nobody && pod.safe_to_evict != Some(true) {
         return because("has no controller that would replace it");
     }
-    if pod.key.namespace == "kube-system" && covering.peek().is_none() && pod.safe_to_evict != Some(true) {
+    if pod.key.namespace == "kube-system" && covering.is_empty() && pod.safe_to_evict != Some(true) {
         return because("is in kube-system without a disruption budget");
     }
-    covering
-        .find(|budget| budget.allowed == 0)
-        .and_then(|budget| because(&format!("has the budget {} that allows no disruption now", budget.name)))
+    // The eviction API cannot reckon with two, whatever they allow.
+    if let [one, other, ..] = covering[..] {
+        return because(&format!("is covered by the budgets {} and {}, so that nothing can evict it", one.name, other.name));
+    }
+    let used_up = covering.into_iter().find(|budget| budget.allowed == 0);
+    used_up.and_then(|budget| because(&format!("has the budget {} that allows no disruption now", budget.name)))
 }
 
 impl PoolSettings {
@@ -110,6 +114,8 @@ pub struct Chooser<'c, 'a> {
     pub settings: &'c Settings,
     /// The cluster.
     pub cluster: &'a ClusterView,
+    /// Its disruption budgets.
+    pub budgets: Budgets<'a>,
     /// The workers.
     pub fleet: &'c Fleet<'a>,
     /// The pods of the headroom.
@@ -154,7 +160,7 @@ impl<'a> Chooser<'_, 'a> {
         }
         let mut balance = Balance::of(self.fleet, pool);
         let mut serving = Balance::of_those(self.fleet, pool, true);
-        let mut shared = Shared::of(self.settings, self.cluster, self.fleet, &pods);
+        let mut shared = Shared::of(self, &pods);
         let new_stay = || Stay::new(self.cluster, self.fleet, self.spare, &pods, self.settings.expendable_below);
         let mut gone = Resources::default();
         let mut stay: Option<Result<Stay<'a>, String>> = None;
@@ -203,8 +209,8 @@ impl<'a> Chooser<'_, 'a> {
         let on_it = pods.get(name).map_or(&[][..], Vec::as_slice);
         let members = self.fleet.pool(&pool.name).iter().filter_map(|member| Some((member, member.node?)));
         let (member, node) = members.into_iter().find(|(_, node)| node.name == *name).ok_or("it is not in the pool")?;
-        may_go(self.settings, self.cluster, self.memory, member, node, on_it, self.now)?;
-        let shared = Shared::of(self.settings, self.cluster, self.fleet, &pods);
+        may_go(self.settings, &self.budgets, self.memory, member, node, on_it, self.now)?;
+        let shared = Shared::of(self, &pods);
         shared.allow(&shared.needs(on_it))?;
         let mut stay = Stay::new(self.cluster, self.fleet, self.spare, &pods, self.settings.expendable_below)?;
         for bought in more {
@@ -219,7 +225,7 @@ impl<'a> Chooser<'_, 'a> {
         let pods = pods_by_node(self.cluster);
         let may_go = |member: &Member<'a>, node: &Node| {
             let on_it = pods.get(&node.name).map_or(&[][..], Vec::as_slice);
-            may_go(self.settings, self.cluster, self.memory, member, node, on_it, self.now).is_ok()
+            may_go(self.settings, &self.budgets, self.memory, member, node, on_it, self.now).is_ok()
         };
         let members = self.fleet.pool(&pool.name).iter().filter_map(|member| Some((member, member.node?)));
         members.filter(|(member, node)| may_go(member, node)).collect()
@@ -236,7 +242,7 @@ impl<'a> Chooser<'_, 'a> {
         for member in self.fleet.pool(&pool.name) {
             let Some(node) = member.node else { continue };
             let on_it = pods.get(&node.name).map_or(&[][..], Vec::as_slice);
-            match may_go(self.settings, self.cluster, self.memory, member, node, on_it, self.now) {
+            match may_go(self.settings, &self.budgets, self.memory, member, node, on_it, self.now) {
                 Ok(()) => {
                     let worth = disruption_for_a_dollar(node, on_it, self.prices.get(&member.offer()), self.settings.expendable_below);
                     candidates.push(Candidate { member, node, pods: on_it, worth });
@@ -267,7 +273,8 @@ fn disruption_for_a_dollar(node: &Node, pods: &[&Pod], price: Option<&HourlyPric
 
 /// What nodes that go together share: the disruption budgets of their pods, and workloads that no budget protects.
 struct Shared<'a> {
-    budgets: &'a [DisruptionBudget],
+    all: &'a [DisruptionBudget],
+    budgets: Budgets<'a>,
     /// Pods below this priority may all be away at once.
     expendable_below: i32,
     /// How many pods of each workload there are.
@@ -302,7 +309,8 @@ fn workload(pod: &Pod) -> Workload<'_> {
 
 impl<'a> Shared<'a> {
     /// Nodes that leave already, of whatever pool, have taken their part.
-    fn of(settings: &Settings, cluster: &'a ClusterView, fleet: &Fleet<'a>, pods: &BTreeMap<&'a NodeName, Vec<&'a Pod>>) -> Self {
+    fn of(chooser: &Chooser<'_, 'a>, pods: &BTreeMap<&'a NodeName, Vec<&'a Pod>>) -> Self {
+        let Chooser { settings, cluster, fleet, .. } = *chooser;
         let mut workloads: BTreeMap<Workload<'a>, u32> = BTreeMap::new();
         let stays =
             |pod: &&Arc<Pod>| pod.node.is_some() && pod.holds_resources() && !pod.stays_with_node() && pod.terminating_since.is_none();
@@ -310,7 +318,8 @@ impl<'a> Shared<'a> {
             *workloads.entry(workload(pod)).or_default() += 1;
         }
         let expendable_below = settings.expendable_below;
-        let mut shared = Self { budgets: &cluster.budgets, expendable_below, workloads, taken: BTreeMap::new() };
+        let budgets = chooser.budgets.clone();
+        let mut shared = Self { all: &cluster.budgets, budgets, expendable_below, workloads, taken: BTreeMap::new() };
         let leaving = fleet.members().filter(|member| member.leaving.is_some()).filter_map(|member| pods.get(&member.node?.name));
         for pods in leaving {
             let needs = shared.needs(pods);
@@ -322,8 +331,7 @@ impl<'a> Shared<'a> {
     fn needs(&self, pods: &[&'a Pod]) -> BTreeMap<Share<'a>, u32> {
         let mut needs: BTreeMap<Share<'a>, u32> = BTreeMap::new();
         for pod in pods.iter().filter(|pod| !pod.stays_with_node() && pod.terminating_since.is_none()) {
-            let covering = self.budgets.iter().enumerate().filter(|(_, budget)| budget.covers(&pod.key.namespace, &pod.labels));
-            let mut shares: Vec<Share<'a>> = covering.map(|(index, _)| Share::Budget(index)).collect();
+            let mut shares: Vec<Share<'a>> = self.budgets.covering(pod).map(|(index, _)| Share::Budget(index)).collect();
             if shares.is_empty() && !pod.is_expendable(self.expendable_below) {
                 shares.push(Share::Workload(workload(pod)));
             }
@@ -343,8 +351,8 @@ impl<'a> Shared<'a> {
                 continue;
             }
             match share {
-                Share::Budget(index) if taken + pods > self.budgets[*index].allowed => {
-                    let budget = &self.budgets[*index];
+                Share::Budget(index) if taken + pods > self.all[*index].allowed => {
+                    let budget = &self.all[*index];
                     return Err(format!(
                         "the budget {} allows {} disruptions, and nodes that go first need {taken}",
                         budget.name, budget.allowed
@@ -444,7 +452,7 @@ pub fn pods_by_node(cluster: &ClusterView) -> BTreeMap<&NodeName, Vec<&Pod>> {
 
 fn may_go(
     settings: &Settings,
-    cluster: &ClusterView,
+    budgets: &Budgets<'_>,
     memory: &Memory,
     member: &Member<'_>,
     node: &Node,
@@ -479,7 +487,7 @@ fn may_go(
     if let Some(until) = memory.resting_nodes.get(&node.name).filter(|until| **until > now) {
         return Err(format!("its last drain failed; it is left alone until {until}"));
     }
-    pods.iter().find_map(|pod| forbids(settings, pod, &cluster.budgets)).map_or(Ok(()), Err)
+    pods.iter().find_map(|pod| forbids(settings, pod, budgets)).map_or(Ok(()), Err)
 }
 
 /// Gives the larger of the CPU and memory shares that pods request, those that leave with the node left out.

@@ -4,6 +4,7 @@ use super::{Refusal, Turn, Verdicts, cooling_down, to_float};
 use crate::model::memory::{Memory, PoolMemory, Streak};
 use crate::model::plan::{Finding, Hold, NodeRef, RetireReason};
 use crate::model::{Action, Node, OperationId, Resources, RetireOrder, RuleName};
+use crate::policy::budgets::Budgets;
 use crate::policy::buying::Bounds;
 use crate::policy::fleet::{Member, count};
 use crate::policy::rules::{self, NoLoad, PoolLoad, Verdict};
@@ -206,7 +207,8 @@ impl<'a> Turn<'a> {
 
     pub(super) fn chooser<'t>(&'t self, memory: &'t Memory) -> Chooser<'t, 'a> {
         let (settings, cluster, prices) = (self.settings, self.cluster, &self.prices);
-        Chooser { settings, cluster, fleet: &self.fleet, spare: self.spare, prices, memory, now: self.now }
+        let budgets = Budgets::of(&cluster.budgets);
+        Chooser { settings, cluster, budgets, fleet: &self.fleet, spare: self.spare, prices, memory, now: self.now }
     }
 
     /// Tells whether the nodes that stay would be within their targets without so much capacity.
