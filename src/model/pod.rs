@@ -118,6 +118,14 @@ impl Pod {
             && !self.gated
     }
 
+    /// Names the node on which it lies, or on which preemption makes room for it: the scheduler gives that room to no
+    /// other, unless it is more important.
+    #[must_use]
+    pub fn has_room_on(&self) -> Option<&NodeName> {
+        let nominated = || self.nominated_node.as_ref().filter(|_| self.terminating_since.is_none());
+        self.node.as_ref().or_else(nominated)
+    }
+
     /// Tells whether it may come to a node that is cordoned: evicted, it might come straight back.
     #[must_use]
     pub fn tolerates_a_cordon(&self) -> bool {

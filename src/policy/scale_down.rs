@@ -330,7 +330,7 @@ impl<'a> Shared<'a> {
 
     fn needs(&self, pods: &[&'a Pod]) -> BTreeMap<Share<'a>, u32> {
         let mut needs: BTreeMap<Share<'a>, u32> = BTreeMap::new();
-        for pod in pods.iter().filter(|pod| !pod.stays_with_node() && pod.terminating_since.is_none()) {
+        for pod in pods.iter().filter(|pod| pod.node.is_some() && !pod.stays_with_node() && pod.terminating_since.is_none()) {
             let mut shares: Vec<Share<'a>> = self.budgets.covering(pod).map(|(index, _)| Share::Budget(index)).collect();
             if shares.is_empty() && !pod.is_expendable(self.expendable_below) {
                 shares.push(Share::Workload(workload(pod)));
@@ -438,12 +438,12 @@ pub fn lacks_on_demand(fleet: &Fleet<'_>, pool: &PoolSettings, member: &Member<'
     Balance::of(fleet, pool).without(member).1
 }
 
-/// Groups the pods that hold resources by their node.
+/// Groups the pods that hold resources by the node on which they have room.
 #[must_use]
 pub fn pods_by_node(cluster: &ClusterView) -> BTreeMap<&NodeName, Vec<&Pod>> {
     let mut by_node: BTreeMap<&NodeName, Vec<&Pod>> = BTreeMap::new();
     for pod in cluster.pods.iter().filter(|pod| pod.holds_resources()) {
-        if let Some(node) = &pod.node {
+        if let Some(node) = pod.has_room_on() {
             by_node.entry(node).or_default().push(pod);
         }
     }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 
 /// Tells of each node that takes new pods whether this pod fits it now, beside the pods that lie there.
 ///
-/// Nodes that are cordoned or not Ready are left out. The pod must not be bound in the view: it would count
-/// against itself.
+/// Nodes that are cordoned or not Ready are left out. The pod must not be bound in the view, nor
+/// nominated: it would count against itself.
 #[must_use]
 pub fn survey(cluster: &ClusterView, pod: &Pod) -> BTreeMap<NodeName, Result<(), Misfit>> {
     let residents = pods_by_node(cluster);
