@@ -21,8 +21,10 @@
 //! their affinity and spread as if it stayed.
 
 use super::topology::{Place, Shape, Topology};
-use crate::model::scheduling::{Constraints, Labels, NodeSelectorTerm, Taint, TaintEffect, ZONE_LABEL};
-use crate::model::{NodeName, Pod, Resources};
+use crate::model::scheduling::{
+    Constraints, Labels, NOT_READY_TAINT, NodeSelectorTerm, Taint, TaintEffect, UNSCHEDULABLE_TAINT, ZONE_LABEL,
+};
+use crate::model::{Node, NodeName, Pod, Resources};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -83,8 +85,10 @@ pub struct Bin<'a> {
     yielding: Resources,
     /// The pods on it.
     pub pods: Vec<&'a Pod>,
-    /// It takes new pods: Ready, not cordoned, not on its way out.
-    pub open: bool,
+    /// It is cordoned, or on its way out.
+    cordoned: bool,
+    /// It is not Ready.
+    unready: bool,
     /// It is on the board once more, and is no place here.
     is_shadow: bool,
     /// What kinds of pods lie on it, and how many of each.
@@ -112,7 +116,14 @@ impl<'a> Bin<'a> {
     }
 
     fn place(&self) -> Place<'a> {
-        Place { name: self.name, labels: self.labels, taints: self.taints, counts: !self.is_shadow }
+        let Self { name, labels, taints, cordoned, unready, .. } = *self;
+        Place { name, labels, taints, cordoned, unready, counts: !self.is_shadow }
+    }
+
+    /// Tells whether it takes new pods: Ready, not cordoned, not on its way out.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.cordoned && !self.unready
     }
 
     /// Lists the kinds of pods that lie on it, and how many of each.
@@ -140,13 +151,21 @@ impl<'a> Board<'a> {
     /// Adds a node and gives its index. `capacity` is what it holds in all.
     pub fn add(&mut self, name: Option<&'a NodeName>, labels: &'a Labels, taints: &'a [Taint], capacity: &Resources, open: bool) -> usize {
         let (free, yielding, pods, shapes) = (capacity.clone(), Resources::default(), Vec::new(), Vec::new());
-        self.push(Bin { name, labels, taints, free, yielding, pods, open, is_shadow: false, shapes })
+        self.push(Bin { name, labels, taints, free, yielding, pods, cordoned: !open, unready: false, is_shadow: false, shapes })
+    }
+
+    /// Adds a node that exists, without its pods. It takes others if it is Ready, is not cordoned and `stays`.
+    pub fn add_node(&mut self, node: &'a Node, stays: bool) -> usize {
+        let Node { name, labels, taints, .. } = node;
+        let (free, yielding, pods, shapes) = (node.allocatable.clone(), Resources::default(), Vec::new(), Vec::new());
+        let (name, cordoned, unready) = (Some(name), node.cordoned || !stays, !node.is_ready());
+        self.push(Bin { name, labels, taints, free, yielding, pods, cordoned, unready, is_shadow: false, shapes })
     }
 
     /// Adds a node that takes no pods and is no place to be: the board has it once more, as what it will be.
     pub fn add_shadow(&mut self, name: &'a NodeName, labels: &'a Labels, taints: &'a [Taint]) -> usize {
         let (free, yielding, pods, shapes) = (Resources::default(), Resources::default(), Vec::new(), Vec::new());
-        self.push(Bin { name: Some(name), labels, taints, free, yielding, pods, open: false, is_shadow: true, shapes })
+        self.push(Bin { name: Some(name), labels, taints, free, yielding, pods, cordoned: true, unready: false, is_shadow: true, shapes })
     }
 
     fn push(&mut self, bin: Bin<'a>) -> usize {
@@ -251,8 +270,8 @@ impl<'a> Board<'a> {
 
     /// Takes the node's pods away and closes it, as when it is removed.
     pub fn clear(&mut self, index: usize) -> Vec<&'a Pod> {
-        self.bins[index].open = false;
         self.empty(index);
+        self.set_open(index, false);
         std::mem::take(&mut self.bins[index].pods)
     }
 
@@ -264,9 +283,11 @@ impl<'a> Board<'a> {
         self.set_open(index, true);
     }
 
-    /// Lets a node take pods, or no longer.
+    /// Lets a node take pods, or no longer, as when it is cordoned.
     pub fn set_open(&mut self, index: usize, open: bool) {
-        self.bins[index].open = open;
+        self.bins[index].cordoned = !open;
+        let bin = &self.bins[index];
+        self.topology.revise(index, bin.place(), &bin.shapes);
     }
 
     fn empty(&mut self, index: usize) {
@@ -302,7 +323,7 @@ impl<'a> Board<'a> {
     #[must_use]
     pub fn first_fit(&self, shape: Shape, from: usize) -> Option<usize> {
         let requests = &self.example(shape).requests;
-        let has_room = |bin: &Bin<'_>| bin.open && requests.fits_in(&bin.free);
+        let has_room = |bin: &Bin<'_>| bin.is_open() && requests.fits_in(&bin.free);
         (from..self.bins.len()).find(|index| has_room(&self.bins[*index]) && self.fits(shape, *index).is_ok())
     }
 
@@ -310,7 +331,9 @@ impl<'a> Board<'a> {
     #[must_use]
     pub fn first_with_room(&self, shape: Shape, from: usize) -> usize {
         let requests = &self.example(shape).requests;
-        (from..self.bins.len()).find(|index| self.bins[*index].open && requests.fits_in(&self.bins[*index].free)).unwrap_or(self.bins.len())
+        (from..self.bins.len())
+            .find(|index| self.bins[*index].is_open() && requests.fits_in(&self.bins[*index].free))
+            .unwrap_or(self.bins.len())
     }
 
     /// Tells whether such a pod fits the node.
@@ -366,6 +389,15 @@ pub(super) fn tolerates_all(constraints: &Constraints, taints: &[Taint]) -> Resu
         }
     }
     Ok(())
+}
+
+/// Tells whether a pod tolerates the taints of a node that is cordoned or not Ready.
+pub(super) fn tolerates_closed(constraints: &Constraints, cordoned: bool, unready: bool) -> bool {
+    let closed = [(cordoned, UNSCHEDULABLE_TAINT), (unready, NOT_READY_TAINT)];
+    closed.into_iter().filter(|(is_so, _)| *is_so).all(|(_, key)| {
+        let taint = Taint { key: key.to_owned(), value: String::new(), effect: TaintEffect::NoSchedule };
+        tolerates_all(constraints, &[taint]).is_ok()
+    })
 }
 
 /// Tells whether a pod's node selector and required node affinity admit a node.

@@ -8,6 +8,7 @@ mod fleet;
 pub mod forecast;
 mod foreseen;
 mod headroom;
+mod kind;
 mod learn;
 mod pending;
 mod plan;

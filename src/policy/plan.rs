@@ -333,8 +333,7 @@ impl<'a> Turn<'a> {
                 board.add_shadow(&node.name, &node.labels, &node.taints);
                 continue;
             }
-            let open = node.is_ready() && !node.cordoned && !leaving.contains(&&node.name);
-            let index = board.add(Some(&node.name), &node.labels, &node.taints, &node.allocatable, open);
+            let index = board.add_node(node, !leaving.contains(&&node.name));
             self.pods.get(&node.name).into_iter().flatten().for_each(|pod| board.place(pod, index));
         }
         self.cluster.nodes.values().map(Node::ready_since).collect()

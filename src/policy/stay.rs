@@ -55,15 +55,14 @@ impl<'a> Stay<'a> {
         let mut packed = Board::making_way(expendable_below);
         let mut nodes = BTreeMap::new();
         for node in cluster.nodes.values() {
-            let open = node.is_ready() && !node.cordoned && !leaving.contains(&node.name);
-            let index = packed.add(Some(&node.name), &node.labels, &node.taints, &node.allocatable, open);
+            let index = packed.add_node(node, !leaving.contains(&node.name));
             for pod in pods.get(&node.name).into_iter().flatten() {
                 packed.place(pod, index);
             }
             nodes.insert(&node.name, index);
         }
         let spread = packed.clone();
-        let open = (0..spread.nodes()).filter(|index| spread.bin(*index).open);
+        let open = (0..spread.nodes()).filter(|index| spread.bin(*index).is_open());
         let emptiest = open.map(|index| (Reverse(spread.bin(index).free.cpu), index)).collect();
         let mut stay = Self { packed, spread, emptiest, nodes, spare, spared: 0, expendable_below };
         stay.lose(&leaving.into_iter().collect::<Vec<_>>())?;
@@ -94,7 +93,7 @@ impl<'a> Stay<'a> {
         if homes.len() < nodes.len() {
             return Err("it is not in the cluster".into());
         }
-        let was_open: Vec<bool> = homes.iter().map(|home| self.spread.bin(*home).open).collect();
+        let was_open: Vec<bool> = homes.iter().map(|home| self.spread.bin(*home).is_open()).collect();
         for home in &homes {
             self.emptiest.remove(&(Reverse(self.spread.bin(*home).free.cpu), *home));
             self.spread.set_open(*home, false);

@@ -15,11 +15,10 @@ pub fn survey(cluster: &ClusterView, pod: &Pod) -> BTreeMap<NodeName, Result<(),
     let residents = pods_by_node(cluster);
     let mut board = Board::default();
     for node in cluster.nodes.values() {
-        let open = node.is_ready() && !node.cordoned;
-        let index = board.add(Some(&node.name), &node.labels, &node.taints, &node.allocatable, open);
+        let index = board.add_node(node, true);
         residents.get(&node.name).into_iter().flatten().for_each(|resident| board.place(resident, index));
     }
     let shape = board.shape(pod);
-    let asked = (0..board.nodes()).filter(|index| board.bin(*index).open);
+    let asked = (0..board.nodes()).filter(|index| board.bin(*index).is_open());
     asked.filter_map(|index| Some((board.bin(index).name?.clone(), board.fits(shape, index)))).collect()
 }

@@ -3,12 +3,11 @@
 //! A [`Shape`] is a kind of pod: equal in all that decides where it may go. A group counts the pods that one
 //! condition speaks of, domain by domain: the values of a node label, or the nodes themselves.
 
-use super::fit::{Misfit, selector_accepts, tolerates_all};
+use super::fit::{Misfit, selector_accepts, tolerates_all, tolerates_closed};
+use super::kind::Kind;
 use crate::model::scheduling::{Constraints, HOSTNAME_LABEL, Labels, PodAffinityTerm, Taint, ZONE_LABEL};
 use crate::model::{NodeName, Pod};
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// A kind of pod on a board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,69 +25,13 @@ pub(super) struct Place<'a> {
     pub(super) name: Option<&'a NodeName>,
     pub(super) labels: &'a Labels,
     pub(super) taints: &'a [Taint],
+    /// It is cordoned, or will be as it leaves.
+    pub(super) cordoned: bool,
+    /// It is not Ready.
+    pub(super) unready: bool,
     /// It is a place at all.
     pub(super) counts: bool,
 }
-
-/// A pod by all that decides where it may go. What is shared is compared by its address first.
-#[derive(Clone, Copy, Debug)]
-struct Kind<'a> {
-    pod: &'a Pod,
-    makes_way: bool,
-}
-
-impl Kind<'_> {
-    fn is_same_as(self, other: Self) -> bool {
-        let same_way = self.makes_way == other.makes_way;
-        let (one, other) = (self.pod, other.pod);
-        same_way
-            && Arc::ptr_eq(&one.constraints, &other.constraints)
-            && one.preferring.is_none()
-            && other.preferring.is_none()
-            && Arc::ptr_eq(&one.labels, &other.labels)
-            && one.requests == other.requests
-            && one.key.namespace == other.key.namespace
-            && one.terminating_since.is_some() == other.terminating_since.is_some()
-            && one.never_preempts == other.never_preempts
-    }
-}
-
-impl Ord for Kind<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        fn shared<T: Ord>(one: &Arc<T>, other: &Arc<T>) -> Ordering {
-            if Arc::ptr_eq(one, other) { Ordering::Equal } else { one.cmp(other) }
-        }
-        let ways = self.makes_way.cmp(&other.makes_way);
-        let (one, other) = (self.pod, other.pod);
-        let preferred = |one: &Option<Arc<Pod>>, other: &Option<Arc<Pod>>| match (one, other) {
-            (Some(one), Some(other)) => shared(&one.constraints, &other.constraints),
-            (None | Some(_), None) | (None, Some(_)) => one.is_some().cmp(&other.is_some()),
-        };
-        one.requests
-            .cmp(&other.requests)
-            .then_with(|| shared(&one.constraints, &other.constraints))
-            .then_with(|| shared(&one.labels, &other.labels))
-            .then_with(|| one.key.namespace.cmp(&other.key.namespace))
-            .then_with(|| one.terminating_since.is_some().cmp(&other.terminating_since.is_some()))
-            .then_with(|| preferred(&one.preferring, &other.preferring))
-            .then_with(|| one.never_preempts.cmp(&other.never_preempts))
-            .then(ways)
-    }
-}
-
-impl PartialOrd for Kind<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Kind<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Kind<'_> {}
 
 /// Which pods a group counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -119,6 +62,14 @@ impl<'a> What<'a> {
         }
     }
 
+    /// Tells whether it depends on a node's taints, and on what closes it.
+    fn honors_taints(&self) -> bool {
+        match self {
+            Self::Spread(_, constraints, index) => constraints.spread[*index].honors_taints,
+            Self::Selected(_) | Self::Carriers(_) | Self::Together(..) => false,
+        }
+    }
+
     fn counts(&self, pod: &Pod) -> bool {
         match self {
             Self::Selected(term) => selects(term, pod),
@@ -144,9 +95,11 @@ impl<'a> What<'a> {
             Self::Spread(_, constraints, index) => {
                 let spread = &constraints.spread[*index];
                 let has = |key: &str| key == HOSTNAME_LABEL || place.labels.contains_key(key);
+                let tolerates =
+                    || tolerates_all(constraints, place.taints).is_ok() && tolerates_closed(constraints, place.cordoned, place.unready);
                 constraints.spread.iter().all(|spread| has(&spread.topology_key))
                     && (spread.ignores_node_affinity || selector_accepts(constraints, place.name, place.labels).is_ok())
-                    && (!spread.honors_taints || tolerates_all(constraints, place.taints).is_ok())
+                    && (!spread.honors_taints || tolerates())
             }
         }
     }
@@ -179,7 +132,13 @@ impl Group<'_> {
     fn add_node(&mut self, domain: Option<usize>, looked_at: bool) {
         let looked_at = looked_at && domain.is_some();
         self.looked_at.push(looked_at);
-        let Some(domain) = domain.filter(|_| looked_at) else { return };
+        if let Some(domain) = domain.filter(|_| looked_at) {
+            self.enter(domain);
+        }
+    }
+
+    /// One more node of the domain is looked at.
+    fn enter(&mut self, domain: usize) {
         self.grow(domain);
         self.nodes[domain] += 1;
         if self.nodes[domain] == 1 {
@@ -190,7 +149,26 @@ impl Group<'_> {
     /// Forgets the last node, which must be empty.
     fn drop_node(&mut self, domain: Option<usize>) {
         let looked_at = self.looked_at.pop() == Some(true);
-        let Some(domain) = domain.filter(|_| looked_at) else { return };
+        if let Some(domain) = domain.filter(|_| looked_at) {
+            self.quit(domain);
+        }
+    }
+
+    /// Looks at a node with so many pods that count, or no longer.
+    fn look_at(&mut self, node: usize, domain: usize, pods: u32, looked_at: bool) {
+        if looked_at {
+            self.looked_at[node] = true;
+            self.enter(domain);
+            self.change(node, Some(domain), |before| before.saturating_add(pods));
+        } else {
+            self.change(node, Some(domain), |before| before.saturating_sub(pods));
+            self.looked_at[node] = false;
+            self.quit(domain);
+        }
+    }
+
+    /// One node less of the domain is looked at.
+    fn quit(&mut self, domain: usize) {
         self.nodes[domain] -= 1;
         if self.nodes[domain] == 0 {
             self.leave(self.pods[domain]);
@@ -357,6 +335,20 @@ impl<'a> Topology<'a> {
         }
         for domains in &mut self.domains {
             domains.of_node.pop();
+        }
+    }
+
+    /// A node with such pods on it has been closed or opened: spread that honours taints looks at it no longer, or again.
+    pub(super) fn revise(&mut self, node: usize, place: Place<'a>, shapes: &[(Shape, u32)]) {
+        let Self { groups, domains, shapes: known, .. } = self;
+        for (number, group) in groups.iter_mut().enumerate().filter(|(_, group)| group.what.honors_taints()) {
+            let Some(domain) = domains[group.domains].of_node[node] else { continue };
+            let looked_at = group.what.looks_at(place);
+            if looked_at != group.looked_at[node] {
+                let counts = |shape: &Shape| known[shape.index()].1.counted.contains(&number);
+                let pods = shapes.iter().filter(|(shape, _)| counts(shape)).map(|(_, pods)| pods).sum();
+                group.look_at(node, domain, pods, looked_at);
+            }
         }
     }
 

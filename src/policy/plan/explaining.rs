@@ -177,7 +177,7 @@ fn things<'a>(pod: &'a Pod, board: &mut Board<'a>, buyer: &mut Buyer<'a>, existi
     for index in 0..board.nodes() {
         let bin = board.bin(index);
         let name = bin.name.map_or_else(|| "a node on its way".to_owned(), |name| format!("node {name}"));
-        let says = if index < existing && !bin.open {
+        let says = if index < existing && !bin.is_open() {
             "takes no new pods now: cordoned, not Ready, starting or on its way out".to_owned()
         } else {
             board.fits(shape, index).map_or_else(|why| why.to_string(), |()| "would take it, were it for this pod alone".to_owned())
