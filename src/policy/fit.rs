@@ -15,10 +15,11 @@
 //! and `ReadWriteOncePod`: such pods may wait for what no node changes, buy one where there is no room, and are then told
 //! of as those on which the scheduler disagrees.
 //!
-//! Four things are modelled roughly. Two pods that share a volume count it twice against what a node attaches. Taints
+//! Five things are modelled roughly. Two pods that share a volume count it twice against what a node attaches. Taints
 //! with `PreferNoSchedule` are passed over. Preferences choose which node is bought for a pod, not that one is bought,
 //! and are given up together where no offer meets all of them. An expendable pod whose room others take counts towards
-//! their affinity and spread as if it stayed.
+//! their affinity and spread as if it stayed. A pod that is resized in place as a whole, and not container by container,
+//! counts with what it asks for.
 
 use super::topology::{Place, Shape, Topology};
 use crate::model::scheduling::{

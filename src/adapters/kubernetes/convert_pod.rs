@@ -99,7 +99,7 @@ fn living_pod(
         gated: waiting.gated,
         nominated_node: named(status.nominated_node_name.as_ref()),
         terminating_since,
-        requests: pod_requests(spec)?,
+        requests: pod_requests(spec, status)?,
         priority: spec.priority.unwrap_or(0),
         never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
         labels,
