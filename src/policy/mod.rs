@@ -17,6 +17,7 @@ mod scale_down;
 pub mod schedule;
 mod seen;
 pub mod settings;
+mod sharing;
 mod spending;
 mod stay;
 mod strays;

@@ -4,6 +4,7 @@ use super::budgets::Budgets;
 use super::buying::Empty;
 use super::fleet::{Fleet, Member};
 use super::settings::{AtOnce, Disruption, PoolSettings, Settings};
+use super::sharing::Shared;
 use super::stay::Stay;
 use crate::model::memory::Memory;
 use crate::model::offer::HourlyPrice;
@@ -13,7 +14,6 @@ use crate::model::{ClusterView, Market, Node, NodeName, OfferKey, Pod, Resources
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// How many refusals are told in a plan.
 pub const REFUSALS_TOLD: usize = 10;
@@ -269,109 +269,6 @@ fn disruption_for_a_dollar(node: &Node, pods: &[&Pod], price: Option<&HourlyPric
     const LEAST: f64 = 0.05;
     let missed: Vec<&Pod> = pods.iter().copied().filter(|pod| !pod.is_expendable(expendable_below)).collect();
     (LEAST + load(node, &missed)) / price.map_or(1.0, |price| price.dollars()).max(1e-6)
-}
-
-/// What nodes that go together share: the disruption budgets of their pods, and workloads that no budget protects.
-struct Shared<'a> {
-    all: &'a [DisruptionBudget],
-    budgets: Budgets<'a>,
-    /// Pods below this priority may all be away at once.
-    expendable_below: i32,
-    /// How many pods of each workload there are.
-    workloads: BTreeMap<Workload<'a>, u32>,
-    taken: BTreeMap<Share<'a>, u32>,
-}
-
-/// A disruption budget by its index, or a workload without one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Share<'a> {
-    Budget(usize),
-    Workload(Workload<'a>),
-}
-
-/// The replicas of one workload carry the same labels in one namespace, but for those that number them or name their
-/// revision.
-type Workload<'a> = (&'a str, Vec<(&'a str, &'a str)>);
-
-fn workload(pod: &Pod) -> Workload<'_> {
-    const OWN: [&str; 7] = [
-        "apps.kubernetes.io/pod-index",
-        "batch.kubernetes.io/controller-uid",
-        "batch.kubernetes.io/job-completion-index",
-        "controller-revision-hash",
-        "controller-uid",
-        "pod-template-hash",
-        "statefulset.kubernetes.io/pod-name",
-    ];
-    let labels = pod.labels.iter().filter(|(key, _)| !OWN.contains(&key.as_str()));
-    (&pod.key.namespace, labels.map(|(key, value)| (key.as_str(), value.as_str())).collect())
-}
-
-impl<'a> Shared<'a> {
-    /// Nodes that leave already, of whatever pool, have taken their part.
-    fn of(chooser: &Chooser<'_, 'a>, pods: &BTreeMap<&'a NodeName, Vec<&'a Pod>>) -> Self {
-        let Chooser { settings, cluster, fleet, .. } = *chooser;
-        let mut workloads: BTreeMap<Workload<'a>, u32> = BTreeMap::new();
-        let stays =
-            |pod: &&Arc<Pod>| pod.node.is_some() && pod.holds_resources() && !pod.stays_with_node() && pod.terminating_since.is_none();
-        for pod in cluster.pods.iter().filter(stays) {
-            *workloads.entry(workload(pod)).or_default() += 1;
-        }
-        let expendable_below = settings.expendable_below;
-        let budgets = chooser.budgets.clone();
-        let mut shared = Self { all: &cluster.budgets, budgets, expendable_below, workloads, taken: BTreeMap::new() };
-        let leaving = fleet.members().filter(|member| member.leaving.is_some()).filter_map(|member| pods.get(&member.node?.name));
-        for pods in leaving {
-            let needs = shared.needs(pods);
-            shared.take(needs);
-        }
-        shared
-    }
-
-    fn needs(&self, pods: &[&'a Pod]) -> BTreeMap<Share<'a>, u32> {
-        let mut needs: BTreeMap<Share<'a>, u32> = BTreeMap::new();
-        for pod in pods.iter().filter(|pod| pod.node.is_some() && !pod.stays_with_node() && pod.terminating_since.is_none()) {
-            let mut shares: Vec<Share<'a>> = self.budgets.covering(pod).map(|(index, _)| Share::Budget(index)).collect();
-            if shares.is_empty() && !pod.is_expendable(self.expendable_below) {
-                shares.push(Share::Workload(workload(pod)));
-            }
-            for share in shares {
-                *needs.entry(share).or_default() += 1;
-            }
-        }
-        needs
-    }
-
-    /// A drain waits for its budgets. Two that wait for the same one would be half done for longer than one. And what
-    /// no budget protects is not all away at once, unless it lies on one node.
-    fn allow(&self, needs: &BTreeMap<Share<'a>, u32>) -> Result<(), String> {
-        for (share, pods) in needs {
-            let taken = self.taken.get(share).copied().unwrap_or(0);
-            if taken == 0 {
-                continue;
-            }
-            match share {
-                Share::Budget(index) if taken + pods > self.all[*index].allowed => {
-                    let budget = &self.all[*index];
-                    return Err(format!(
-                        "the budget {} allows {} disruptions, and nodes that go first need {taken}",
-                        budget.name, budget.allowed
-                    ));
-                }
-                Share::Workload(workload) if self.workloads.get(workload).is_none_or(|all| taken + pods >= *all) => {
-                    return Err(format!("a workload in {} would be without any of its {} pods", workload.0, taken + pods));
-                }
-                Share::Budget(_) | Share::Workload(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, needs: BTreeMap<Share<'a>, u32>) {
-        for (share, pods) in needs {
-            *self.taken.entry(share).or_default() += pods;
-        }
-    }
 }
 
 /// How a pool lies over zones and markets.
