@@ -82,9 +82,11 @@
 //! Nodes go together, of one pool in a turn, when the pods of all of them find places on those
 //! that stay: packed as full as can be, and moved one by one onto the emptiest node in several
 //! orders, since nobody knows in which one they will be evicted. They share the disruption budgets
-//! of their pods, and no workload without a budget loses all its replicas at once. A node without pods
-//! need not wait until its pool is idle. The base of on-demand and, where the minimum allows it, the
-//! last node in a zone stay. A drain asks the least important pods first, and those of a stateful set one by one, while it has the time.
+//! of their pods, and no workload without a budget loses all its replicas at once. A node without pods,
+//! or with expendable ones alone, need not wait until its pool is idle: these need no other place, and
+//! make way for those that do. The base of on-demand and, where the minimum allows it, the last node in
+//! a zone stay. A drain asks the least important pods first, and those of a stateful set one by one,
+//! while it has the time.
 //!
 //! A node is replaced, by cheaper ones, at its greatest age or for balance over zones, in two turns:
 //! what takes its place is bought first, rehearsed like a removal with the new nodes on the board, and

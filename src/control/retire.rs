@@ -5,8 +5,9 @@ use super::waves::{Wave, waves};
 use crate::model::instance::InstanceState;
 use crate::model::operation::RetireState;
 use crate::model::plan::{NodeRef, OnDrainTimeout, RetireReason};
+use crate::model::snapshot::DisruptionBudget;
 use crate::model::{Operation, Pod, PodKey, Retire};
-use crate::policy;
+use crate::policy::{self, Budgets};
 use crate::ports::{Clock, Cloud, CloudError, Cluster, ClusterError, Cordon, Eviction, NodeState, World};
 use futures::{StreamExt, stream};
 use jiff::SignedDuration;
@@ -143,14 +144,12 @@ fn objection<W: World>(context: &Context<W>, retire: &Retire, node: &NodeRef, fo
         return Some(format!("the node is annotated {annotation}"));
     }
     // Budgets are the Eviction API's to judge from here on; those that cover nothing else are left out.
-    found.pods.iter().filter(|pod| pod.terminating_since.is_none()).find_map(|pod| {
-        let budgets = context.world.cluster().cached_view().map(|view| view.budgets.clone()).unwrap_or_default();
-        let lenient: Vec<_> = budgets
-            .into_iter()
-            .map(|budget| crate::model::snapshot::DisruptionBudget { allowed: budget.allowed.max(1), ..budget })
-            .collect();
-        policy::forbids(&context.settings.policy, pod, &lenient)
-    })
+    let budgets = context.world.cluster().cached_view().map(|view| view.budgets.clone()).unwrap_or_default();
+    let lenient = |budget: DisruptionBudget| DisruptionBudget { allowed: budget.allowed.max(1), ..budget };
+    let lenient: Vec<DisruptionBudget> = budgets.into_iter().map(lenient).collect();
+    let budgets = Budgets::of(&lenient);
+    let mut staying = found.pods.iter().filter(|pod| pod.terminating_since.is_none());
+    staying.find_map(|pod| policy::forbids(&context.settings.policy, pod, &budgets))
 }
 
 /// Evicts what a drain moves, waits for what will not go yet, and ends at the deadline.

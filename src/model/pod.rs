@@ -78,6 +78,9 @@ pub struct Pod {
     pub requests: Resources,
     /// Its scheduling priority.
     pub priority: i32,
+    /// The scheduler makes no room for it at the cost of pods of lower priority (`preemptionPolicy: Never`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub never_preempts: bool,
     /// Its labels.
     pub labels: Arc<Labels>,
     /// What else decides where it may go.
@@ -115,6 +118,14 @@ impl Pod {
             && !self.gated
     }
 
+    /// Names the node on which it lies, or on which preemption makes room for it: the scheduler gives that room to no
+    /// other, unless it is more important.
+    #[must_use]
+    pub fn has_room_on(&self) -> Option<&NodeName> {
+        let nominated = || self.nominated_node.as_ref().filter(|_| self.terminating_since.is_none());
+        self.node.as_ref().or_else(nominated)
+    }
+
     /// Tells whether it may come to a node that is cordoned: evicted, it might come straight back.
     #[must_use]
     pub fn tolerates_a_cordon(&self) -> bool {
@@ -129,5 +140,18 @@ impl Pod {
             Owner::DaemonSet | Owner::Node => true,
             Owner::Nobody | Owner::Controller => false,
         }
+    }
+
+    /// Tells whether it is a placeholder: it has a node as long as nobody else needs it, and keeps none.
+    #[must_use]
+    pub fn is_expendable(&self, below: i32) -> bool {
+        self.priority < below
+    }
+
+    /// Tells whether its node may go only if there is another place for it. An expendable one is evicted all the same,
+    /// and waits where it finds none.
+    #[must_use]
+    pub fn must_find_a_place(&self, expendable_below: i32) -> bool {
+        !self.stays_with_node() && !self.is_expendable(expendable_below)
     }
 }

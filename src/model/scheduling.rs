@@ -19,6 +19,8 @@ pub const ARCH_LABEL: &str = "kubernetes.io/arch";
 pub const OS_LABEL: &str = "kubernetes.io/os";
 /// The taint that Kubernetes gives to a node that is cordoned.
 pub const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
+/// The taint of a node that is not Ready.
+pub const NOT_READY_TAINT: &str = "node.kubernetes.io/not-ready";
 /// The taint of a node whose instance EC2 takes back.
 pub const INTERRUPTED_TAINT: &str = "node-fleet.io/interrupted";
 /// The label and the instance tag that name the pool a worker belongs to.

@@ -15,13 +15,18 @@
 //! and `ReadWriteOncePod`: such pods may wait for what no node changes, buy one where there is no room, and are then told
 //! of as those on which the scheduler disagrees.
 //!
-//! Three things are modelled roughly. Two pods that share a volume count it twice against what a node attaches. Taints
+//! Five things are modelled roughly. Two pods that share a volume count it twice against what a node attaches. Taints
 //! with `PreferNoSchedule` are passed over. Preferences choose which node is bought for a pod, not that one is bought,
-//! and are given up together where no offer meets all of them.
+//! and are given up together where no offer meets all of them. An expendable pod whose room others take counts towards
+//! their affinity and spread as if it stayed. A pod that is resized in place as a whole, and not container by container,
+//! counts with what it asks for.
 
 use super::topology::{Place, Shape, Topology};
-use crate::model::scheduling::{Constraints, Labels, NodeSelectorTerm, Taint, TaintEffect, ZONE_LABEL};
-use crate::model::{NodeName, Pod, Resources};
+use crate::model::scheduling::{
+    Constraints, Labels, NOT_READY_TAINT, NodeSelectorTerm, Taint, TaintEffect, UNSCHEDULABLE_TAINT, ZONE_LABEL,
+};
+use crate::model::{Node, NodeName, Pod, Resources};
+use std::borrow::Cow;
 use std::fmt;
 
 /// Why a pod does not fit a node.
@@ -75,12 +80,16 @@ pub struct Bin<'a> {
     pub labels: &'a Labels,
     /// Its taints.
     pub taints: &'a [Taint],
-    /// What is left on it.
+    /// What is left on it, the room of pods that make way included.
     pub free: Resources,
+    /// What pods hold that make way.
+    yielding: Resources,
     /// The pods on it.
     pub pods: Vec<&'a Pod>,
-    /// It takes new pods: Ready, not cordoned, not on its way out.
-    pub open: bool,
+    /// It is cordoned, or on its way out.
+    cordoned: bool,
+    /// It is not Ready.
+    unready: bool,
     /// It is on the board once more, and is no place here.
     is_shadow: bool,
     /// What kinds of pods lie on it, and how many of each.
@@ -88,8 +97,34 @@ pub struct Bin<'a> {
 }
 
 impl<'a> Bin<'a> {
+    /// Takes the room of pods, who make way or do not.
+    fn fill(&mut self, requests: &Resources, makes_way: bool) {
+        if makes_way { self.yielding.add(requests) } else { self.free.subtract(requests) }
+    }
+
+    /// Undoes [`Self::fill`].
+    fn vacate(&mut self, requests: &Resources, makes_way: bool) {
+        if makes_way { self.yielding.subtract(requests) } else { self.free.give_back(requests) }
+    }
+
+    /// Gives the room that there is for the pod: one that preempts nobody has none where others make way.
+    fn room_for(&self, pod: &Pod) -> Cow<'_, Resources> {
+        let mut room = Cow::Borrowed(&self.free);
+        if pod.never_preempts && self.yielding != Resources::default() {
+            room.to_mut().subtract(&self.yielding);
+        }
+        room
+    }
+
     fn place(&self) -> Place<'a> {
-        Place { name: self.name, labels: self.labels, taints: self.taints, counts: !self.is_shadow }
+        let Self { name, labels, taints, cordoned, unready, .. } = *self;
+        Place { name, labels, taints, cordoned, unready, counts: !self.is_shadow }
+    }
+
+    /// Tells whether it takes new pods: Ready, not cordoned, not on its way out.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.cordoned && !self.unready
     }
 
     /// Lists the kinds of pods that lie on it, and how many of each.
@@ -107,15 +142,31 @@ pub struct Board<'a> {
 }
 
 impl<'a> Board<'a> {
+    /// Begins a board on which pods below a priority make way for others, as the scheduler lets them: their room is
+    /// free for all but those that never preempt. They still count towards affinity, spread and ports.
+    #[must_use]
+    pub fn making_way(below: i32) -> Self {
+        Self { bins: Vec::new(), topology: Topology::making_way(below) }
+    }
+
     /// Adds a node and gives its index. `capacity` is what it holds in all.
     pub fn add(&mut self, name: Option<&'a NodeName>, labels: &'a Labels, taints: &'a [Taint], capacity: &Resources, open: bool) -> usize {
-        self.push(Bin { name, labels, taints, free: capacity.clone(), pods: Vec::new(), open, is_shadow: false, shapes: Vec::new() })
+        let (free, yielding, pods, shapes) = (capacity.clone(), Resources::default(), Vec::new(), Vec::new());
+        self.push(Bin { name, labels, taints, free, yielding, pods, cordoned: !open, unready: false, is_shadow: false, shapes })
+    }
+
+    /// Adds a node that exists, without its pods. It takes others if it is Ready, is not cordoned and `stays`.
+    pub fn add_node(&mut self, node: &'a Node, stays: bool) -> usize {
+        let Node { name, labels, taints, .. } = node;
+        let (free, yielding, pods, shapes) = (node.allocatable.clone(), Resources::default(), Vec::new(), Vec::new());
+        let (name, cordoned, unready) = (Some(name), node.cordoned || !stays, !node.is_ready());
+        self.push(Bin { name, labels, taints, free, yielding, pods, cordoned, unready, is_shadow: false, shapes })
     }
 
     /// Adds a node that takes no pods and is no place to be: the board has it once more, as what it will be.
     pub fn add_shadow(&mut self, name: &'a NodeName, labels: &'a Labels, taints: &'a [Taint]) -> usize {
-        let (free, pods, shapes) = (Resources::default(), Vec::new(), Vec::new());
-        self.push(Bin { name: Some(name), labels, taints, free, pods, open: false, is_shadow: true, shapes })
+        let (free, yielding, pods, shapes) = (Resources::default(), Resources::default(), Vec::new(), Vec::new());
+        self.push(Bin { name: Some(name), labels, taints, free, yielding, pods, cordoned: true, unready: false, is_shadow: true, shapes })
     }
 
     fn push(&mut self, bin: Bin<'a>) -> usize {
@@ -166,12 +217,13 @@ impl<'a> Board<'a> {
 
     /// Counts so many pods of a kind on a node, without saying which.
     pub fn load(&mut self, shape: Shape, pods: u32, index: usize) {
-        let requests = &self.topology.example(shape).requests;
+        let example = self.topology.example(shape);
+        let makes_way = self.topology.makes_way(example);
         let bin = &mut self.bins[index];
         if pods == 1 {
-            bin.free.subtract(requests);
+            bin.fill(&example.requests, makes_way);
         } else {
-            bin.free.subtract(&requests.times(u64::from(pods)));
+            bin.fill(&example.requests.times(u64::from(pods)), makes_way);
         }
         match bin.shapes.iter_mut().rev().find(|(known, _)| *known == shape) {
             Some((_, number)) => *number += pods,
@@ -205,8 +257,9 @@ impl<'a> Board<'a> {
 
     /// The pod that [`Self::begin_to_take`] was told of has ended.
     pub fn finish_to_take(&mut self, pod: &'a Pod, shape: Shape, index: usize) {
+        let makes_way = self.topology.makes_way(pod);
         let bin = &mut self.bins[index];
-        bin.free.give_back(&pod.requests);
+        bin.vacate(&pod.requests, makes_way);
         if let Some(at) = bin.shapes.iter().position(|(known, _)| *known == shape) {
             bin.shapes[at].1 -= 1;
             if bin.shapes[at].1 == 0 {
@@ -218,8 +271,8 @@ impl<'a> Board<'a> {
 
     /// Takes the node's pods away and closes it, as when it is removed.
     pub fn clear(&mut self, index: usize) -> Vec<&'a Pod> {
-        self.bins[index].open = false;
         self.empty(index);
+        self.set_open(index, false);
         std::mem::take(&mut self.bins[index].pods)
     }
 
@@ -231,14 +284,17 @@ impl<'a> Board<'a> {
         self.set_open(index, true);
     }
 
-    /// Lets a node take pods, or no longer.
+    /// Lets a node take pods, or no longer, as when it is cordoned.
     pub fn set_open(&mut self, index: usize, open: bool) {
-        self.bins[index].open = open;
+        self.bins[index].cordoned = !open;
+        let bin = &self.bins[index];
+        self.topology.revise(index, bin.place(), &bin.shapes);
     }
 
     fn empty(&mut self, index: usize) {
         for (shape, pods) in std::mem::take(&mut self.bins[index].shapes) {
-            self.bins[index].free.give_back(&self.topology.example(shape).requests.times(u64::from(pods)));
+            let example = self.topology.example(shape);
+            self.bins[index].vacate(&example.requests.times(u64::from(pods)), self.topology.makes_way(example));
             self.topology.take_pods(shape, pods, index);
         }
     }
@@ -268,7 +324,7 @@ impl<'a> Board<'a> {
     #[must_use]
     pub fn first_fit(&self, shape: Shape, from: usize) -> Option<usize> {
         let requests = &self.example(shape).requests;
-        let has_room = |bin: &Bin<'_>| bin.open && requests.fits_in(&bin.free);
+        let has_room = |bin: &Bin<'_>| bin.is_open() && requests.fits_in(&bin.free);
         (from..self.bins.len()).find(|index| has_room(&self.bins[*index]) && self.fits(shape, *index).is_ok())
     }
 
@@ -276,7 +332,9 @@ impl<'a> Board<'a> {
     #[must_use]
     pub fn first_with_room(&self, shape: Shape, from: usize) -> usize {
         let requests = &self.example(shape).requests;
-        (from..self.bins.len()).find(|index| self.bins[*index].open && requests.fits_in(&self.bins[*index].free)).unwrap_or(self.bins.len())
+        (from..self.bins.len())
+            .find(|index| self.bins[*index].is_open() && requests.fits_in(&self.bins[*index].free))
+            .unwrap_or(self.bins.len())
     }
 
     /// Tells whether such a pod fits the node.
@@ -286,8 +344,9 @@ impl<'a> Board<'a> {
     pub fn fits(&self, shape: Shape, index: usize) -> Result<(), Misfit> {
         let bin = &self.bins[index];
         let pod = self.topology.example(shape);
-        if !pod.requests.fits_in(&bin.free) {
-            return Err(Misfit::Resources(pod.requests.shortages(&bin.free)));
+        let room = bin.room_for(pod);
+        if !pod.requests.fits_in(&room) {
+            return Err(Misfit::Resources(pod.requests.shortages(&room)));
         }
         node_accepts(&pod.constraints, bin.name, bin.labels, bin.taints)?;
         for wanted in &pod.constraints.host_ports {
@@ -331,6 +390,15 @@ pub(super) fn tolerates_all(constraints: &Constraints, taints: &[Taint]) -> Resu
         }
     }
     Ok(())
+}
+
+/// Tells whether a pod tolerates the taints of a node that is cordoned or not Ready.
+pub(super) fn tolerates_closed(constraints: &Constraints, cordoned: bool, unready: bool) -> bool {
+    let closed = [(cordoned, UNSCHEDULABLE_TAINT), (unready, NOT_READY_TAINT)];
+    closed.into_iter().filter(|(is_so, _)| *is_so).all(|(_, key)| {
+        let taint = Taint { key: key.to_owned(), value: String::new(), effect: TaintEffect::NoSchedule };
+        tolerates_all(constraints, &[taint]).is_ok()
+    })
 }
 
 /// Tells whether a pod's node selector and required node affinity admit a node.

@@ -11,7 +11,8 @@ use std::sync::Arc;
 const NAMESPACE: &str = "node-fleet.io/headroom";
 
 /// Makes the pods of the headroom in force at `now`, pool by pool. They tolerate the taints that the pool's nodes are
-/// bought with, and no others: under these nobody could use the room.
+/// bought with, and no others: under these nobody could use the room. They
+/// take no placeholder's room, which is none that is free.
 #[must_use]
 pub fn pods(settings: &Settings, offers: &[Offer], now: Timestamp) -> Vec<Pod> {
     let mut pods = Vec::new();
@@ -32,6 +33,7 @@ pub fn pods(settings: &Settings, offers: &[Offer], now: Timestamp) -> Vec<Pod> {
                 key: PodKey { namespace: NAMESPACE.into(), name: format!("{name}-{kind}-{number:04}") },
                 requests: headroom.each.clone(),
                 priority: settings.expendable_below,
+                never_preempts: true,
                 labels: Arc::clone(&labels),
                 constraints: Arc::clone(&constraints),
                 ..Pod::default()

@@ -1,12 +1,14 @@
 //! The decision: pure functions, without async, clock, randomness or logging.
 
 pub mod audit;
+mod budgets;
 mod buying;
 mod fit;
 mod fleet;
 pub mod forecast;
 mod foreseen;
 mod headroom;
+mod kind;
 mod learn;
 mod pending;
 mod plan;
@@ -15,6 +17,7 @@ mod scale_down;
 pub mod schedule;
 mod seen;
 pub mod settings;
+mod sharing;
 mod spending;
 mod stay;
 mod strays;
@@ -24,6 +27,7 @@ pub mod uniform;
 mod worth;
 
 pub use audit::{Invariant, Violation, audit};
+pub use budgets::Budgets;
 pub use fit::Misfit;
 pub use learn::learn;
 pub use plan::{explain, plan};

@@ -80,7 +80,7 @@ pub struct Outcome {
     pub unplaceable: Vec<Unplaceable>,
     /// How many of the pods that wait no node of ours could take; pods of nodes that leave are named, and do not wait yet.
     pub unplaceable_pods: u32,
-    /// Nodes that exist, by their index on the board, and will take pods that wait.
+    /// Nodes that exist, by their index on the board, and will take pods that wait and are not expendable.
     pub expecting: BTreeSet<usize>,
     /// Unschedulable pods that a node which exists will take.
     settling: u32,
@@ -359,7 +359,9 @@ impl Packing<'_, '_> {
         outcome.covered += 1;
         // What boots or is bought for it is under way in its pool, which is reason enough there.
         let Some(ready) = ready.get(index) else { return };
-        outcome.expecting.insert(index);
+        if buys(settings, pod) {
+            outcome.expecting.insert(index);
+        }
         let is_hopeless = waited(pod, *ready, now).is_some_and(|span| span > PATIENCE);
         outcome.settling += u32::from(entry.leaves.is_none() && !is_hopeless && buys(settings, pod));
         if disagrees(pod, *ready, now) {
@@ -434,7 +436,7 @@ pub fn disagrees(pod: &Pod, ready: Option<Timestamp>, now: Timestamp) -> bool {
 
 /// Tells whether the pod may buy a node at all.
 fn buys(settings: &Settings, pod: &Pod) -> bool {
-    pod.priority >= settings.expendable_below
+    !pod.is_expendable(settings.expendable_below)
 }
 
 /// Says that no node could ever take a pod.

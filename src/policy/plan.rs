@@ -29,6 +29,7 @@ use jiff::{SignedDuration, Timestamp};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How many nodes one rule may open in one turn; the maximum bounds them further.
@@ -275,7 +276,7 @@ impl<'a> Turn<'a> {
         }
         self.plan.alerts.extend(outcome.alert());
         self.wanting = self.settings.pools.iter().map(|pool| (pool.name.clone(), outcome.wanting(&pool.name))).collect();
-        self.expecting = outcome.expecting.iter().filter_map(|index| board.bin(*index).name).collect();
+        self.expecting = outcome.expecting.iter().filter_map(|index| board.bin(*index).name).chain(self.nominated()).collect();
         self.plan.unplaceable_pods = outcome.unplaceable_pods;
         self.plan.unplaceable = outcome.unplaceable;
         self.spot_alert(known);
@@ -310,6 +311,12 @@ impl<'a> Turn<'a> {
         waiting
     }
 
+    /// Names the nodes on which the scheduler has made room for pods that wait.
+    fn nominated(&self) -> impl Iterator<Item = &'a NodeName> {
+        let waits = |pod: &&'a Arc<Pod>| pod.node.is_none() && pod.must_find_a_place(self.settings.expendable_below);
+        self.cluster.pods.iter().filter(waits).filter_map(|pod| pod.has_room_on())
+    }
+
     /// Puts the nodes that exist on the board, with their pods, and gives of each since when it is Ready.
     fn set_up(&self, board: &mut Board<'a>) -> Vec<Option<Timestamp>> {
         let leaving: Vec<&NodeName> = self
@@ -326,8 +333,7 @@ impl<'a> Turn<'a> {
                 board.add_shadow(&node.name, &node.labels, &node.taints);
                 continue;
             }
-            let open = node.is_ready() && !node.cordoned && !leaving.contains(&&node.name);
-            let index = board.add(Some(&node.name), &node.labels, &node.taints, &node.allocatable, open);
+            let index = board.add_node(node, !leaving.contains(&&node.name));
             self.pods.get(&node.name).into_iter().flatten().for_each(|pod| board.place(pod, index));
         }
         self.cluster.nodes.values().map(Node::ready_since).collect()

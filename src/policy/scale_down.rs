@@ -1,8 +1,10 @@
 //! Which nodes may go: provably without harm, least disruption for each dollar saved first.
 
+use super::budgets::Budgets;
 use super::buying::Empty;
 use super::fleet::{Fleet, Member};
 use super::settings::{AtOnce, Disruption, PoolSettings, Settings};
+use super::sharing::Shared;
 use super::stay::Stay;
 use crate::model::memory::Memory;
 use crate::model::offer::HourlyPrice;
@@ -12,7 +14,6 @@ use crate::model::{ClusterView, Market, Node, NodeName, OfferKey, Pod, Resources
 use jiff::{SignedDuration, Timestamp};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// How many refusals are told in a plan.
 pub const REFUSALS_TOLD: usize = 10;
@@ -21,12 +22,12 @@ pub const REFUSALS_TOLD: usize = 10;
 ///
 /// `budgets` are those of the whole cluster.
 #[must_use]
-pub fn forbids(settings: &Settings, pod: &Pod, budgets: &[DisruptionBudget]) -> Option<String> {
+pub fn forbids(settings: &Settings, pod: &Pod, budgets: &Budgets<'_>) -> Option<String> {
     if pod.stays_with_node() || !pod.holds_resources() {
         return None;
     }
     let because = |why: &str| Some(format!("pod {} {why}", pod.key));
-    let mut covering = budgets.iter().filter(|budget| budget.covers(&pod.key.namespace, &pod.labels)).peekable();
+    let covering: Vec<&DisruptionBudget> = budgets.covering(pod).map(|(_, budget)| budget).collect();
     if pod.priority >= settings.critical_priority {
         return because("has a critical priority");
     }
@@ -42,12 +43,15 @@ pub fn forbids(settings: &Settings, pod: &Pod, budgets: &[DisruptionBudget]) -> 
     if pod.owner == Owner::Nobody && pod.safe_to_evict != Some(true) {
         return because("has no controller that would replace it");
     }
-    if pod.key.namespace == "kube-system" && covering.peek().is_none() && pod.safe_to_evict != Some(true) {
+    if pod.key.namespace == "kube-system" && covering.is_empty() && pod.safe_to_evict != Some(true) {
         return because("is in kube-system without a disruption budget");
     }
-    covering
-        .find(|budget| budget.allowed == 0)
-        .and_then(|budget| because(&format!("has the budget {} that allows no disruption now", budget.name)))
+    // The eviction API cannot reckon with two, whatever they allow.
+    if let [one, other, ..] = covering[..] {
+        return because(&format!("is covered by the budgets {} and {}, so that nothing can evict it", one.name, other.name));
+    }
+    let used_up = covering.into_iter().find(|budget| budget.allowed == 0);
+    used_up.and_then(|budget| because(&format!("has the budget {} that allows no disruption now", budget.name)))
 }
 
 impl PoolSettings {
@@ -110,6 +114,8 @@ pub struct Chooser<'c, 'a> {
     pub settings: &'c Settings,
     /// The cluster.
     pub cluster: &'a ClusterView,
+    /// Its disruption budgets.
+    pub budgets: Budgets<'a>,
     /// The workers.
     pub fleet: &'c Fleet<'a>,
     /// The pods of the headroom.
@@ -145,7 +151,8 @@ impl<'a> Chooser<'_, 'a> {
             candidates.retain(|candidate| !expects(candidate));
         }
         if empty {
-            let is_empty = |candidate: &Candidate<'a, '_>| !candidate.pods.iter().any(|pod| !pod.stays_with_node());
+            let must_move = |pod: &&Pod| pod.must_find_a_place(self.settings.expendable_below);
+            let is_empty = |candidate: &Candidate<'a, '_>| !candidate.pods.iter().any(must_move);
             let busy = candidates.iter().filter(|candidate| !is_empty(candidate));
             refusals
                 .extend(busy.map(|candidate| format!("{}: it has pods, and the pool is not idle for long enough", candidate.node.name)));
@@ -153,8 +160,8 @@ impl<'a> Chooser<'_, 'a> {
         }
         let mut balance = Balance::of(self.fleet, pool);
         let mut serving = Balance::of_those(self.fleet, pool, true);
-        let mut shared = Shared::of(self.cluster, self.fleet, &pods);
-        let new_stay = || Stay::new(self.cluster, self.fleet, self.spare, &pods);
+        let mut shared = Shared::of(self, &pods);
+        let new_stay = || Stay::new(self.cluster, self.fleet, self.spare, &pods, self.settings.expendable_below);
         let mut gone = Resources::default();
         let mut stay: Option<Result<Stay<'a>, String>> = None;
         let mut chosen: Vec<(Member<'a>, &'a Node)> = Vec::new();
@@ -202,10 +209,10 @@ impl<'a> Chooser<'_, 'a> {
         let on_it = pods.get(name).map_or(&[][..], Vec::as_slice);
         let members = self.fleet.pool(&pool.name).iter().filter_map(|member| Some((member, member.node?)));
         let (member, node) = members.into_iter().find(|(_, node)| node.name == *name).ok_or("it is not in the pool")?;
-        may_go(self.settings, self.cluster, self.memory, member, node, on_it, self.now)?;
-        let shared = Shared::of(self.cluster, self.fleet, &pods);
+        may_go(self.settings, &self.budgets, self.memory, member, node, on_it, self.now)?;
+        let shared = Shared::of(self, &pods);
         shared.allow(&shared.needs(on_it))?;
-        let mut stay = Stay::new(self.cluster, self.fleet, self.spare, &pods)?;
+        let mut stay = Stay::new(self.cluster, self.fleet, self.spare, &pods, self.settings.expendable_below)?;
         for bought in more {
             stay.add(bought);
         }
@@ -218,7 +225,7 @@ impl<'a> Chooser<'_, 'a> {
         let pods = pods_by_node(self.cluster);
         let may_go = |member: &Member<'a>, node: &Node| {
             let on_it = pods.get(&node.name).map_or(&[][..], Vec::as_slice);
-            may_go(self.settings, self.cluster, self.memory, member, node, on_it, self.now).is_ok()
+            may_go(self.settings, &self.budgets, self.memory, member, node, on_it, self.now).is_ok()
         };
         let members = self.fleet.pool(&pool.name).iter().filter_map(|member| Some((member, member.node?)));
         members.filter(|(member, node)| may_go(member, node)).collect()
@@ -235,9 +242,9 @@ impl<'a> Chooser<'_, 'a> {
         for member in self.fleet.pool(&pool.name) {
             let Some(node) = member.node else { continue };
             let on_it = pods.get(&node.name).map_or(&[][..], Vec::as_slice);
-            match may_go(self.settings, self.cluster, self.memory, member, node, on_it, self.now) {
+            match may_go(self.settings, &self.budgets, self.memory, member, node, on_it, self.now) {
                 Ok(()) => {
-                    let worth = disruption_for_a_dollar(node, on_it, self.prices.get(&member.offer()));
+                    let worth = disruption_for_a_dollar(node, on_it, self.prices.get(&member.offer()), self.settings.expendable_below);
                     candidates.push(Candidate { member, node, pods: on_it, worth });
                 }
                 Err(why) => refusals.push(format!("{}: {why}", node.name)),
@@ -257,108 +264,11 @@ struct Candidate<'a, 'p> {
 }
 
 /// Gives the disruption that the node's removal is, for each dollar an hour that it saves. Less is better.
-fn disruption_for_a_dollar(node: &Node, pods: &[&Pod], price: Option<&HourlyPrice>) -> f64 {
+fn disruption_for_a_dollar(node: &Node, pods: &[&Pod], price: Option<&HourlyPrice>, expendable_below: i32) -> f64 {
     // A node without pods is not free either: something may be on its way to it.
     const LEAST: f64 = 0.05;
-    (LEAST + load(node, pods)) / price.map_or(1.0, |price| price.dollars()).max(1e-6)
-}
-
-/// What nodes that go together share: the disruption budgets of their pods, and workloads that no budget protects.
-struct Shared<'a> {
-    budgets: &'a [DisruptionBudget],
-    /// How many pods of each workload there are.
-    workloads: BTreeMap<Workload<'a>, u32>,
-    taken: BTreeMap<Share<'a>, u32>,
-}
-
-/// A disruption budget by its index, or a workload without one.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Share<'a> {
-    Budget(usize),
-    Workload(Workload<'a>),
-}
-
-/// The replicas of one workload carry the same labels in one namespace, but for those that number them or name their
-/// revision.
-type Workload<'a> = (&'a str, Vec<(&'a str, &'a str)>);
-
-fn workload(pod: &Pod) -> Workload<'_> {
-    const OWN: [&str; 7] = [
-        "apps.kubernetes.io/pod-index",
-        "batch.kubernetes.io/controller-uid",
-        "batch.kubernetes.io/job-completion-index",
-        "controller-revision-hash",
-        "controller-uid",
-        "pod-template-hash",
-        "statefulset.kubernetes.io/pod-name",
-    ];
-    let labels = pod.labels.iter().filter(|(key, _)| !OWN.contains(&key.as_str()));
-    (&pod.key.namespace, labels.map(|(key, value)| (key.as_str(), value.as_str())).collect())
-}
-
-impl<'a> Shared<'a> {
-    /// Nodes that leave already, of whatever pool, have taken their part.
-    fn of(cluster: &'a ClusterView, fleet: &Fleet<'a>, pods: &BTreeMap<&'a NodeName, Vec<&'a Pod>>) -> Self {
-        let mut workloads: BTreeMap<Workload<'a>, u32> = BTreeMap::new();
-        let stays =
-            |pod: &&Arc<Pod>| pod.node.is_some() && pod.holds_resources() && !pod.stays_with_node() && pod.terminating_since.is_none();
-        for pod in cluster.pods.iter().filter(stays) {
-            *workloads.entry(workload(pod)).or_default() += 1;
-        }
-        let mut shared = Self { budgets: &cluster.budgets, workloads, taken: BTreeMap::new() };
-        let leaving = fleet.members().filter(|member| member.leaving.is_some()).filter_map(|member| pods.get(&member.node?.name));
-        for pods in leaving {
-            let needs = shared.needs(pods);
-            shared.take(needs);
-        }
-        shared
-    }
-
-    fn needs(&self, pods: &[&'a Pod]) -> BTreeMap<Share<'a>, u32> {
-        let mut needs: BTreeMap<Share<'a>, u32> = BTreeMap::new();
-        for pod in pods.iter().filter(|pod| !pod.stays_with_node() && pod.terminating_since.is_none()) {
-            let covering = self.budgets.iter().enumerate().filter(|(_, budget)| budget.covers(&pod.key.namespace, &pod.labels));
-            let mut shares: Vec<Share<'a>> = covering.map(|(index, _)| Share::Budget(index)).collect();
-            if shares.is_empty() {
-                shares.push(Share::Workload(workload(pod)));
-            }
-            for share in shares {
-                *needs.entry(share).or_default() += 1;
-            }
-        }
-        needs
-    }
-
-    /// A drain waits for its budgets. Two that wait for the same one would be half done for longer than one. And what
-    /// no budget protects is not all away at once, unless it lies on one node.
-    fn allow(&self, needs: &BTreeMap<Share<'a>, u32>) -> Result<(), String> {
-        for (share, pods) in needs {
-            let taken = self.taken.get(share).copied().unwrap_or(0);
-            if taken == 0 {
-                continue;
-            }
-            match share {
-                Share::Budget(index) if taken + pods > self.budgets[*index].allowed => {
-                    let budget = &self.budgets[*index];
-                    return Err(format!(
-                        "the budget {} allows {} disruptions, and nodes that go first need {taken}",
-                        budget.name, budget.allowed
-                    ));
-                }
-                Share::Workload(workload) if self.workloads.get(workload).is_none_or(|all| taken + pods >= *all) => {
-                    return Err(format!("a workload in {} would be without any of its {} pods", workload.0, taken + pods));
-                }
-                Share::Budget(_) | Share::Workload(_) => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, needs: BTreeMap<Share<'a>, u32>) {
-        for (share, pods) in needs {
-            *self.taken.entry(share).or_default() += pods;
-        }
-    }
+    let missed: Vec<&Pod> = pods.iter().copied().filter(|pod| !pod.is_expendable(expendable_below)).collect();
+    (LEAST + load(node, &missed)) / price.map_or(1.0, |price| price.dollars()).max(1e-6)
 }
 
 /// How a pool lies over zones and markets.
@@ -425,12 +335,12 @@ pub fn lacks_on_demand(fleet: &Fleet<'_>, pool: &PoolSettings, member: &Member<'
     Balance::of(fleet, pool).without(member).1
 }
 
-/// Groups the pods that hold resources by their node.
+/// Groups the pods that hold resources by the node on which they have room.
 #[must_use]
 pub fn pods_by_node(cluster: &ClusterView) -> BTreeMap<&NodeName, Vec<&Pod>> {
     let mut by_node: BTreeMap<&NodeName, Vec<&Pod>> = BTreeMap::new();
     for pod in cluster.pods.iter().filter(|pod| pod.holds_resources()) {
-        if let Some(node) = &pod.node {
+        if let Some(node) = pod.has_room_on() {
             by_node.entry(node).or_default().push(pod);
         }
     }
@@ -439,7 +349,7 @@ pub fn pods_by_node(cluster: &ClusterView) -> BTreeMap<&NodeName, Vec<&Pod>> {
 
 fn may_go(
     settings: &Settings,
-    cluster: &ClusterView,
+    budgets: &Budgets<'_>,
     memory: &Memory,
     member: &Member<'_>,
     node: &Node,
@@ -474,7 +384,7 @@ fn may_go(
     if let Some(until) = memory.resting_nodes.get(&node.name).filter(|until| **until > now) {
         return Err(format!("its last drain failed; it is left alone until {until}"));
     }
-    pods.iter().find_map(|pod| forbids(settings, pod, &cluster.budgets)).map_or(Ok(()), Err)
+    pods.iter().find_map(|pod| forbids(settings, pod, budgets)).map_or(Ok(()), Err)
 }
 
 /// Gives the larger of the CPU and memory shares that pods request, those that leave with the node left out.

@@ -50,7 +50,7 @@ pub struct Settings {
     pub startup_taints: BTreeSet<String>,
     /// Pods of at least this priority forbid the removal of their node.
     pub critical_priority: i32,
-    /// Pods below this priority buy no node (placeholders).
+    /// Pods below this priority (placeholders) buy no node, keep none and make way for others.
     pub expendable_below: i32,
 }
 

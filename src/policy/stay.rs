@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The nodes that stay, with the pods of those that go, in the two ways in which that may come about: all of them at
 /// once and packed as full as can be, and one after the other onto the emptiest node, as the scheduler does it when
 /// budgets hold the drain up. Pods that still wait on the node that goes count towards their spread and affinity, and
-/// the one that just leaves it towards its affinity.
+/// the one that just leaves it towards its affinity. Expendable pods look for no place, and make way for the others.
 pub struct Stay<'a> {
     packed: Board<'a>,
     spread: Board<'a>,
@@ -21,6 +21,8 @@ pub struct Stay<'a> {
     spare: &'a [Pod],
     /// How many of them there is room for on `spread`.
     spared: usize,
+    /// Pods below this priority need no place.
+    expendable_below: i32,
 }
 
 /// The orders in which pods are made to leave. Nobody knows the true one. The last is the worst for most: the smallest
@@ -46,23 +48,23 @@ impl<'a> Stay<'a> {
         fleet: &Fleet<'a>,
         spare: &'a [Pod],
         pods: &BTreeMap<&'a NodeName, Vec<&'a Pod>>,
+        expendable_below: i32,
     ) -> Result<Self, String> {
         let leaving: BTreeSet<&NodeName> =
             fleet.members().filter(|member| member.leaving.is_some()).filter_map(|member| member.node.map(|node| &node.name)).collect();
-        let mut packed = Board::default();
+        let mut packed = Board::making_way(expendable_below);
         let mut nodes = BTreeMap::new();
         for node in cluster.nodes.values() {
-            let open = node.is_ready() && !node.cordoned && !leaving.contains(&node.name);
-            let index = packed.add(Some(&node.name), &node.labels, &node.taints, &node.allocatable, open);
+            let index = packed.add_node(node, !leaving.contains(&node.name));
             for pod in pods.get(&node.name).into_iter().flatten() {
                 packed.place(pod, index);
             }
             nodes.insert(&node.name, index);
         }
         let spread = packed.clone();
-        let open = (0..spread.nodes()).filter(|index| spread.bin(*index).open);
+        let open = (0..spread.nodes()).filter(|index| spread.bin(*index).is_open());
         let emptiest = open.map(|index| (Reverse(spread.bin(index).free.cpu), index)).collect();
-        let mut stay = Self { packed, spread, emptiest, nodes, spare, spared: 0 };
+        let mut stay = Self { packed, spread, emptiest, nodes, spare, spared: 0, expendable_below };
         stay.lose(&leaving.into_iter().collect::<Vec<_>>())?;
         // What has no room now is no reason that a node stays.
         for pod in spare {
@@ -91,16 +93,16 @@ impl<'a> Stay<'a> {
         if homes.len() < nodes.len() {
             return Err("it is not in the cluster".into());
         }
-        let was_open: Vec<bool> = homes.iter().map(|home| self.spread.bin(*home).open).collect();
+        let was_open: Vec<bool> = homes.iter().map(|home| self.spread.bin(*home).is_open()).collect();
         for home in &homes {
             self.emptiest.remove(&(Reverse(self.spread.bin(*home).free.cpu), *home));
             self.spread.set_open(*home, false);
         }
         let leave: Vec<(&'a Pod, usize)> =
-            homes.iter().flat_map(|home| movers(&self.spread.bin(*home).pods).into_iter().map(|pod| (pod, *home))).collect();
+            homes.iter().flat_map(|home| self.movers(&self.spread.bin(*home).pods).into_iter().map(|pod| (pod, *home))).collect();
         let packed: Vec<Vec<&'a Pod>> = homes.iter().map(|home| self.packed.clear(*home)).collect();
         let mut moved = Vec::new();
-        let together = packed.iter().flat_map(|pods| movers(pods)).collect();
+        let together = packed.iter().flat_map(|pods| self.movers(pods)).collect();
         let goes = self.leave_in_every_order(leave, &mut moved).and_then(|()| self.pack(together, &mut moved)).and_then(|()| {
             let spared = self.count_spared();
             if spared < self.spared { Err("the room that is kept free would be gone".to_owned()) } else { Ok(()) }
@@ -117,6 +119,11 @@ impl<'a> Stay<'a> {
             }
         }
         goes
+    }
+
+    /// Lists the pods that a drain moves and that must find a place.
+    fn movers(&self, pods: &[&'a Pod]) -> Vec<&'a Pod> {
+        pods.iter().copied().filter(|pod| pod.must_find_a_place(self.expendable_below)).collect()
     }
 
     /// Counts the pods of the headroom that would find a place if they came last.
@@ -200,9 +207,4 @@ enum Move<'a> {
         home: usize,
         to: Option<usize>,
     },
-}
-
-/// Lists the pods that a drain would move.
-fn movers<'a>(pods: &[&'a Pod]) -> Vec<&'a Pod> {
-    pods.iter().copied().filter(|pod| !pod.stays_with_node()).collect()
 }

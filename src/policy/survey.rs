@@ -8,18 +8,17 @@ use std::collections::BTreeMap;
 
 /// Tells of each node that takes new pods whether this pod fits it now, beside the pods that lie there.
 ///
-/// Nodes that are cordoned or not Ready are left out. The pod must not be bound in the view: it would count
-/// against itself.
+/// Nodes that are cordoned or not Ready are left out. The pod must not be bound in the view, nor
+/// nominated: it would count against itself.
 #[must_use]
 pub fn survey(cluster: &ClusterView, pod: &Pod) -> BTreeMap<NodeName, Result<(), Misfit>> {
     let residents = pods_by_node(cluster);
     let mut board = Board::default();
     for node in cluster.nodes.values() {
-        let open = node.is_ready() && !node.cordoned;
-        let index = board.add(Some(&node.name), &node.labels, &node.taints, &node.allocatable, open);
+        let index = board.add_node(node, true);
         residents.get(&node.name).into_iter().flatten().for_each(|resident| board.place(resident, index));
     }
     let shape = board.shape(pod);
-    let asked = (0..board.nodes()).filter(|index| board.bin(*index).open);
+    let asked = (0..board.nodes()).filter(|index| board.bin(*index).is_open());
     asked.filter_map(|index| Some((board.bin(index).name?.clone(), board.fits(shape, index)))).collect()
 }

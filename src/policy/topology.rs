@@ -3,12 +3,11 @@
 //! A [`Shape`] is a kind of pod: equal in all that decides where it may go. A group counts the pods that one
 //! condition speaks of, domain by domain: the values of a node label, or the nodes themselves.
 
-use super::fit::{Misfit, selector_accepts, tolerates_all};
+use super::fit::{Misfit, selector_accepts, tolerates_all, tolerates_closed};
+use super::kind::Kind;
 use crate::model::scheduling::{Constraints, HOSTNAME_LABEL, Labels, PodAffinityTerm, Taint, ZONE_LABEL};
 use crate::model::{NodeName, Pod};
-use std::cmp::Ordering;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// A kind of pod on a board.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,60 +25,13 @@ pub(super) struct Place<'a> {
     pub(super) name: Option<&'a NodeName>,
     pub(super) labels: &'a Labels,
     pub(super) taints: &'a [Taint],
+    /// It is cordoned, or will be as it leaves.
+    pub(super) cordoned: bool,
+    /// It is not Ready.
+    pub(super) unready: bool,
     /// It is a place at all.
     pub(super) counts: bool,
 }
-
-/// A pod by all that decides where it may go. What is shared is compared by its address first.
-#[derive(Clone, Copy, Debug)]
-struct Kind<'a>(&'a Pod);
-
-impl Kind<'_> {
-    fn is_same_as(self, other: Self) -> bool {
-        let (one, other) = (self.0, other.0);
-        Arc::ptr_eq(&one.constraints, &other.constraints)
-            && one.preferring.is_none()
-            && other.preferring.is_none()
-            && Arc::ptr_eq(&one.labels, &other.labels)
-            && one.requests == other.requests
-            && one.key.namespace == other.key.namespace
-            && one.terminating_since.is_some() == other.terminating_since.is_some()
-    }
-}
-
-impl Ord for Kind<'_> {
-    fn cmp(&self, other: &Self) -> Ordering {
-        fn shared<T: Ord>(one: &Arc<T>, other: &Arc<T>) -> Ordering {
-            if Arc::ptr_eq(one, other) { Ordering::Equal } else { one.cmp(other) }
-        }
-        let (one, other) = (self.0, other.0);
-        let preferred = |one: &Option<Arc<Pod>>, other: &Option<Arc<Pod>>| match (one, other) {
-            (Some(one), Some(other)) => shared(&one.constraints, &other.constraints),
-            (None | Some(_), None) | (None, Some(_)) => one.is_some().cmp(&other.is_some()),
-        };
-        one.requests
-            .cmp(&other.requests)
-            .then_with(|| shared(&one.constraints, &other.constraints))
-            .then_with(|| shared(&one.labels, &other.labels))
-            .then_with(|| one.key.namespace.cmp(&other.key.namespace))
-            .then_with(|| one.terminating_since.is_some().cmp(&other.terminating_since.is_some()))
-            .then_with(|| preferred(&one.preferring, &other.preferring))
-    }
-}
-
-impl PartialOrd for Kind<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Kind<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Kind<'_> {}
 
 /// Which pods a group counts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,6 +62,14 @@ impl<'a> What<'a> {
         }
     }
 
+    /// Tells whether it depends on a node's taints, and on what closes it.
+    fn honors_taints(&self) -> bool {
+        match self {
+            Self::Spread(_, constraints, index) => constraints.spread[*index].honors_taints,
+            Self::Selected(_) | Self::Carriers(_) | Self::Together(..) => false,
+        }
+    }
+
     fn counts(&self, pod: &Pod) -> bool {
         match self {
             Self::Selected(term) => selects(term, pod),
@@ -135,9 +95,11 @@ impl<'a> What<'a> {
             Self::Spread(_, constraints, index) => {
                 let spread = &constraints.spread[*index];
                 let has = |key: &str| key == HOSTNAME_LABEL || place.labels.contains_key(key);
+                let tolerates =
+                    || tolerates_all(constraints, place.taints).is_ok() && tolerates_closed(constraints, place.cordoned, place.unready);
                 constraints.spread.iter().all(|spread| has(&spread.topology_key))
                     && (spread.ignores_node_affinity || selector_accepts(constraints, place.name, place.labels).is_ok())
-                    && (!spread.honors_taints || tolerates_all(constraints, place.taints).is_ok())
+                    && (!spread.honors_taints || tolerates())
             }
         }
     }
@@ -170,7 +132,13 @@ impl Group<'_> {
     fn add_node(&mut self, domain: Option<usize>, looked_at: bool) {
         let looked_at = looked_at && domain.is_some();
         self.looked_at.push(looked_at);
-        let Some(domain) = domain.filter(|_| looked_at) else { return };
+        if let Some(domain) = domain.filter(|_| looked_at) {
+            self.enter(domain);
+        }
+    }
+
+    /// One more node of the domain is looked at.
+    fn enter(&mut self, domain: usize) {
         self.grow(domain);
         self.nodes[domain] += 1;
         if self.nodes[domain] == 1 {
@@ -181,7 +149,26 @@ impl Group<'_> {
     /// Forgets the last node, which must be empty.
     fn drop_node(&mut self, domain: Option<usize>) {
         let looked_at = self.looked_at.pop() == Some(true);
-        let Some(domain) = domain.filter(|_| looked_at) else { return };
+        if let Some(domain) = domain.filter(|_| looked_at) {
+            self.quit(domain);
+        }
+    }
+
+    /// Looks at a node with so many pods that count, or no longer.
+    fn look_at(&mut self, node: usize, domain: usize, pods: u32, looked_at: bool) {
+        if looked_at {
+            self.looked_at[node] = true;
+            self.enter(domain);
+            self.change(node, Some(domain), |before| before.saturating_add(pods));
+        } else {
+            self.change(node, Some(domain), |before| before.saturating_sub(pods));
+            self.looked_at[node] = false;
+            self.quit(domain);
+        }
+    }
+
+    /// One node less of the domain is looked at.
+    fn quit(&mut self, domain: usize) {
         self.nodes[domain] -= 1;
         if self.nodes[domain] == 0 {
             self.leave(self.pods[domain]);
@@ -256,16 +243,31 @@ pub(super) struct Topology<'a> {
     domains: Vec<Domains<'a>>,
     groups: Vec<Group<'a>>,
     known: BTreeMap<What<'a>, usize>,
+    /// Pods below this priority make way for others.
+    makes_way_below: Option<i32>,
 }
 
 impl<'a> Topology<'a> {
+    pub(super) fn making_way(below: i32) -> Self {
+        Self { makes_way_below: Some(below), ..Self::default() }
+    }
+
+    /// Tells whether the scheduler takes the pod's room for others. What belongs to a node comes back to it.
+    pub(super) fn makes_way(&self, pod: &Pod) -> bool {
+        self.makes_way_below.is_some_and(|below| pod.is_expendable(below) && !pod.stays_with_node())
+    }
+
+    fn kind(&self, pod: &'a Pod) -> Kind<'a> {
+        Kind { pod, makes_way: self.makes_way(pod) }
+    }
+
     /// Finds the pod's shape. A new one makes the groups that it asks about, from `nodes`: what lies on each.
     pub(super) fn shape(&mut self, pod: &'a Pod, nodes: &[(Place<'a>, &[(Shape, u32)])]) -> Shape {
         if let Some(shape) = self.known(pod) {
             return shape;
         }
         let shape = Shape(u32::try_from(self.shapes.len()).unwrap_or(u32::MAX));
-        self.numbers.insert(Kind(pod), shape);
+        self.numbers.insert(self.kind(pod), shape);
         self.latest = Some(shape);
         let counted = (0..self.groups.len()).filter(|group| self.groups[*group].what.counts(pod)).collect();
         self.shapes.push((pod, Asks { counted, ..Asks::default() }));
@@ -294,8 +296,8 @@ impl<'a> Topology<'a> {
 
     /// Finds the pod's shape where it is known.
     pub(super) fn known(&mut self, pod: &'a Pod) -> Option<Shape> {
-        let kind = Kind(pod);
-        if let Some(latest) = self.latest.filter(|shape| kind.is_same_as(Kind(self.shapes[shape.index()].0))) {
+        let kind = self.kind(pod);
+        if let Some(latest) = self.latest.filter(|shape| kind.is_same_as(self.kind(self.shapes[shape.index()].0))) {
             return Some(latest);
         }
         self.latest = self.numbers.get(&kind).copied().or(self.latest);
@@ -333,6 +335,20 @@ impl<'a> Topology<'a> {
         }
         for domains in &mut self.domains {
             domains.of_node.pop();
+        }
+    }
+
+    /// A node with such pods on it has been closed or opened: spread that honours taints looks at it no longer, or again.
+    pub(super) fn revise(&mut self, node: usize, place: Place<'a>, shapes: &[(Shape, u32)]) {
+        let Self { groups, domains, shapes: known, .. } = self;
+        for (number, group) in groups.iter_mut().enumerate().filter(|(_, group)| group.what.honors_taints()) {
+            let Some(domain) = domains[group.domains].of_node[node] else { continue };
+            let looked_at = group.what.looks_at(place);
+            if looked_at != group.looked_at[node] {
+                let counts = |shape: &Shape| known[shape.index()].1.counted.contains(&number);
+                let pods = shapes.iter().filter(|(shape, _)| counts(shape)).map(|(_, pods)| pods).sum();
+                group.look_at(node, domain, pods, looked_at);
+            }
         }
     }
 

@@ -3,7 +3,9 @@
 //! Written apart from the policy's own model of the filters, so that each is held against the other.
 
 use super::kubernetes::Kubernetes;
-use crate::model::scheduling::{NodeSelectorTerm, PodAffinityTerm, SpreadConstraint, TaintEffect, ZONE_LABEL};
+use crate::model::scheduling::{
+    NOT_READY_TAINT, NodeSelectorTerm, PodAffinityTerm, SpreadConstraint, Taint, TaintEffect, UNSCHEDULABLE_TAINT, ZONE_LABEL,
+};
 use crate::model::{Node, NodeName, Offer, Pod, PodKey, Readiness, Resources};
 use jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
@@ -124,7 +126,10 @@ impl<'a> Pass<'a> {
     fn even(&self, pod: &Pod, node: &Node, spread: &SpreadConstraint) -> bool {
         let Some(here) = node.labels.get(&spread.topology_key) else { return false };
         let mut counts: BTreeMap<&str, u32> = BTreeMap::new();
-        for there in self.cluster.nodes().values().filter(|there| matches_affinity(pod, there)) {
+        let looks_at = |there: &&Node| {
+            (spread.ignores_node_affinity || matches_affinity(pod, there)) && (!spread.honors_taints || tolerates(pod, there))
+        };
+        for there in self.cluster.nodes().values().filter(looks_at) {
             let Some(domain) = there.labels.get(&spread.topology_key) else { continue };
             let alike = self.on(&there.name).filter(|other| {
                 other.key.namespace == pod.key.namespace && other.terminating_since.is_none() && spread.selector.matches(&other.labels)
@@ -175,15 +180,28 @@ pub fn offer_admits(pod: &Pod, offer: &Offer) -> bool {
 
 /// Labels, taints and volumes.
 pub fn admits(pod: &Pod, node: &Node) -> bool {
-    let tolerated = node.taints.iter().all(|taint| match taint.effect {
-        TaintEffect::PreferNoSchedule => true,
-        TaintEffect::NoSchedule | TaintEffect::NoExecute => pod.constraints.tolerations.iter().any(|it| it.tolerates(taint)),
-    });
     let zone = node.labels.get(ZONE_LABEL);
-    tolerated
+    tolerates_taints(pod, node)
         && matches_affinity(pod, node)
         && pod.constraints.volume_zones.iter().all(|zones| zone.is_some_and(|zone| zones.contains(zone.as_str())))
         && pod.constraints.volume_affinity.iter().all(|terms| any(terms, node))
+}
+
+/// Tells whether the pod minds nothing of the node: no taint, no cordon, and not that it is not Ready.
+fn tolerates(pod: &Pod, node: &Node) -> bool {
+    let tolerates = |key: &str| {
+        let taint = Taint { key: key.to_owned(), value: String::new(), effect: TaintEffect::NoSchedule };
+        pod.constraints.tolerations.iter().any(|it| it.tolerates(&taint))
+    };
+    let minds_nothing = (!node.cordoned || tolerates(UNSCHEDULABLE_TAINT)) && (node.is_ready() || tolerates(NOT_READY_TAINT));
+    minds_nothing && tolerates_taints(pod, node)
+}
+
+fn tolerates_taints(pod: &Pod, node: &Node) -> bool {
+    node.taints.iter().all(|taint| match taint.effect {
+        TaintEffect::PreferNoSchedule => true,
+        TaintEffect::NoSchedule | TaintEffect::NoExecute => pod.constraints.tolerations.iter().any(|it| it.tolerates(taint)),
+    })
 }
 
 fn matches_affinity(pod: &Pod, node: &Node) -> bool {

@@ -99,8 +99,9 @@ fn living_pod(
         gated: waiting.gated,
         nominated_node: named(status.nominated_node_name.as_ref()),
         terminating_since,
-        requests: pod_requests(spec)?,
+        requests: pod_requests(spec, status)?,
         priority: spec.priority.unwrap_or(0),
+        never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
         labels,
         constraints: Arc::clone(&base),
         preferring: None,
@@ -200,7 +201,7 @@ mod tests {
                 "annotations": {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"},
                 "ownerReferences": [{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true}],
             },
-            "spec": {"priority": 7, "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]},
+            "spec": {"priority": 7, "preemptionPolicy": "Never", "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]},
             "status": {"phase": "Pending", "conditions": [{
                 "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "lastTransitionTime": "2026-01-02T03:04:05Z",
             }]},
@@ -209,6 +210,7 @@ mod tests {
         assert_eq!(pod.unschedulable_since, "2026-01-02T03:04:05Z".parse().ok());
         assert_eq!(pod.requests.cpu, MilliCpu(1000));
         assert_eq!((pod.priority, pod.owner, pod.safe_to_evict, pod.do_not_disrupt), (7, Owner::Controller, Some(false), true));
+        assert!(pod.never_preempts && !living(json!({"spec": {"preemptionPolicy": "PreemptLowerPriority"}})).never_preempts);
     }
 
     #[test]

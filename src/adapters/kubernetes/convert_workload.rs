@@ -35,7 +35,7 @@ pub(super) fn daemon_set(object: wire::DaemonSet) -> Result<DaemonSet, String> {
     let namespace = object.metadata.namespace.unwrap_or_default();
     Ok(DaemonSet {
         name: object.metadata.name.unwrap_or_default(),
-        requests: pod_requests(&spec)?,
+        requests: pod_requests(&spec, &wire::PodStatus::default())?,
         constraints: constraints(&spec, &namespace, &labels)?,
         labels,
         namespace,

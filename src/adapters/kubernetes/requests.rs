@@ -1,6 +1,6 @@
 //! What a pod requests, as the scheduler reckons it.
 
-use super::wire::{Container, PodSpec};
+use super::wire::{Container, ContainerStatus, PodSpec, PodStatus};
 use crate::model::{Resources, quantity};
 use k8s_openapi::api::core::v1::ResourceRequirements;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -9,19 +9,20 @@ use std::collections::BTreeMap;
 /// Reckons what a pod requests of its node.
 ///
 /// Containers and sidecars run together; an init container runs beside the sidecars that were
-/// started before it. The larger of the two, and the pod's overhead on top.
+/// started before it. The larger of the two, and the pod's overhead on top. A container that is being resized in place
+/// counts with the largest of what it asks for, what the kubelet has granted and what it has.
 ///
 /// # Errors
 /// When an amount is no quantity, is negative or is too large.
-pub(super) fn pod_requests(spec: &PodSpec) -> Result<Resources, String> {
+pub(super) fn pod_requests(spec: &PodSpec, status: &PodStatus) -> Result<Resources, String> {
     let mut running = Resources::default();
     for container in spec.containers.iter().flatten() {
-        running.add(&container_requests(container)?);
+        running.add(&container_requests(container, status.container_statuses.as_deref())?);
     }
     let mut sidecars = Resources::default();
     let mut starting = Resources::default();
     for container in spec.init_containers.iter().flatten() {
-        let mut moment = container_requests(container)?;
+        let mut moment = container_requests(container, status.init_container_statuses.as_deref())?;
         if is_sidecar(container) {
             running.add(&moment);
             sidecars.add(&moment);
@@ -71,12 +72,18 @@ pub(super) fn resources<'a>(amounts: impl Iterator<Item = (&'a String, &'a Quant
     Ok(sum)
 }
 
-fn container_requests(container: &Container) -> Result<Resources, String> {
-    let Some(requirements) = &container.resources else {
-        return Ok(Resources::default());
+fn container_requests(container: &Container, statuses: Option<&[ContainerStatus]>) -> Result<Resources, String> {
+    let in_container = |error: String| format!("container `{}`: {error}", container.name.as_deref().unwrap_or_default());
+    let mut most = match &container.resources {
+        Some(requirements) => resources(requested(requirements).into_iter()).map_err(in_container)?,
+        None => Resources::default(),
     };
-    resources(requested(requirements).into_iter())
-        .map_err(|error| format!("container `{}`: {error}", container.name.as_deref().unwrap_or_default()))
+    let Some(status) = statuses.into_iter().flatten().find(|status| status.name == container.name) else { return Ok(most) };
+    let actual = status.resources.as_ref().and_then(|actual| actual.requests.as_ref());
+    for has in status.allocated_resources.as_ref().into_iter().chain(actual) {
+        most.raise_to(&resources(has.iter()).map_err(in_container)?);
+    }
+    Ok(most)
 }
 
 /// Gives the requests, and the limits where no request is stated: the API server fills them in so
@@ -110,7 +117,7 @@ mod tests {
     use serde_json::{Value, json};
 
     fn requests(spec: Value) -> Result<Resources, String> {
-        pod_requests(&serde_json::from_value(spec).expect("a pod spec"))
+        pod_requests(&serde_json::from_value(spec).expect("a pod spec"), &PodStatus::default())
     }
 
     fn cpu(milli: &str) -> Value {
@@ -160,6 +167,31 @@ mod tests {
         .expect("quantities");
         assert_eq!(sum.cpu, MilliCpu(310));
         assert_eq!(sum.memory, Bytes(5));
+    }
+
+    #[test]
+    fn a_container_that_is_resized_in_place_counts_with_the_largest_of_what_it_asks_for_is_granted_and_has() {
+        let spec = json!({
+            "containers": [{"name": "web", "resources": cpu("1")}],
+            "initContainers": [{"name": "side", "restartPolicy": "Always", "resources": cpu("100m")}],
+        });
+        let web = |granted: &str, has: &str| json!({"containerStatuses": [{"name": "web", "allocatedResources": {"cpu": granted}, "resources": cpu(has)}]});
+        for (status, expected) in [
+            (json!({}), 1100),
+            (web("1", "1"), 1100),
+            (web("4", "2"), 4100),
+            (web("500m", "3"), 3100),
+            (web("500m", "500m"), 1100),
+            (json!({"containerStatuses": [{"name": "other", "allocatedResources": {"cpu": "4"}}]}), 1100),
+            (json!({"initContainerStatuses": [{"name": "side", "resources": cpu("300m")}]}), 1300),
+        ] {
+            let spec = serde_json::from_value(spec.clone()).expect("a pod spec");
+            let sum = pod_requests(&spec, &serde_json::from_value(status.clone()).expect("a status")).expect("quantities");
+            assert_eq!(sum.cpu, MilliCpu(expected), "{status}");
+        }
+        let odd = serde_json::from_value(web("-1", "1")).expect("a status");
+        let error = pod_requests(&serde_json::from_value(spec).expect("a pod spec"), &odd).expect_err("an amount below zero");
+        assert!(error.contains("container `web`: cpu"), "{error}");
     }
 
     #[test]

@@ -111,6 +111,7 @@ part!(
         node_name: String,
         node_selector: BTreeMap<String, String>,
         overhead: BTreeMap<String, Quantity>,
+        preemption_policy: String,
         priority: i32,
         resource_claims: Vec<IgnoredAny>,
         resources: ResourceRequirements,
@@ -135,7 +136,17 @@ part!(
 );
 part!(
     /// How a pod fares.
-    PodStatus { phase: String, conditions: Vec<PodCondition>, nominated_node_name: String }
+    PodStatus {
+        phase: String,
+        conditions: Vec<PodCondition>,
+        container_statuses: Vec<ContainerStatus>,
+        init_container_statuses: Vec<ContainerStatus>,
+        nominated_node_name: String,
+    }
+);
+part!(
+    /// What a container has on its node: until a resize in place is over it is not what it asks for.
+    ContainerStatus { name: String, allocated_resources: BTreeMap<String, Quantity>, resources: ResourceRequirements }
 );
 
 object!(

@@ -6,6 +6,7 @@ use crate::model::plan::{Finding, Hold, RetireReason};
 use crate::model::snapshot::Observed;
 use crate::model::{Action, Memory, NodeName, Plan, Pod, PodKey, PoolName, Snapshot};
 use crate::policy::audit::audit;
+use crate::policy::budgets::Budgets;
 use crate::policy::buying::Buyer;
 use crate::policy::fit::Board;
 use crate::policy::fleet::Fleet;
@@ -43,7 +44,7 @@ impl<'a> Turn<'a> {
     fn explain_pod(&self, key: &PodKey, memory: &'a Memory) -> Option<Answer> {
         let pod: &'a Pod = self.cluster.pods.iter().find(|pod| pod.key == *key)?;
         if let Some(node) = pod.node.as_ref().filter(|_| !self.waiting().iter().any(|entry| entry.pod.key == *key)) {
-            let protects = forbids(self.settings, pod, &self.cluster.budgets);
+            let protects = forbids(self.settings, pod, &Budgets::of(&self.cluster.budgets));
             let protects = protects.map(|why| (node.to_string(), format!("the node is not given back for economy: {why}")));
             return Some((format!("it is on node {node}"), protects.into_iter().collect()));
         }
@@ -87,7 +88,8 @@ impl<'a> Turn<'a> {
     fn explain_node(&self, name: &NodeName, memory: &'a Memory) -> Option<Answer> {
         let node = self.cluster.nodes.get(name)?;
         let pods = self.cluster.pods.iter().filter(|pod| pod.node.as_ref() == Some(name));
-        let protects = pods.filter_map(|pod| Some((pod.key.to_string(), forbids(self.settings, pod, &self.cluster.budgets)?))).collect();
+        let budgets = Budgets::of(&self.cluster.budgets);
+        let protects = pods.filter_map(|pod| Some((pod.key.to_string(), forbids(self.settings, pod, &budgets)?))).collect();
         let in_pool = |pool: &'a PoolSettings| {
             let mut members = self.fleet.pool(&pool.name).iter();
             members.find(|member| member.node.is_some_and(|of_member| of_member.name == *name)).map(|member| (pool, member))
@@ -175,7 +177,7 @@ fn things<'a>(pod: &'a Pod, board: &mut Board<'a>, buyer: &mut Buyer<'a>, existi
     for index in 0..board.nodes() {
         let bin = board.bin(index);
         let name = bin.name.map_or_else(|| "a node on its way".to_owned(), |name| format!("node {name}"));
-        let says = if index < existing && !bin.open {
+        let says = if index < existing && !bin.is_open() {
             "takes no new pods now: cordoned, not Ready, starting or on its way out".to_owned()
         } else {
             board.fits(shape, index).map_or_else(|why| why.to_string(), |()| "would take it, were it for this pod alone".to_owned())

@@ -4,6 +4,7 @@ use super::{Refusal, Turn, Verdicts, cooling_down, to_float};
 use crate::model::memory::{Memory, PoolMemory, Streak};
 use crate::model::plan::{Finding, Hold, NodeRef, RetireReason};
 use crate::model::{Action, Node, OperationId, Resources, RetireOrder, RuleName};
+use crate::policy::budgets::Budgets;
 use crate::policy::buying::Bounds;
 use crate::policy::fleet::{Member, count};
 use crate::policy::rules::{self, NoLoad, PoolLoad, Verdict};
@@ -167,7 +168,8 @@ impl<'a> Turn<'a> {
     /// Tells whether a node of the pool has no pods that would have to move.
     fn has_empty(&self, pool: &PoolSettings) -> bool {
         let mut serving = self.fleet.pool(&pool.name).iter().filter(|member| member.serves()).filter_map(|member| member.node);
-        let moves = |node: &Node| self.pods.get(&node.name).into_iter().flatten().any(|pod| !pod.stays_with_node());
+        let moves =
+            |node: &Node| self.pods.get(&node.name).into_iter().flatten().any(|pod| pod.must_find_a_place(self.settings.expendable_below));
         serving.any(|node| !moves(node) && !self.expecting.contains(&node.name))
     }
 
@@ -205,7 +207,8 @@ impl<'a> Turn<'a> {
 
     pub(super) fn chooser<'t>(&'t self, memory: &'t Memory) -> Chooser<'t, 'a> {
         let (settings, cluster, prices) = (self.settings, self.cluster, &self.prices);
-        Chooser { settings, cluster, fleet: &self.fleet, spare: self.spare, prices, memory, now: self.now }
+        let budgets = Budgets::of(&cluster.budgets);
+        Chooser { settings, cluster, budgets, fleet: &self.fleet, spare: self.spare, prices, memory, now: self.now }
     }
 
     /// Tells whether the nodes that stay would be within their targets without so much capacity.

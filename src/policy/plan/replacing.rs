@@ -352,10 +352,11 @@ impl<'a> Turn<'a> {
         let for_itself = matches!(cause, ReplacementCause::Cheaper | ReplacementCause::Rebalanced);
         // What is done for its own sake alone is not missed.
         let stays = |why: String| if for_itself { Stays::NotWorthIt(why) } else { Stays::Refused(why) };
-        let mut board = Board::default();
+        let mut board = Board::making_way(self.settings.expendable_below);
         let ready = self.set_up(&mut board);
         let Some(home) = self.cluster.nodes.keys().position(|name| *name == node.name) else { return Err(stays("it has gone".to_owned())) };
-        let leave = board.clear(home).into_iter().filter(|pod| !pod.stays_with_node() && pod.terminating_since.is_none());
+        let below = self.settings.expendable_below;
+        let leave = board.clear(home).into_iter().filter(|pod| pod.must_find_a_place(below) && pod.terminating_since.is_none());
         let leave: Vec<Waiting<'a>> = leave.map(|pod| Waiting { pod, leaves: Some(&node.name) }).collect();
         let moves = leave.len();
         board.set_open(home, false);

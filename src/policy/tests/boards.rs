@@ -1,9 +1,13 @@
 //! The cluster as a plan imagines it, node by node.
 
 use super::*;
-use crate::model::scheduling::{Constraints, NodeSelectorTerm, Operator, Requirement, Selector, SpreadConstraint, Taint, TaintEffect};
+use crate::model::scheduling::{
+    Constraints, HOSTNAME_LABEL, NOT_READY_TAINT, NodeSelectorTerm, Operator, Requirement, Selector, SpreadConstraint, Taint, TaintEffect,
+    Toleration, UNSCHEDULABLE_TAINT,
+};
 use crate::policy::fit::{Board, Misfit, node_accepts};
 use crate::policy::survey;
+use std::slice;
 
 /// A closed node, a full one, a tainted one, and two that take everything.
 fn nodes() -> [Node; 5] {
@@ -112,10 +116,10 @@ fn a_node_that_is_cleared_is_closed_and_empty_until_it_is_restored() {
     board.place(&pod, 0);
     board.place(&pod, 0);
     let lay = board.clear(0);
-    assert_eq!((lay.len(), board.bin(0).open, board.bin(0).free.clone()), (2, false, nodes[0].allocatable.clone()));
+    assert_eq!((lay.len(), board.bin(0).is_open(), board.bin(0).free.clone()), (2, false, nodes[0].allocatable.clone()));
     assert_eq!((board.bin(0).pods.len(), board.bin(0).shapes().len()), (0, 0));
     board.restore(0, &lay);
-    assert_eq!((board.bin(0).pods.len(), board.bin(0).open, board.bin(0).free.cpu), (2, true, MilliCpu(1300)));
+    assert_eq!((board.bin(0).pods.len(), board.bin(0).is_open(), board.bin(0).free.cpu), (2, true, MilliCpu(1300)));
     board.truncate(1);
     assert_eq!(board.nodes(), 1);
     board.truncate(1);
@@ -159,4 +163,78 @@ fn a_survey_asks_the_nodes_that_take_new_pods_beside_what_lies_there() {
     let short = Err(Misfit::Resources(vec!["cpu".into()]));
     let expected = [("n0".into(), Ok(())), ("n3".into(), short), ("n4".into(), Ok(()))];
     assert_eq!(survey(&scene.view, &pending("p", 901)), expected.into());
+}
+
+#[test]
+fn a_closed_node_is_a_domain_only_to_spread_that_ignores_taints_or_to_a_pod_that_tolerates_what_closes_it() {
+    let key = |key: &str| Toleration { key: Some(key.to_owned()), value: None, effect: None };
+    let (cordon, sickness) = (key(UNSCHEDULABLE_TAINT), key(NOT_READY_TAINT));
+    let even = |honors_taints: bool, tolerations: &[Toleration]| {
+        let spread = SpreadConstraint {
+            topology_key: ZONE_LABEL.into(),
+            selector: Selector(vec![Requirement { key: "app".into(), operator: Operator::Exists }]),
+            max_skew: 1,
+            min_domains: None,
+            ignores_node_affinity: false,
+            honors_taints,
+        };
+        let constraints = Arc::new(Constraints { spread: vec![spread], tolerations: tolerations.to_vec(), ..Constraints::default() });
+        Pod { constraints, labels: Arc::new(Labels::from([("app".into(), "web".into())])), ..pod("even", 100) }
+    };
+    let cordoned = Node { cordoned: true, ..node("n2", "c") };
+    let sick = Node { readiness: Readiness::NotReady { since: start() }, ..node("n2", "c") };
+    let rows = [
+        ("ignores a cordon", even(false, &[]), &cordoned, false),
+        ("honours a cordon", even(true, &[]), &cordoned, true),
+        ("tolerates it", even(true, slice::from_ref(&cordon)), &cordoned, false),
+        ("tolerates something else", even(true, slice::from_ref(&sickness)), &cordoned, true),
+        ("honours that it is not Ready", even(true, &[]), &sick, true),
+        ("tolerates that", even(true, &[sickness]), &sick, false),
+        ("tolerates a cordon alone", even(true, &[cordon]), &sick, true),
+    ];
+    for (what, pod, third, fits) in rows {
+        let (first, second) = (node("n0", "a"), node("n1", "b"));
+        let mut board = Board::default();
+        for node in [&first, &second, third] {
+            board.add_node(node, true);
+        }
+        board.place(&pod, 0);
+        board.place(&pod, 1);
+        let shape = board.shape(&pod);
+        assert_eq!(board.fits(shape, 0).is_ok(), fits, "{what}: there is no third zone, or one that has none");
+    }
+}
+
+#[test]
+fn a_node_that_is_to_go_is_no_domain_from_then_on_to_spread_that_honours_taints() {
+    let honors = |honors_taints: bool| {
+        let spread = SpreadConstraint {
+            topology_key: HOSTNAME_LABEL.into(),
+            selector: Selector(vec![Requirement { key: "app".into(), operator: Operator::Exists }]),
+            max_skew: 1,
+            min_domains: Some(2),
+            ignores_node_affinity: false,
+            honors_taints,
+        };
+        let constraints = Arc::new(Constraints { spread: vec![spread], ..Constraints::default() });
+        Pod { constraints, labels: Arc::new(Labels::from([("app".into(), "web".into())])), ..pod("even", 100) }
+    };
+    // With the node there are two domains and one pod more has a place; without it there are too few.
+    let fits = |pod: &Pod, goes: bool| {
+        let nodes = [node("n0", "a"), node("n1", "b")];
+        let mut board = board(&nodes);
+        board.place(pod, 0);
+        board.place(pod, 1);
+        let shape = board.shape(pod);
+        board.set_open(1, !goes);
+        let fits = board.fits(shape, 0).is_ok();
+        board.set_open(1, true);
+        assert_eq!(board.fits(shape, 0), Ok(()), "as before");
+        let lay = board.clear(1);
+        assert!(board.fits(shape, 0).is_err());
+        board.restore(1, &lay);
+        assert_eq!(board.fits(shape, 0), Ok(()), "as before");
+        fits
+    };
+    assert_eq!((fits(&honors(true), false), fits(&honors(true), true), fits(&honors(false), true)), (true, false, true));
 }

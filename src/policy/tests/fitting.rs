@@ -10,6 +10,8 @@ use proptest::prelude::*;
 /// A board that remembers pods by node and nothing else.
 struct Naive<'a> {
     nodes: Vec<(&'a Node, Vec<&'a Pod>)>,
+    /// Those that are closed. No pod of these tests tolerates that.
+    closed: BTreeSet<usize>,
 }
 
 impl Naive<'_> {
@@ -62,7 +64,8 @@ impl Naive<'_> {
         for (index, (node, pods)) in self.nodes.iter().enumerate() {
             let all_keys = pod.constraints.spread.iter().all(|spread| self.domain(index, &spread.topology_key).is_some());
             let admitted = spread.ignores_node_affinity || selector_accepts(&pod.constraints, Some(&node.name), &node.labels).is_ok();
-            let tolerated = !spread.honors_taints || tolerates_all(&pod.constraints, &node.taints).is_ok();
+            let accepted = || !self.closed.contains(&index) && tolerates_all(&pod.constraints, &node.taints).is_ok();
+            let tolerated = !spread.honors_taints || accepted();
             if let Some(domain) = self.domain(index, &spread.topology_key).filter(|_| all_keys && admitted && tolerated) {
                 let alike = pods.iter().filter(|other| {
                     other.key.namespace == pod.key.namespace && other.terminating_since.is_none() && spread.selector.matches(&other.labels)
@@ -137,7 +140,7 @@ proptest! {
     #[test]
     fn what_is_counted_is_what_one_would_count(
         places in prop::collection::vec(places(), 1..7),
-        pods in prop::collection::vec((pods(), 0_usize..7, 0_u8..8), 0..25),
+        pods in prop::collection::vec((pods(), 0_usize..7, 0_u8..9), 0..25),
         late in places(),
     ) {
         let mut places = places;
@@ -145,7 +148,7 @@ proptest! {
             place.name = format!("n{index}").as_str().into();
         }
         let room = capacity(1_000_000, 1000);
-        let (mut board, mut naive) = (Board::default(), Naive { nodes: Vec::new() });
+        let (mut board, mut naive) = (Board::default(), Naive { nodes: Vec::new(), closed: BTreeSet::new() });
         for place in &places {
             board.add(Some(&place.name), &place.labels, &place.taints, &room, true);
             naive.nodes.push((place, Vec::new()));
@@ -161,6 +164,7 @@ proptest! {
                     let lay = board.clear(at);
                     prop_assert_eq!(lay.len(), naive.nodes[at].1.len());
                     naive.nodes[at].1.clear();
+                    naive.closed.insert(at);
                 }
                 1 => {
                     board.take_last(at);
@@ -169,12 +173,18 @@ proptest! {
                 2 => {
                     let lay = board.clear(at);
                     board.restore(at, &lay);
+                    naive.closed.remove(&at);
                 }
                 3 => {
                     // A node that is looked at and dropped again leaves nothing behind.
                     let bin = board.add(None, &late.labels, &late.taints, &room, true);
                     board.place(pod, bin);
                     board.truncate(bin);
+                }
+                4 => {
+                    let is_open = board.bin(at).is_open();
+                    board.set_open(at, !is_open);
+                    if is_open { naive.closed.insert(at) } else { naive.closed.remove(&at) };
                 }
                 _ => {
                     board.place(pod, at);

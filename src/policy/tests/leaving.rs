@@ -4,7 +4,7 @@ use super::*;
 use crate::model::memory::PoolMemory;
 use crate::model::scheduling::{Constraints, Operator, Requirement, Selector, Toleration};
 use crate::model::snapshot::DisruptionBudget;
-use crate::policy::{Consolidation, MetricGoal, MetricRule, forbids};
+use crate::policy::{Budgets, Consolidation, MetricGoal, MetricRule, forbids};
 
 /// So many idle nodes without pods.
 fn idle(nodes: usize) -> Scene {
@@ -79,7 +79,14 @@ fn a_pod_forbids_that_its_node_goes_or_does_not() {
         ),
         ("under a budget", none, vec![budget("default", 1)], None),
         ("under a budget that is used up", none, vec![budget("default", 0)], Some("the budget b")),
-        ("under one that is used up and one that is not", none, vec![budget("default", 1), budget("default", 0)], Some("the budget b")),
+        (
+            "under two, which the eviction API refuses",
+            none,
+            vec![budget("default", 1), budget("default", 1)],
+            Some("by the budgets b and b"),
+        ),
+        ("under two, one of them used up", none, vec![budget("default", 1), budget("default", 0)], Some("by the budgets b and b")),
+        ("under one, and another namespace's", none, vec![budget("default", 1), budget("other", 1)], None),
         ("not under the budget that is used up", none, vec![budget("other", 0)], None),
         (
             "critical and a daemon set's",
@@ -104,7 +111,7 @@ fn a_pod_forbids_that_its_node_goes_or_does_not() {
         let mut pod = running("p", 100, "n0");
         pod.labels = Arc::new(Labels::from([("app".into(), "x".into())]));
         change(&mut pod);
-        let why = forbids(&settings(), &pod, &budgets);
+        let why = forbids(&settings(), &pod, &Budgets::of(&budgets));
         match word {
             Some(word) => assert!(why.as_ref().is_some_and(|why| why.contains(word)), "{what}: {why:?}"),
             None => assert_eq!(why, None, "{what}"),
@@ -530,4 +537,16 @@ fn nodes_that_leave_together_need_no_more_of_a_budget_than_it_allows() {
     for (what, allowed, pods_each, owner, namespace, expected) in rows {
         assert_eq!(leave(allowed, pods_each, owner, namespace), expected, "{what}");
     }
+}
+
+#[test]
+fn a_node_with_a_pod_that_two_budgets_cover_is_never_begun_with() {
+    let labels = Arc::new(Labels::from([("app".into(), "x".into())]));
+    let goes = |budgets: usize| {
+        let mut scene =
+            idle(3).pods((0..3).map(|n| Pod { labels: Arc::clone(&labels), ..running(&format!("p{n}"), 100, &format!("n{n}")) }));
+        scene.view.budgets = (0..budgets).map(|_| budget("default", 1)).collect();
+        gone(&scene.turns(0, 10)).len()
+    };
+    assert_eq!((goes(0), goes(1), goes(2)), (1, 1, 0));
 }

@@ -178,3 +178,38 @@ fn only_pods_that_may_buy_and_need_not_move_keep_every_node() {
         assert_eq!(held(&scene.turns(0, 10), "scale_down"), expected, "{what}");
     }
 }
+
+/// A pod for which the scheduler ends others on a node.
+fn nominated(name: &str, milli_cpu: u64, to: &str) -> Pod {
+    Pod { nominated_node: Some(to.into()), ..pending(name, milli_cpu) }
+}
+
+#[test]
+fn the_room_that_preemption_makes_for_a_pod_is_nobody_elses() {
+    let bought =
+        |made: Option<Pod>| launched(&Scene::with_nodes(2).pods([running("a", 1800, "n0"), pending("q", 1000)]).pods(made).turn(start()));
+    assert_eq!(bought(None), 0, "it has room on the other node");
+    assert_eq!(bought(Some(nominated("p", 1500, "n1"))), 1, "which the scheduler keeps for another");
+    assert_eq!(bought(Some(nominated("p", 500, "n1"))), 0, "there is enough for both");
+    let ends = Pod { terminating_since: Some(start()), ..nominated("p", 1500, "n1") };
+    assert_eq!(bought(Some(ends)), 0, "it ends before it has come");
+}
+
+#[test]
+fn a_node_on_which_preemption_makes_room_for_a_pod_stays() {
+    let goes = |made: Option<Pod>| {
+        let victim = Pod { terminating_since: Some(start()), ..running("v", 1500, "n3") };
+        let mut scene = Scene::with_nodes(4).busy(0.1, 0.1).pods([victim]).pods(made);
+        for name in ["n0", "n1", "n2"] {
+            scene = scene.with(name, |node| node.keep = Some("k".into()));
+        }
+        let plan = scene.turns(0, 10);
+        (retirements(&plan).len(), held(&plan, "scale_down"))
+    };
+    assert_eq!(goes(None), (1, None));
+    let (gone, hold) = goes(Some(nominated("p", 1500, "n3")));
+    let Some(Hold::NoCandidate { why }) = hold else { panic!("{hold:?}") };
+    assert!(gone == 0 && why.contains(&"n3: a pod that waits has room on it".to_owned()), "{why:?}");
+    assert_eq!(goes(Some(nominated("p", 100, "n0"))).0, 1, "elsewhere");
+    assert_eq!(goes(Some(Pod { priority: -100, ..nominated("p", 100, "n3") })).0, 1, "one that is expendable keeps none");
+}
