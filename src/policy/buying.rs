@@ -84,6 +84,8 @@ pub struct Empty<'a> {
     pub room: Resources,
     /// The daemons that come to it.
     daemons: Vec<&'a Pod>,
+    /// The same by their numbers among all: two offers with the same ones differ in their daemons by nothing.
+    sets: Vec<usize>,
     /// What it has for pods and for these.
     capacity: Resources,
 }
@@ -291,8 +293,8 @@ impl<'a> Buyer<'a> {
     fn empty(&self, index: usize) -> &Rc<Empty<'a>> {
         self.empty[index].get_or_init(|| {
             let offer = &self.offers[index];
-            let comes = |pod: &&Pod| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok();
-            let daemons: Vec<&Pod> = self.daemons.iter().filter(comes).collect();
+            let comes = |(_, pod): &(usize, &Pod)| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok();
+            let (sets, daemons): (Vec<usize>, Vec<&Pod>) = self.daemons.iter().enumerate().filter(comes).unzip();
             let mut asked = Resources::default();
             for daemon in &daemons {
                 asked.add(&daemon.requests);
@@ -305,7 +307,7 @@ impl<'a> Buyer<'a> {
             room.subtract(&taken);
             let mut capacity = room.clone();
             capacity.add(&asked);
-            Rc::new(Empty { offer, room, daemons, capacity })
+            Rc::new(Empty { offer, room, daemons, sets, capacity })
         })
     }
 

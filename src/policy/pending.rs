@@ -311,6 +311,7 @@ impl Packing<'_, '_> {
                 None if !runs[0].buys => return,
                 None => match open_for(board, buyer, &entry, runs) {
                     Ok(index) => {
+                        debug_assert!(board.fits(shape, index).is_ok(), "{} is not taken by the node bought for it", entry.pod.key);
                         runs[0].next += 1;
                         self.put(board, &entry, index);
                         if *buyer.way() != Way::FirstFitDecreasing {

@@ -6,6 +6,7 @@ mod buying;
 mod choosing;
 mod coming;
 mod cost;
+mod daemons;
 mod explaining;
 mod fitting;
 mod fixed_point;
