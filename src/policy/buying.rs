@@ -10,11 +10,11 @@ use super::settings::{PoolSettings, Settings};
 use super::topology::Shape;
 use super::worth::Worth;
 use crate::model::memory::Memory;
-use crate::model::offer::HourlyPrice;
+use crate::model::offer::{HourlyPrice, UNKNOWN_STORAGE};
 use crate::model::plan::{Hold, LaunchReason};
 use crate::model::pod::Owner;
 use crate::model::snapshot::DaemonSet;
-use crate::model::{ClusterView, InstanceType, Market, Offer, OfferKey, Pod, PodKey, PoolName, Resources, Zone};
+use crate::model::{Bytes, ClusterView, InstanceType, Market, Offer, OfferKey, Pod, PodKey, PoolName, Resources, Zone};
 use choosing::Holders;
 use jiff::Timestamp;
 use std::cell::OnceCell;
@@ -278,12 +278,25 @@ impl<'a> Buyer<'a> {
     fn allocatable(&self, index: usize) -> &Resources {
         self.allocatable[index].get_or_init(|| {
             let offer = &self.offers[index];
-            let estimate = offer.allocatable.clone();
+            let mut estimate = offer.allocatable.clone();
             let learned = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone()));
-            let Some(learned) = learned else { return estimate };
+            let Some(learned) = learned else {
+                if estimate.ephemeral_storage == UNKNOWN_STORAGE {
+                    estimate.ephemeral_storage = self.least_storage(&offer.pool).unwrap_or(UNKNOWN_STORAGE);
+                }
+                return estimate;
+            };
             let extended = estimate.extended.into_iter().chain(learned.has.extended.clone()).collect();
             Resources { extended, ..learned.has.clone() }
         })
+    }
+
+    /// Gives the least local storage that nodes of the pool were seen to have: all types of it start from one template, and
+    /// so from one image. Else each type would be bought once for a pod that asks for more.
+    fn least_storage(&self, pool: &PoolName) -> Option<Bytes> {
+        let of_pool = self.memory.allocatable.iter().filter(|((of, _), _)| of == pool);
+        // A kubelet that has not looked at its disk yet says nothing of it.
+        of_pool.map(|(_, seen)| seen.has.ephemeral_storage).filter(|storage| *storage > Bytes(0)).min()
     }
 
     fn room(&self, index: usize) -> &Resources {

@@ -3,6 +3,7 @@
 use super::*;
 use crate::model::InstanceType;
 use crate::model::memory::Allocatable;
+use crate::model::offer::UNKNOWN_STORAGE;
 use crate::model::scheduling::{
     Constraints, HOSTNAME_LABEL, NodeSelectorTerm, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint, Taint, TaintEffect,
     Toleration,
@@ -372,6 +373,48 @@ fn a_rule_pays_for_what_it_wants() {
         scene.snapshot.metrics.insert("queue".into(), Reading::Value { value: 60.0, sampled: start() });
     };
     assert_eq!(first(queue, (0.4, 0.4)), "small", "nodes");
+}
+
+#[test]
+fn a_root_volume_that_no_template_names_is_known_of_all_types_once_a_node_of_one_has_come() {
+    let buys = |gib: u64, change: &dyn Fn(&mut Scene)| {
+        let mut scene = Scene::with_nodes(2).pods([running("a", 1800, "n0"), running("b", 1800, "n1")]);
+        for offer in &mut scene.offers {
+            offer.allocatable.ephemeral_storage = UNKNOWN_STORAGE;
+        }
+        change(&mut scene);
+        scene.turn(start());
+        let mut pod = pending("p", 500);
+        pod.requests.ephemeral_storage = Bytes(gib * GIB);
+        let plan = scene.pods([pod]).turn(after(2));
+        let why = plan.unplaceable.first().map(|pod| pod.why.clone());
+        (launches(&plan).first().map(|order| types(order).into_iter().map(ToOwned::to_owned).collect::<Vec<_>>()), why)
+    };
+    let has = |scene: &mut Scene, gib: u64| {
+        for node in scene.view.nodes.values_mut() {
+            node.allocatable.ephemeral_storage = Bytes(gib * GIB);
+        }
+    };
+    let never = "no node that can be launched would take it: not enough ephemeral-storage";
+    assert_eq!(
+        buys(20, &|scene: &mut Scene| has(scene, 7)),
+        (None, Some(never.to_owned())),
+        "m5.large has shown it, m5.xlarge has the same image"
+    );
+    assert_eq!(buys(7, &|scene: &mut Scene| has(scene, 7)).0, Some(vec!["m5.large".to_owned()]));
+    assert_eq!(buys(20, &|scene: &mut Scene| has(scene, 0)).0, Some(vec!["m5.xlarge".to_owned()]), "a kubelet that does not know yet");
+    let named = |scene: &mut Scene| {
+        has(scene, 7);
+        for offer in &mut scene.offers {
+            offer.allocatable.ephemeral_storage = Bytes(50 * GIB);
+        }
+    };
+    assert_eq!(buys(20, &named).0, Some(vec!["m5.xlarge".to_owned()]), "the template names another volume");
+    let nobody = |scene: &mut Scene| {
+        (scene.view.nodes, scene.instances, scene.settings.pools[0].min) = (BTreeMap::new(), Vec::new(), 0);
+        scene.view.pods.clear();
+    };
+    assert!(buys(20, &nobody).0.is_some(), "the first node has to show it");
 }
 
 #[test]
