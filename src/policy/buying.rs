@@ -308,13 +308,18 @@ impl<'a> Buyer<'a> {
             let offer = &self.offers[index];
             let comes = |(_, pod): &(usize, &Pod)| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok();
             let (sets, daemons): (Vec<usize>, Vec<&Pod>) = self.daemons.iter().enumerate().filter(comes).unzip();
-            let mut asked = Resources::default();
+            let learned = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone()));
+            let (mut asked, mut taken) = (Resources::default(), Resources::default());
             for daemon in &daemons {
                 asked.add(&daemon.requests);
+                let mut takes = daemon.requests.clone();
+                if let Some(seen) = learned.and_then(|learned| learned.sets.get(&daemon.key.to_string())) {
+                    takes.raise_to(seen);
+                }
+                taken.add(&takes);
             }
-            let mut taken = asked.clone();
-            if let Some(learned) = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone())) {
-                taken.raise_to(&learned.daemons);
+            if let Some(learned) = learned {
+                taken.add(&learned.others);
             }
             let mut room = self.allocatable(index).clone();
             room.subtract(&taken);

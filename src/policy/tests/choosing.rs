@@ -179,7 +179,7 @@ fn what_is_known_better_of_one_type_does_not_make_it_unlike_another() {
     let mut scene = empty([]);
     scene.settings.pools[0].min = 1;
     scene.offers = vec![spot("m5.large", 1_000_000, capacity(1900, 7)), spot("m6i.large", 1_000_000, capacity(1900, 7))];
-    let seen = Allocatable { has: capacity(1950, 8), daemons: Resources::default(), seen: start() };
+    let seen = Allocatable { has: capacity(1950, 8), sets: BTreeMap::new(), others: Resources::default(), seen: start() };
     scene.memory.allocatable.insert(("workers".into(), "m5.large".into()), seen);
     assert_eq!(types(launches(&scene.turn(start()))[0]), ["m5.large", "m6i.large"]);
 }

@@ -132,6 +132,73 @@ fn types_stand_in_for_each_other_where_the_labels_that_pods_speak_of_are_the_sam
     }
 }
 
+/// A pod of a daemon set, by its own name or one that the API server has given it, that asks for so much.
+fn its_pod(name: &str, milli_cpu: u64, on: &str) -> Pod {
+    let mut pod = Pod { owner: Owner::DaemonSet, ..running(name, milli_cpu, on) };
+    (pod.key.namespace, pod.requests.memory) = ("kube-system".into(), Bytes(0));
+    pod
+}
+
+/// The most that a pod may ask for and still be served by a node of `m5.large`, which has 1900m, in this market.
+fn most_served(scene: &Scene, market: Market) -> u64 {
+    let serves = |milli_cpu: u64| {
+        let mut scene = scene.clone();
+        scene.offers.retain(|offer| offer.key.instance_type.as_str() == "m5.large" && offer.key.market == market);
+        scene.turn(start());
+        launched(&scene.pods([pending("w", milli_cpu)]).turn(after(2))) == 1
+    };
+    (1..=19).map(|hundreds| hundreds * 100).take_while(|milli_cpu| serves(*milli_cpu)).last().unwrap_or(0)
+}
+
+#[test]
+fn a_daemon_that_is_on_one_node_alone_takes_nothing_from_those_that_would_come() {
+    let everywhere = || daemon("agent", ("", ""), Constraints::default(), 100);
+    let labelled = || daemon("debug", ("debug", "true"), Constraints::default(), 1500);
+    let of_spot = || daemon("spot", (MARKET_LABEL, "spot"), Constraints::default(), 100);
+    let fixed = |name: &str, on: &str| Pod { owner: Owner::Node, ..its_pod(name, 600, on) };
+    let rows = [
+        ("nothing but the set", vec![everywhere()], vec![], 1800, 1800),
+        ("more than its set says", vec![everywhere()], vec![its_pod("agent-abcde", 300, "n1")], 1600, 1600),
+        ("less than its set says", vec![everywhere()], vec![its_pod("agent-abcde", 50, "n1")], 1800, 1800),
+        (
+            "more on one node than on the other",
+            vec![everywhere()],
+            vec![its_pod("agent-abcde", 200, "n0"), its_pod("agent-fghij", 1500, "n1")],
+            1700,
+            1700,
+        ),
+        ("for a label that a human has given one node", vec![labelled()], vec![its_pod("debug-abcde", 1500, "n1")], 1900, 1900),
+        ("spot alone", vec![of_spot()], vec![its_pod("spot-abcde", 400, "n1")], 1500, 1900),
+        ("a static pod of one node", vec![], vec![fixed("etcd-n1", "n1")], 1900, 1900),
+        ("a static pod of each node", vec![], vec![fixed("etcd-n0", "n0"), fixed("etcd-n1", "n1")], 1300, 1300),
+        ("of a set that is not known", vec![], vec![its_pod("lost-abcde", 500, "n0"), its_pod("lost-fghij", 400, "n1")], 1500, 1500),
+    ];
+    for (what, sets, pods, spot, on_demand) in rows {
+        let scene = scene(sets).pods(pods);
+        assert_eq!((most_served(&scene, Market::Spot), most_served(&scene, Market::OnDemand)), (spot, on_demand), "{what}");
+    }
+    // Of a type with a single node, too.
+    let mut single = scene([labelled()]).pods([its_pod("debug-abcde", 1500, "n1")]);
+    (single.instances[0].instance_type, single.settings.pools[0].min) = ("m5.xlarge".into(), 0);
+    assert_eq!(most_served(&single, Market::Spot), 1900);
+}
+
+#[test]
+fn what_a_daemon_takes_is_known_while_its_pod_is_replaced_and_is_forgotten_with_its_set() {
+    let long = "a-name-that-is-cut-off-to-make-room-for-what-the-server-adds-to-it";
+    let set = daemon(long, ("", ""), Constraints::default(), 100);
+    let mut scene = scene([set]).pods([its_pod(&format!("{}abcde", &long[..58]), 300, "n1")]);
+    let served = |scene: &Scene| most_served(scene, Market::Spot);
+    assert_eq!(served(&scene), 1600);
+    scene.turn(start());
+    scene.view.pods.retain(|pod| pod.owner != Owner::DaemonSet);
+    assert_eq!(served(&scene), 1600, "between two pods");
+    let set = scene.view.daemon_sets.pop();
+    scene.turn(start());
+    scene.view.daemon_sets.extend(set);
+    assert_eq!(served(&scene), 1800, "it is made anew");
+}
+
 /// What a daemon has, or a pod wants.
 #[derive(Clone, Copy, Debug)]
 enum Trait {
