@@ -118,6 +118,8 @@ pub struct Buyer<'a> {
     zones: BTreeMap<PoolName, BTreeMap<Zone, u32>>,
     markets: BTreeMap<PoolName, BTreeMap<Market, u32>>,
     totals: BTreeMap<PoolName, u32>,
+    /// The most workers of each pool at this hour: its schedules are asked once, and not for each node that is opened.
+    most: BTreeMap<&'a PoolName, u32>,
     price: HourlyPrice,
     /// A member whose price nobody knows, so that no ceiling can be kept.
     unpriced: Option<OfferKey>,
@@ -171,6 +173,7 @@ impl<'a> Buyer<'a> {
             zones: BTreeMap::new(),
             markets: BTreeMap::new(),
             totals: settings.pools.iter().map(|pool| (pool.name.clone(), fleet.total(&pool.name))).collect(),
+            most: settings.pools.iter().map(|pool| (&pool.name, pool.bounds(now).max)).collect(),
             price,
             unpriced,
             purchases: Vec::new(),

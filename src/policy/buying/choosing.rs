@@ -195,9 +195,9 @@ impl<'a> Buyer<'a> {
         mut offers: Vec<usize>,
         mut cost: impl FnMut(&Self, usize) -> f64,
     ) -> Result<usize, Hold> {
-        let bounds = pool.bounds(self.now);
-        if self.totals.get(&pool.name).copied().unwrap_or(0) >= bounds.max {
-            return Err(Hold::AtMaximum { max: bounds.max });
+        let max = self.most.get(&pool.name).copied().unwrap_or(0);
+        if self.totals.get(&pool.name).copied().unwrap_or(0) >= max {
+            return Err(Hold::AtMaximum { max });
         }
         let before = offers.len();
         let mut resting = BTreeSet::new();

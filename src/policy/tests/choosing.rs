@@ -9,7 +9,7 @@ use crate::model::scheduling::{
     Toleration,
 };
 use crate::model::snapshot::DaemonSet;
-use crate::policy::schedule::Schedule;
+use crate::policy::schedule::{ASKED, Schedule};
 use crate::policy::{BoundsSchedule, MetricGoal, MetricRule};
 
 /// Two full nodes and a pod that waits.
@@ -453,6 +453,20 @@ fn the_last_schedule_that_is_active_gives_the_bounds() {
     for (minute, min) in [(-181, 2), (-180, 5), (-61, 5), (-60, 3), (59, 3), (60, 5), (539, 5), (540, 2)] {
         assert_eq!(scene.settings.pools[0].bounds(after(minute)).min, min, "{minute} minutes after noon");
     }
+}
+
+#[test]
+fn schedules_are_asked_as_often_for_sixty_nodes_as_for_one() {
+    let asked = |pods: usize| {
+        let mut scene = empty((0..pods).map(|index| pending(&format!("p{index:02}"), 1800)));
+        scene.offers = vec![spot("m5.large", 1_000_000, capacity(1900, 7))];
+        let schedule = Schedule::new("0 9 * * *", "0 21 * * *", "Europe/Berlin").expect("a schedule");
+        scene.settings.pools[0].schedules.push(BoundsSchedule { schedule, min: 0, max: 60 });
+        let before = ASKED.get();
+        assert_eq!(launched(&scene.turn(start())) as usize, pods.min(60), "the schedule's maximum holds");
+        ASKED.get() - before
+    };
+    assert_eq!((asked(60), asked(61)), (asked(1), asked(1)));
 }
 
 #[test]
