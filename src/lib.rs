@@ -70,9 +70,9 @@
 //! filters, and counts pods by domain instead of one by one. Pods that wait come by priority and
 //! size. A node that is opened for one of them is of the type that costs least for what it then
 //! holds, and is filled with it at once: cores and bytes have the prices at which the offers just
-//! cover what waits. While the pods are few, other ways are tried too, one type wherever it will
-//! do and first fit decreasing, and the cheapest of those that serve most is taken. Headroom is
-//! laid out as pods that nobody sees: they come last, buy room, and hold it against removals.
+//! cover what waits. First fit decreasing is tried too, up to 200,000 pods that find no room, and while
+//! the pods are few one type wherever it will do; the cheapest of those that serve most is taken. Headroom
+//! is laid out as pods that nobody sees: they come last, buy room, and hold it against removals.
 //! On-demand prices are those of the price list, spot prices those that EC2 tells for each zone; the
 //! configuration's table stands in for both. The daemons of a new node lie on it before all else, and
 //! what the nodes of a pool were seen to have, in room, labels and taints, is believed before what they

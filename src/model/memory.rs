@@ -50,9 +50,12 @@ pub struct Incident {
 pub struct Allocatable {
     /// What the newest of them has; of extended resources, the most volumes that it attaches alone.
     pub has: Resources,
-    /// What the pods take of it that stay with the node: those of daemon sets, and static ones.
+    /// What a pod of each daemon set asks for there, by the set's namespace and name: the least of those that were seen.
     #[serde(default)]
-    pub daemons: Resources,
+    pub sets: BTreeMap<String, Resources>,
+    /// What the other pods ask for that stay with a node, static ones most of all: the least of all its nodes.
+    #[serde(default)]
+    pub others: Resources,
     /// When one was last seen.
     pub seen: Timestamp,
 }

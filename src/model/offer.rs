@@ -2,10 +2,14 @@
 
 use super::ids::{InstanceType, PoolName, SubnetId, Zone};
 use super::instance::Market;
-use super::resources::Resources;
+use super::resources::{Bytes, Resources};
 use super::scheduling::{Labels, Taint};
 use serde::{Deserialize, Serialize};
 use std::fmt;
+
+/// The local storage of an offer whose nodes' root volume the launch template does not name. The image decides it, which
+/// EC2 does not tell: it forbids the offer nothing until a node of the pool has shown what there is.
+pub const UNKNOWN_STORAGE: Bytes = Bytes(u64::MAX / 4);
 
 /// Micro-dollars per hour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -170,6 +170,18 @@ impl Resources {
             *most = (*most).max(*amount);
         }
     }
+
+    /// Takes the smaller of the two in each dimension; what one of them does not name is nothing.
+    pub fn lower_to(&mut self, other: &Self) {
+        self.cpu = self.cpu.min(other.cpu);
+        self.memory = self.memory.min(other.memory);
+        self.ephemeral_storage = self.ephemeral_storage.min(other.ephemeral_storage);
+        self.pods = self.pods.min(other.pods);
+        self.extended.retain(|name, _| other.extended.contains_key(name));
+        for (name, amount) in &mut self.extended {
+            *amount = (*amount).min(other.extended[name]);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -221,6 +233,14 @@ mod tests {
         limited.subtract(&asked);
         assert!(!asked.fits_in(&limited) && asked.fits_in(&unlimited));
         assert_eq!(asked.shortages(&limited), [format!("{ATTACHABLE_VOLUMES}ebs")]);
+    }
+
+    #[test]
+    fn the_smaller_of_two_has_nothing_of_what_one_of_them_does_not_name() {
+        let of = |names: &[(&str, u64)]| names.iter().map(|(name, amount)| ((*name).to_owned(), *amount)).collect();
+        let mut least = Resources { extended: of(&[("a", 3), ("b", 1)]), ..resources(100, 9) };
+        least.lower_to(&Resources { extended: of(&[("a", 2), ("c", 1)]), ..resources(200, 5) });
+        assert_eq!(least, Resources { extended: of(&[("a", 2)]), ..resources(100, 5) });
     }
 
     #[test]

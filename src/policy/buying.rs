@@ -10,11 +10,11 @@ use super::settings::{PoolSettings, Settings};
 use super::topology::Shape;
 use super::worth::Worth;
 use crate::model::memory::Memory;
-use crate::model::offer::HourlyPrice;
+use crate::model::offer::{HourlyPrice, UNKNOWN_STORAGE};
 use crate::model::plan::{Hold, LaunchReason};
 use crate::model::pod::Owner;
 use crate::model::snapshot::DaemonSet;
-use crate::model::{ClusterView, InstanceType, Market, Offer, OfferKey, Pod, PodKey, PoolName, Resources, Zone};
+use crate::model::{Bytes, ClusterView, InstanceType, Market, Offer, OfferKey, Pod, PodKey, PoolName, Resources, Zone};
 use choosing::Holders;
 use jiff::Timestamp;
 use std::cell::OnceCell;
@@ -84,6 +84,8 @@ pub struct Empty<'a> {
     pub room: Resources,
     /// The daemons that come to it.
     daemons: Vec<&'a Pod>,
+    /// The same by their numbers among all: two offers with the same ones differ in their daemons by nothing.
+    sets: Vec<usize>,
     /// What it has for pods and for these.
     capacity: Resources,
 }
@@ -116,6 +118,8 @@ pub struct Buyer<'a> {
     zones: BTreeMap<PoolName, BTreeMap<Zone, u32>>,
     markets: BTreeMap<PoolName, BTreeMap<Market, u32>>,
     totals: BTreeMap<PoolName, u32>,
+    /// The most workers of each pool at this hour: its schedules are asked once, and not for each node that is opened.
+    most: BTreeMap<&'a PoolName, u32>,
     price: HourlyPrice,
     /// A member whose price nobody knows, so that no ceiling can be kept.
     unpriced: Option<OfferKey>,
@@ -169,6 +173,7 @@ impl<'a> Buyer<'a> {
             zones: BTreeMap::new(),
             markets: BTreeMap::new(),
             totals: settings.pools.iter().map(|pool| (pool.name.clone(), fleet.total(&pool.name))).collect(),
+            most: settings.pools.iter().map(|pool| (&pool.name, pool.bounds(now).max)).collect(),
             price,
             unpriced,
             purchases: Vec::new(),
@@ -276,12 +281,25 @@ impl<'a> Buyer<'a> {
     fn allocatable(&self, index: usize) -> &Resources {
         self.allocatable[index].get_or_init(|| {
             let offer = &self.offers[index];
-            let estimate = offer.allocatable.clone();
+            let mut estimate = offer.allocatable.clone();
             let learned = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone()));
-            let Some(learned) = learned else { return estimate };
+            let Some(learned) = learned else {
+                if estimate.ephemeral_storage == UNKNOWN_STORAGE {
+                    estimate.ephemeral_storage = self.least_storage(&offer.pool).unwrap_or(UNKNOWN_STORAGE);
+                }
+                return estimate;
+            };
             let extended = estimate.extended.into_iter().chain(learned.has.extended.clone()).collect();
             Resources { extended, ..learned.has.clone() }
         })
+    }
+
+    /// Gives the least local storage that nodes of the pool were seen to have: all types of it start from one template, and
+    /// so from one image. Else each type would be bought once for a pod that asks for more.
+    fn least_storage(&self, pool: &PoolName) -> Option<Bytes> {
+        let of_pool = self.memory.allocatable.iter().filter(|((of, _), _)| of == pool);
+        // A kubelet that has not looked at its disk yet says nothing of it.
+        of_pool.map(|(_, seen)| seen.has.ephemeral_storage).filter(|storage| *storage > Bytes(0)).min()
     }
 
     fn room(&self, index: usize) -> &Resources {
@@ -291,21 +309,26 @@ impl<'a> Buyer<'a> {
     fn empty(&self, index: usize) -> &Rc<Empty<'a>> {
         self.empty[index].get_or_init(|| {
             let offer = &self.offers[index];
-            let comes = |pod: &&Pod| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok();
-            let daemons: Vec<&Pod> = self.daemons.iter().filter(comes).collect();
-            let mut asked = Resources::default();
+            let comes = |(_, pod): &(usize, &Pod)| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok();
+            let (sets, daemons): (Vec<usize>, Vec<&Pod>) = self.daemons.iter().enumerate().filter(comes).unzip();
+            let learned = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone()));
+            let (mut asked, mut taken) = (Resources::default(), Resources::default());
             for daemon in &daemons {
                 asked.add(&daemon.requests);
+                let mut takes = daemon.requests.clone();
+                if let Some(seen) = learned.and_then(|learned| learned.sets.get(&daemon.key.to_string())) {
+                    takes.raise_to(seen);
+                }
+                taken.add(&takes);
             }
-            let mut taken = asked.clone();
-            if let Some(learned) = self.memory.allocatable.get(&(offer.pool.clone(), offer.key.instance_type.clone())) {
-                taken.raise_to(&learned.daemons);
+            if let Some(learned) = learned {
+                taken.add(&learned.others);
             }
             let mut room = self.allocatable(index).clone();
             room.subtract(&taken);
             let mut capacity = room.clone();
             capacity.add(&asked);
-            Rc::new(Empty { offer, room, daemons, capacity })
+            Rc::new(Empty { offer, room, daemons, sets, capacity })
         })
     }
 

@@ -155,6 +155,10 @@ impl<'a> Run<'a> {
 const PLACED_IN_ALL: usize = 20_000;
 /// How many looks of a kind of pod at a node that takes in all.
 const LOOKED_AT_IN_ALL: usize = 2_000_000;
+/// Up to so many pods first fit decreasing is tried in any case: it takes less than what is tried before it.
+const DECREASING_PLACED: usize = 200_000;
+/// How many looks of a kind of pod at a node that exists may take.
+const DECREASING_LOOKED_AT: usize = 20_000_000;
 /// How many types are tried as the one that is bought wherever it will do.
 const TYPES_TRIED: usize = 12;
 /// How many of the ways that are not followed are told.
@@ -163,7 +167,9 @@ const WAYS_TOLD: usize = 3;
 /// Gives pods the room that there is, and buys nodes for the others in the cheapest of a few ways. The fewer pods and
 /// nodes there are, the more ways are tried.
 ///
-/// A way that serves more pods, the most important first, is better than a cheaper one.
+/// A way that serves more pods, the most important first, is better than a cheaper one. What is bought never costs more than
+/// first fit decreasing would, at the prices of the types that the nodes are bought as, up to 200,000 pods that find no
+/// room and 20 million pairs of a kind of these and a node that exists or boots: beyond, it is not tried.
 pub fn place_cheaply<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer: &mut Buyer<'a>, waiting: Vec<Waiting<'a>>) -> Outcome {
     let mut best = Packing { context, outcome: Outcome::default() };
     let left = best.use_room(board, waiting, context.promises);
@@ -173,7 +179,7 @@ pub fn place_cheaply<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer:
     let kinds: BTreeSet<Shape> = left.iter().map(|entry| board.shape(entry.pod)).collect();
     let looks = kinds.len().saturating_mul(board.nodes());
     let tries = (PLACED_IN_ALL / left.len()).min(LOOKED_AT_IN_ALL / looks.max(1));
-    if tries == 0 {
+    if left.len() > DECREASING_PLACED || looks > DECREASING_LOOKED_AT {
         best.buy(board, buyer, left);
         return best.outcome;
     }
@@ -184,7 +190,7 @@ pub fn place_cheaply<'a>(context: Context<'_, 'a>, board: &mut Board<'a>, buyer:
     }
     let mut outcomes = vec![Tried::of(&best.outcome, buyer, &first_buyer)];
     let types = first_buyer.types_worth_trying(buyer, TYPES_TRIED).into_iter().map(Way::Prefer);
-    for way in std::iter::once(Way::FirstFitDecreasing).chain(types).take(tries) {
+    for way in std::iter::once(Way::FirstFitDecreasing).chain(types).take(tries.max(1)) {
         let (mut other_board, mut other_buyer, mut other) = (first_board.clone(), first_buyer.going(way), first.clone());
         other.buy(&mut other_board, &mut other_buyer, left.clone());
         outcomes.push(Tried::of(&other.outcome, &other_buyer, &first_buyer));
@@ -311,6 +317,7 @@ impl Packing<'_, '_> {
                 None if !runs[0].buys => return,
                 None => match open_for(board, buyer, &entry, runs) {
                     Ok(index) => {
+                        debug_assert!(board.fits(shape, index).is_ok(), "{} is not taken by the node bought for it", entry.pod.key);
                         runs[0].next += 1;
                         self.put(board, &entry, index);
                         if *buyer.way() != Way::FirstFitDecreasing {

@@ -78,12 +78,20 @@ impl Schedule {
     /// A start and an end that match at once leave the span closed.
     #[must_use]
     pub fn is_active(&self, now: Timestamp) -> bool {
+        #[cfg(test)]
+        ASKED.set(ASKED.get() + 1);
         match (self.start.latest(now), self.end.latest(now)) {
             (Some(start), Some(end)) => start > end,
             (Some(_), None) => true,
             (None, _) => false,
         }
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How often schedules were asked on this thread: reading a pattern backwards costs far more than opening a node.
+    pub(super) static ASKED: std::cell::Cell<u32> = const { std::cell::Cell::new(0) };
 }
 
 #[cfg(test)]

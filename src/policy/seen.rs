@@ -5,8 +5,9 @@ use super::fleet::{Fleet, Member};
 use super::settings::Settings;
 use crate::model::memory::{Allocatable, Difference, Memory};
 use crate::model::plan::Alert;
+use crate::model::pod::Owner;
 use crate::model::scheduling::{Taint, TaintEffect};
-use crate::model::{ClusterView, InstanceType, Node, NodeName, Offer, PoolName, Resources, Snapshot};
+use crate::model::{ClusterView, InstanceType, Node, NodeName, Offer, Pod, PodKey, PoolName, Resources, Snapshot};
 use jiff::{SignedDuration, Timestamp};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,15 +101,17 @@ pub fn alerts(memory: &Memory, now: Timestamp) -> impl Iterator<Item = Alert> {
 }
 
 /// Remembers what the nodes that serve have for pods, and what daemons take of it: an estimate that is too high would buy
-/// nodes without end. Of daemons the pods count, and not what their sets say: a namespace's defaults, webhooks and static
-/// pods add to it.
-/// Extended resources are left out, since they appear later than the node, but for the most volumes that it attaches:
-/// those are remembered of the node before until it says them.
+/// nodes without end.
+///
+/// Of what a node has, the newest one tells. Extended resources are left out, since they appear later than the node, but
+/// for the most volumes that it attaches: those are remembered of the node before until it says them.
 fn learn_allocatable(settings: &Settings, cluster: &ClusterView, fleet: &Fleet<'_>, memory: &mut Memory, now: Timestamp) {
     let mut newest: BTreeMap<(PoolName, InstanceType), &Node> = BTreeMap::new();
+    let mut types: BTreeMap<&NodeName, (&PoolName, &InstanceType)> = BTreeMap::new();
     for pool in &settings.pools {
         for member in fleet.pool(&pool.name).iter().filter(|member| member.serves()) {
             let Some(node) = member.node else { continue };
+            types.insert(&node.name, (&pool.name, &member.instance_type));
             let known = newest.entry((pool.name.clone(), member.instance_type.clone())).or_insert(node);
             // Older ones may come from an older launch template.
             if (node.created, &node.name) > (known.created, &known.name) {
@@ -116,19 +119,94 @@ fn learn_allocatable(settings: &Settings, cluster: &ClusterView, fleet: &Fleet<'
             }
         }
     }
-    let mut daemons: BTreeMap<&NodeName, Resources> = newest.values().map(|node| (&node.name, Resources::default())).collect();
+    let names = names(cluster);
+    let mut daemons = learn_daemons(cluster, &names, &types);
+    let exist: BTreeSet<&String> = names.values().flat_map(BTreeMap::values).collect();
+    for (key, node) in newest {
+        let before = memory.allocatable.remove(&key);
+        let mut extended = node.allocatable.attachments();
+        let mut sets = BTreeMap::new();
+        if let Some(before) = before {
+            // Between two pods of a set there is none for a moment.
+            sets.extend(before.sets);
+            if extended.is_empty() {
+                extended = before.has.extended;
+            }
+        }
+        let has = Resources { extended, ..node.allocatable.clone() };
+        let Daemons { sets: seen, others } = daemons.remove(&types[&node.name]).unwrap_or_default();
+        sets.extend(seen.into_iter().map(|(set, least)| (set.to_owned(), least)));
+        sets.retain(|name, _| exist.contains(name));
+        memory.allocatable.insert(key, Allocatable { has, sets, others, seen: now });
+    }
+}
+
+/// What pods ask for that stay with the nodes of a type.
+#[derive(Default)]
+struct Daemons<'n> {
+    /// A pod of each daemon set, by the set.
+    sets: BTreeMap<&'n str, Resources>,
+    /// The others of one node, in all.
+    others: Resources,
+}
+
+/// Finds, for nodes of each type, what a pod of each daemon set asks for, and what all others ask for that stay with a node.
+/// The pods count, and not what their sets say: a namespace's defaults and webhooks add to it.
+///
+/// It is the least of what was seen. A set that comes to a few nodes alone, for a label that somebody has given them, says
+/// nothing about those that would come; neither does a static pod of one node.
+fn learn_daemons<'t, 'n>(
+    cluster: &ClusterView,
+    names: &'n Names<'_>,
+    types: &BTreeMap<&NodeName, (&'t PoolName, &'t InstanceType)>,
+) -> BTreeMap<(&'t PoolName, &'t InstanceType), Daemons<'n>> {
+    let mut learned: BTreeMap<_, Daemons<'n>> = BTreeMap::new();
+    let mut others: BTreeMap<&NodeName, Resources> = types.keys().map(|node| (*node, Resources::default())).collect();
     for pod in cluster.pods.iter().filter(|pod| pod.stays_with_node() && pod.holds_resources()) {
-        if let Some(sum) = pod.node.as_ref().and_then(|node| daemons.get_mut(node)) {
+        let Some((node, of)) = pod.node.as_ref().and_then(|node| types.get_key_value(node)) else { continue };
+        if let Some(set) = set_of(pod, names) {
+            let sets = &mut learned.entry(*of).or_default().sets;
+            match sets.get_mut(set) {
+                Some(least) => least.lower_to(&pod.requests),
+                None => drop(sets.insert(set, pod.requests.clone())),
+            }
+        } else if let Some(sum) = others.get_mut(*node) {
             sum.add(&pod.requests);
         }
     }
-    for (key, node) in newest {
-        let mut extended = node.allocatable.attachments();
-        if extended.is_empty() {
-            extended = memory.allocatable.remove(&key).map(|known| known.has.extended).unwrap_or_default();
-        }
-        let has = Resources { extended, ..node.allocatable.clone() };
-        let daemons = daemons.remove(&node.name).unwrap_or_default();
-        memory.allocatable.insert(key, Allocatable { has, daemons, seen: now });
+    let mut seen = BTreeSet::new();
+    for (node, sum) in others {
+        let of = types[node];
+        let daemons = learned.entry(of).or_default();
+        if seen.insert(of) { daemons.others = sum } else { daemons.others.lower_to(&sum) }
     }
+    learned
+}
+
+/// Daemon sets by namespace, and by what the names of their pods begin with.
+type Names<'c> = BTreeMap<&'c str, BTreeMap<String, String>>;
+
+/// The API server ends the name of a daemon's pod in so many characters of its own,
+const SUFFIX: usize = 5;
+/// and leaves so many of what is before them.
+const LONGEST_STEM: usize = 58;
+
+fn names(cluster: &ClusterView) -> Names<'_> {
+    let mut names = Names::new();
+    for set in &cluster.daemon_sets {
+        let stem = set.name.chars().chain(['-']).take(LONGEST_STEM).collect();
+        // As the pod is named that is made of it for the nodes to come.
+        let key = PodKey { namespace: set.namespace.clone(), name: set.name.clone() };
+        names.entry(&set.namespace).or_default().insert(stem, key.to_string());
+    }
+    names
+}
+
+/// Finds the daemon set of a pod, if it is of one that is known.
+fn set_of<'n>(pod: &Pod, names: &'n Names<'_>) -> Option<&'n str> {
+    if pod.owner != Owner::DaemonSet {
+        return None;
+    }
+    let stem = pod.key.name.get(..pod.key.name.len().checked_sub(SUFFIX)?)?;
+    names.get(pod.key.namespace.as_str())?.get(stem).map(String::as_str)
 }

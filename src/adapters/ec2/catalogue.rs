@@ -11,7 +11,7 @@ use super::super::system_clock::SystemClock;
 use super::cloud_error;
 use super::launch::is_template_id;
 use crate::config::{PoolLaunch, PricesConfig};
-use crate::model::offer::HourlyPrice;
+use crate::model::offer::{HourlyPrice, UNKNOWN_STORAGE};
 use crate::model::scheduling::{ARCH_LABEL, INSTANCE_TYPE_LABEL, Labels, MARKET_LABEL, OS_LABEL, POOL_LABEL, ZONE_LABEL};
 use crate::model::{Bytes, InstanceType, Market, MilliCpu, Offer, OfferKey, PoolName, Resources, SubnetId, Zone};
 use crate::ports::cloud::Catalogue;
@@ -42,9 +42,6 @@ const MEMORY_OVERHEAD: u64 = 75;
 /// The share of the root volume that pods may fill, in hundredths: the kubelet evicts at
 /// a tenth left (`nodefs.available<10%`), and the file system takes a twentieth.
 const USABLE_STORAGE: u64 = 85;
-/// The local storage of a node whose root volume the launch template does not name. The
-/// image decides it, which EC2 does not tell; so storage never forbids such an offer.
-const UNKNOWN_STORAGE: Bytes = Bytes(u64::MAX / 4);
 /// The root devices of Linux images.
 const ROOT_DEVICES: [&str; 3] = ["/dev/xvda", "/dev/sda1", "/dev/sda"];
 

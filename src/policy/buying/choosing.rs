@@ -81,9 +81,13 @@ impl<'a> Buyer<'a> {
     }
 
     /// Finds the offers whose empty node holds such a pod, wherever the other pods lie.
-    fn holders(&mut self, board: &Board<'a>, shape: Shape) -> Rc<Holders> {
+    fn holders(&mut self, board: &mut Board<'a>, shape: Shape) -> Rc<Holders> {
         if let Some(known) = self.holders.get(&shape) {
             return Rc::clone(known);
+        }
+        // A daemon that keeps pods away does so from the first node on that it comes to.
+        for daemon in self.daemons.iter().filter(|daemon| !daemon.constraints.pod_anti_affinity.is_empty()) {
+            board.shape(daemon);
         }
         let pod = board.example(shape);
         let mut found = Holders::default();
@@ -118,17 +122,18 @@ impl<'a> Buyer<'a> {
         if board.is_alone(shape) {
             return Ok(holders.to_vec());
         }
+        // Where labels of zone and host decide alone, two offers of a zone with the same daemons are the same.
         let by_zone = board.sees_zones_and_hosts_only(shape);
-        let mut zones: BTreeMap<&Zone, Result<(), Misfit>> = BTreeMap::new();
+        let mut tried: BTreeMap<(&Zone, &[usize]), Result<(), Misfit>> = BTreeMap::new();
         let mut fitting = Vec::new();
         let mut misfit = None;
         for index in holders {
-            let offer = &self.offers[*index];
-            let fits = match zones.get(&offer.key.zone).filter(|_| by_zone) {
+            let like = (&self.offers[*index].key.zone, self.empty(*index).sets.as_slice());
+            let fits = match tried.get(&like).filter(|_| by_zone) {
                 Some(known) => known.clone(),
                 None => self.on_trial(board, *index, |board, bin| board.fits(shape, bin)),
             };
-            zones.insert(&offer.key.zone, fits.clone());
+            tried.insert(like, fits.clone());
             match fits {
                 Ok(()) => fitting.push(*index),
                 Err(why) => misfit = Some(nearer(misfit, why)),
@@ -190,9 +195,9 @@ impl<'a> Buyer<'a> {
         mut offers: Vec<usize>,
         mut cost: impl FnMut(&Self, usize) -> f64,
     ) -> Result<usize, Hold> {
-        let bounds = pool.bounds(self.now);
-        if self.totals.get(&pool.name).copied().unwrap_or(0) >= bounds.max {
-            return Err(Hold::AtMaximum { max: bounds.max });
+        let max = self.most.get(&pool.name).copied().unwrap_or(0);
+        if self.totals.get(&pool.name).copied().unwrap_or(0) >= max {
+            return Err(Hold::AtMaximum { max });
         }
         let before = offers.len();
         let mut resting = BTreeSet::new();

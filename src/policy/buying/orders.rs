@@ -4,12 +4,13 @@ use super::Buyer;
 use crate::model::offer::HourlyPrice;
 use crate::model::plan::{LaunchOrder, LaunchReason, PODS_NAMED};
 use crate::model::pod::Owner;
+use crate::model::scheduling::{HOSTNAME_LABEL, ZONE_LABEL};
 use crate::model::{InstanceType, Offer, Pod, Resources};
 use crate::policy::fit::{Board, node_accepts};
 use crate::policy::fleet::count;
 use crate::policy::headroom;
 use crate::policy::topology::Shape;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A type whose price exceeds the chosen one's by more than this factor is no alternative to it.
 const ALTERNATIVE_PRICE: f64 = 1.5;
@@ -22,14 +23,15 @@ impl<'a> Buyer<'a> {
     pub fn orders(&self, board: &Board<'a>) -> Vec<LaunchOrder> {
         let mut orders: Vec<LaunchOrder> = Vec::new();
         let mut alternatives = BTreeMap::new();
+        let keys = self.counted_by(board);
         for purchase in &self.purchases {
             let bin = board.bin(purchase.bin);
             let pods: Vec<&Pod> = bin.pods.iter().copied().filter(|pod| headroom::pool_of(pod).is_none()).collect();
             let offer = &self.offers[purchase.offer];
             let mut kinds = pods_of(board, purchase.bin);
             kinds.sort_unstable();
-            let like = alternatives.entry((&offer.key, &offer.pool, kinds));
-            let instance_types = like.or_insert_with_key(|(_, _, kinds)| self.alternatives(board, offer, kinds)).clone();
+            let like = alternatives.entry((purchase.offer, kinds));
+            let instance_types = like.or_insert_with_key(|(chosen, kinds)| self.alternatives(board, *chosen, kinds, &keys)).clone();
             let reason = match &purchase.reason {
                 LaunchReason::PendingPods { .. } => LaunchReason::PendingPods { pods: count(pods.len()) },
                 other @ (LaunchReason::BelowMinimum
@@ -73,19 +75,21 @@ impl<'a> Buyer<'a> {
     }
 
     /// Lists the types that could stand in for the chosen one: they hold its pods, at a like price, cheapest first.
-    fn alternatives(&self, board: &Board<'a>, chosen: &Offer, kinds: &[(Shape, u32)]) -> Vec<InstanceType> {
+    fn alternatives(&self, board: &Board<'a>, index: usize, kinds: &[(Shape, u32)], keys: &BTreeSet<&str>) -> Vec<InstanceType> {
+        let chosen = &self.offers[index];
         let need = need_of(board, chosen, kinds);
         let pods: Vec<&Pod> = kinds.iter().map(|(shape, _)| board.example(*shape)).collect();
+        let alone = kinds.iter().all(|(shape, _)| board.is_alone(*shape));
         let accepts_all = |offer: &Offer| pods.iter().all(|pod| node_accepts(&pod.constraints, None, &offer.labels, &offer.taints).is_ok());
         let limit = chosen.price.dollars() * ALTERNATIVE_PRICE;
         let mut types: Vec<(&Offer, bool)> = Vec::new();
-        for (index, offer) in self.offers.iter().enumerate() {
+        for (other, offer) in self.offers.iter().enumerate() {
             let same_place = offer.pool == chosen.pool && offer.key.zone == chosen.key.zone && offer.key.market == chosen.key.market;
             if !same_place || offer.subnet != chosen.subnet || self.rests(offer).is_some() || offer.price.dollars() > limit {
                 continue;
             }
-            let holds = need.fits_in(self.room_for(index, pods.is_empty()));
-            if offer.key == chosen.key || (holds && accepts_all(offer)) {
+            let holds = || need.fits_in(self.room_for(other, pods.is_empty())) && accepts_all(offer);
+            if offer.key == chosen.key || (holds() && self.differs(alone, keys, index, other).is_none()) {
                 types.push((offer, offer.key == chosen.key));
             }
         }
@@ -99,6 +103,39 @@ impl<'a> Buyer<'a> {
             names.retain(|name| *name == chosen.key.instance_type || price(name).0 <= dearest_allowed.min(chosen.price.0));
         }
         names
+    }
+
+    /// Lists the labels by which pods on the nodes that are bought count those around them, the zone's and the host's own
+    /// left out: offers that stand in for each other do not differ in those.
+    ///
+    /// One node with another value is another place to be, and with it the pods of the other nodes might have to lie
+    /// elsewhere.
+    pub(super) fn counted_by(&self, board: &Board<'a>) -> BTreeSet<&'a str> {
+        let bins = self.purchases.iter().map(|purchase| board.bin(purchase.bin));
+        let kinds: BTreeSet<Shape> = bins.flat_map(|bin| bin.shapes()).map(|(shape, _)| *shape).collect();
+        let (mut keys, mut asks) = (BTreeSet::new(), false);
+        for shape in kinds.into_iter().filter(|shape| !board.sees_zones_and_hosts_only(*shape)) {
+            let constraints = &board.example(shape).constraints;
+            keys.extend(constraints.pod_affinity.iter().map(|term| term.topology_key.as_str()));
+            keys.extend(constraints.spread.iter().map(|spread| spread.topology_key.as_str()));
+            asks = true;
+        }
+        // A term of anti-affinity counts for the pods that it selects.
+        if asks {
+            keys.extend(repelling_keys(board));
+        }
+        keys.retain(|key| *key != HOSTNAME_LABEL && *key != ZONE_LABEL);
+        keys
+    }
+
+    /// Says in what a node of the other offer is another place to pods than one of the chosen offer, resources and what
+    /// each of them asks for itself left aside. `alone` are pods about which neither others nor ports decide.
+    pub(super) fn differs(&self, alone: bool, keys: &BTreeSet<&str>, chosen: usize, other: usize) -> Option<String> {
+        if !alone && self.empty(chosen).sets != self.empty(other).sets {
+            return Some("other daemons".to_owned());
+        }
+        let value = |index: usize, key: &str| self.offers[index].labels.get(key);
+        keys.iter().find(|key| value(chosen, key) != value(other, key)).map(|key| format!("another {key}"))
     }
 
     /// Gives what a node of the offer has for pods; where it is bought for none, what it should have as a whole.
@@ -119,6 +156,12 @@ impl<'a> Buyer<'a> {
     fn dearest(&self, place: &Offer, names: &[InstanceType]) -> HourlyPrice {
         names.iter().map(|name| self.price_in(place, name)).max().unwrap_or(place.price)
     }
+}
+
+fn repelling_keys<'a>(board: &Board<'a>) -> impl Iterator<Item = &'a str> {
+    let kinds: BTreeSet<Shape> = (0..board.nodes()).flat_map(|bin| board.bin(bin).shapes()).map(|(shape, _)| *shape).collect();
+    let terms = kinds.into_iter().flat_map(|shape| &board.example(shape).constraints.pod_anti_affinity);
+    terms.map(|term| term.topology_key.as_str())
 }
 
 /// Lists the kinds of pods on a node that is bought, without the daemons: an offer has room for those besides.

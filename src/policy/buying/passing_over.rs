@@ -5,7 +5,7 @@ use super::{Buyer, Purchase};
 use crate::model::plan::LaunchOrder;
 use crate::model::{Offer, Pod, Resources};
 use crate::policy::fit::{Board, Misfit, node_accepts};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How many reasons are told.
 pub const REASONS_TOLD: usize = 10;
@@ -16,6 +16,8 @@ const NAMED: usize = 3;
 struct Bought<'b, 'a> {
     order: &'b LaunchOrder,
     offer: &'a Offer,
+    /// The same by its index.
+    index: usize,
     /// What its pods ask for, daemons left aside; of one for no pods, what it has.
     need: Resources,
     pods: Vec<&'a Pod>,
@@ -55,12 +57,13 @@ impl<'a> Buyer<'a> {
 
     /// Gives the offers of the pool, by their index, that none of these orders of it lets EC2 choose, each with its reason.
     pub(in crate::policy) fn not_bought(&self, board: &Board<'a>, orders: &[&LaunchOrder]) -> Vec<(usize, String)> {
+        let keys = self.counted_by(board);
         let bought: Vec<Bought<'_, 'a>> = orders.iter().filter_map(|order| self.bought_by(board, order)).collect();
         let Some(first) = bought.first() else { return Vec::new() };
         let may_come = |offer: &Offer| bought.iter().any(|node| node.names(offer));
         let others = self.by_pool.get(&first.offer.pool).into_iter().flatten().copied();
         let others = others.filter(|index| !may_come(&self.offers[*index]));
-        others.map(|index| (index, self.why_not(index, &bought, first))).collect()
+        others.map(|index| (index, self.why_not(index, &bought, first, &keys))).collect()
     }
 
     /// Finds the first node that was bought by an order.
@@ -77,10 +80,10 @@ impl<'a> Buyer<'a> {
         let offer = &self.offers[purchase.offer];
         let pods = kinds.iter().map(|(shape, _)| board.example(*shape)).collect();
         let is_plain = kinds.iter().all(|(shape, _)| board.is_alone(*shape));
-        Some(Bought { order, offer, need: need_of(board, offer, &kinds), pods, is_plain })
+        Some(Bought { order, offer, index: purchase.offer, need: need_of(board, offer, &kinds), pods, is_plain })
     }
 
-    fn why_not(&self, index: usize, bought: &[Bought<'_, 'a>], first: &Bought<'_, 'a>) -> String {
+    fn why_not(&self, index: usize, bought: &[Bought<'_, 'a>], first: &Bought<'_, 'a>, keys: &BTreeSet<&str>) -> String {
         let offer = &self.offers[index];
         if let Some(why) = self.rests(offer) {
             return why.strip_prefix(&format!("{} ", offer.key)).map(ToOwned::to_owned).unwrap_or(why);
@@ -103,6 +106,9 @@ impl<'a> Buyer<'a> {
         let room = self.room_for(index, node.pods.is_empty());
         if !node.need.fits_in(room) {
             return format!("{} to stand in for {ours}", Misfit::Resources(node.need.shortages(room)));
+        }
+        if let Some(what) = self.differs(node.is_plain, keys, node.index, index) {
+            return format!("has {what} than {ours}, which may not do for its pods");
         }
         if let Some(ceiling) = self.settings.price_ceiling.filter(|ceiling| self.price.0 - node.offer.price.0 + offer.price.0 > ceiling.0) {
             return format!("the price ceiling of {ceiling} would be exceeded");

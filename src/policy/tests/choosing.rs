@@ -3,12 +3,13 @@
 use super::*;
 use crate::model::InstanceType;
 use crate::model::memory::Allocatable;
+use crate::model::offer::UNKNOWN_STORAGE;
 use crate::model::scheduling::{
     Constraints, HOSTNAME_LABEL, NodeSelectorTerm, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint, Taint, TaintEffect,
     Toleration,
 };
 use crate::model::snapshot::DaemonSet;
-use crate::policy::schedule::Schedule;
+use crate::policy::schedule::{ASKED, Schedule};
 use crate::policy::{BoundsSchedule, MetricGoal, MetricRule};
 
 /// Two full nodes and a pod that waits.
@@ -178,7 +179,7 @@ fn what_is_known_better_of_one_type_does_not_make_it_unlike_another() {
     let mut scene = empty([]);
     scene.settings.pools[0].min = 1;
     scene.offers = vec![spot("m5.large", 1_000_000, capacity(1900, 7)), spot("m6i.large", 1_000_000, capacity(1900, 7))];
-    let seen = Allocatable { has: capacity(1950, 8), daemons: Resources::default(), seen: start() };
+    let seen = Allocatable { has: capacity(1950, 8), sets: BTreeMap::new(), others: Resources::default(), seen: start() };
     scene.memory.allocatable.insert(("workers".into(), "m5.large".into()), seen);
     assert_eq!(types(launches(&scene.turn(start()))[0]), ["m5.large", "m6i.large"]);
 }
@@ -375,6 +376,48 @@ fn a_rule_pays_for_what_it_wants() {
 }
 
 #[test]
+fn a_root_volume_that_no_template_names_is_known_of_all_types_once_a_node_of_one_has_come() {
+    let buys = |gib: u64, change: &dyn Fn(&mut Scene)| {
+        let mut scene = Scene::with_nodes(2).pods([running("a", 1800, "n0"), running("b", 1800, "n1")]);
+        for offer in &mut scene.offers {
+            offer.allocatable.ephemeral_storage = UNKNOWN_STORAGE;
+        }
+        change(&mut scene);
+        scene.turn(start());
+        let mut pod = pending("p", 500);
+        pod.requests.ephemeral_storage = Bytes(gib * GIB);
+        let plan = scene.pods([pod]).turn(after(2));
+        let why = plan.unplaceable.first().map(|pod| pod.why.clone());
+        (launches(&plan).first().map(|order| types(order).into_iter().map(ToOwned::to_owned).collect::<Vec<_>>()), why)
+    };
+    let has = |scene: &mut Scene, gib: u64| {
+        for node in scene.view.nodes.values_mut() {
+            node.allocatable.ephemeral_storage = Bytes(gib * GIB);
+        }
+    };
+    let never = "no node that can be launched would take it: not enough ephemeral-storage";
+    assert_eq!(
+        buys(20, &|scene: &mut Scene| has(scene, 7)),
+        (None, Some(never.to_owned())),
+        "m5.large has shown it, m5.xlarge has the same image"
+    );
+    assert_eq!(buys(7, &|scene: &mut Scene| has(scene, 7)).0, Some(vec!["m5.large".to_owned()]));
+    assert_eq!(buys(20, &|scene: &mut Scene| has(scene, 0)).0, Some(vec!["m5.xlarge".to_owned()]), "a kubelet that does not know yet");
+    let named = |scene: &mut Scene| {
+        has(scene, 7);
+        for offer in &mut scene.offers {
+            offer.allocatable.ephemeral_storage = Bytes(50 * GIB);
+        }
+    };
+    assert_eq!(buys(20, &named).0, Some(vec!["m5.xlarge".to_owned()]), "the template names another volume");
+    let nobody = |scene: &mut Scene| {
+        (scene.view.nodes, scene.instances, scene.settings.pools[0].min) = (BTreeMap::new(), Vec::new(), 0);
+        scene.view.pods.clear();
+    };
+    assert!(buys(20, &nobody).0.is_some(), "the first node has to show it");
+}
+
+#[test]
 fn what_daemons_really_take_is_not_there_for_pods() {
     // Its set asks for nothing; the namespace's defaults give its pods 0.3 cores.
     let daemon = |name: &str, on: &str| Pod { owner: Owner::DaemonSet, ..running(name, 300, on) };
@@ -410,6 +453,20 @@ fn the_last_schedule_that_is_active_gives_the_bounds() {
     for (minute, min) in [(-181, 2), (-180, 5), (-61, 5), (-60, 3), (59, 3), (60, 5), (539, 5), (540, 2)] {
         assert_eq!(scene.settings.pools[0].bounds(after(minute)).min, min, "{minute} minutes after noon");
     }
+}
+
+#[test]
+fn schedules_are_asked_as_often_for_sixty_nodes_as_for_one() {
+    let asked = |pods: usize| {
+        let mut scene = empty((0..pods).map(|index| pending(&format!("p{index:02}"), 1800)));
+        scene.offers = vec![spot("m5.large", 1_000_000, capacity(1900, 7))];
+        let schedule = Schedule::new("0 9 * * *", "0 21 * * *", "Europe/Berlin").expect("a schedule");
+        scene.settings.pools[0].schedules.push(BoundsSchedule { schedule, min: 0, max: 60 });
+        let before = ASKED.get();
+        assert_eq!(launched(&scene.turn(start())) as usize, pods.min(60), "the schedule's maximum holds");
+        ASKED.get() - before
+    };
+    assert_eq!((asked(60), asked(61)), (asked(1), asked(1)));
 }
 
 #[test]

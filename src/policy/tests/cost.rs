@@ -63,23 +63,33 @@ fn types(random: &mut ChaCha8Rng) -> Vec<Type> {
     types
 }
 
-/// What a turn of ours pays.
-fn ours(pods: &[Size], types: &[Type]) -> u64 {
+/// What a turn of ours buys.
+fn ours(pods: &[Size], types: &[Type]) -> Plan {
     let resources = |(cpu, mib): Size, pods| Resources {
         cpu: MilliCpu(u64::from(cpu)),
         memory: Bytes(u64::from(mib) << 20),
         pods,
         ..Resources::default()
     };
-    let wait = |(index, size): (usize, &Size)| Pod { requests: resources(*size, 1), ..pending(&format!("p{index:04}"), 0) };
+    let wait = |(index, size): (usize, &Size)| Pod { requests: resources(*size, 1), ..pending(&format!("p{index:06}"), 0) };
     let mut scene = Scene::with_nodes(0).pods(pods.iter().enumerate().map(wait));
     scene.offers = types.iter().map(|(name, room, price)| offer(name, "a", Market::OnDemand, *price, resources(*room, 110))).collect();
-    (scene.settings.pools[0].min, scene.settings.pools[0].max, scene.settings.pools[0].spot_share) = (0, 10_000, 0.0);
+    (scene.settings.pools[0].min, scene.settings.pools[0].max, scene.settings.pools[0].spot_share) = (0, 100_000, 0.0);
     let plan = scene.turn(start());
     let served = |order: &&LaunchOrder| if let LaunchReason::PendingPods { pods } = order.reason { pods as usize } else { 0 };
     assert_eq!((launches(&plan).iter().map(served).sum(), plan.unplaceable_pods), (pods.len(), 0));
+    plan
+}
+
+/// What that costs: each node as the type that it is bought as.
+fn price(plan: &Plan, types: &[Type]) -> u64 {
     let price = |name: &str| types.iter().find(|(other, ..)| *other == name).map_or(0, |(.., price)| *price);
-    launches(&plan).iter().map(|order| price(order.instance_types[0].as_str()) * u64::from(order.count)).sum()
+    launches(plan).iter().map(|order| price(order.instance_types[0].as_str()) * u64::from(order.count)).sum()
+}
+
+/// What it costs at most: each node as the dearest type that EC2 may start in its place.
+fn dearest(plan: &Plan) -> u64 {
+    launches(plan).iter().map(|order| order.price.0 * u64::from(order.count)).sum()
 }
 
 /// First fit decreasing; a new node is of the type that is cheapest by the core among those that hold the pod.
@@ -87,9 +97,13 @@ fn first_fit_decreasing(pods: &[Size], types: &[Type]) -> u64 {
     let mut pods = pods.to_vec();
     pods.sort_by(|one, other| other.cmp(one));
     let mut open: Vec<Size> = Vec::new();
-    let mut paid = 0;
+    let (mut paid, mut latest, mut from) = (0, (0, 0), 0);
     for pod in pods {
-        if let Some(room) = open.iter_mut().find(|room| holds(**room, pod)) {
+        // Where one of the same size found no room, the next one finds none.
+        from = if pod == latest { from } else { 0 };
+        latest = pod;
+        from += open[from..].iter().take_while(|room| !holds(**room, pod)).count();
+        if let Some(room) = open.get_mut(from) {
             *room = (room.0 - pod.0, room.1 - pod.1);
             continue;
         }
@@ -162,11 +176,13 @@ fn what_is_bought_is_close_to_the_cheapest() {
         let size = if few { random.random_range(3..=FEW) } else { random.random_range(MANY) };
         let (pods, types) = (pods(&mut random, size), types(&mut random));
         let least = if few { least::optimum(&pods, &types) as f64 } else { least::lower_bound(&pods, &types) };
-        let (own, decreasing, single) = (ours(&pods, &types), first_fit_decreasing(&pods, &types), one_type(&pods, &types));
+        let plan = ours(&pods, &types);
+        let (own, decreasing, single) = (price(&plan, &types), first_fit_decreasing(&pods, &types), one_type(&pods, &types));
         assert!(own <= decreasing, "set {number}: {own} and {decreasing} for {pods:?} of {types:?}");
         beaten += u32::from(single < own);
         assert!(own as f64 >= least - 1.0, "set {number}: {own} is below the least that is possible, {least}");
-        for (who, price) in [("node-fleet", own), ("first fit decreasing", decreasing), ("one type", single)] {
+        let all = [("node-fleet", own), ("node-fleet at most", dearest(&plan)), ("first fit decreasing", decreasing), ("one type", single)];
+        for (who, price) in all {
             table.entry((if few { "few" } else { "many" }, who)).or_default().0.push(price as f64 / least);
         }
     }
@@ -181,6 +197,21 @@ fn what_is_bought_is_close_to_the_cheapest() {
         let ratios = &table[&(size, "node-fleet")];
         assert!(ratios.mean() < mean, "{size}: dearer in the mean than {mean} times the least: {:.3}", ratios.mean());
         assert!(ratios.worst() < worst, "{size}: dearer at worst than {worst} times the least: {:.3}", ratios.worst());
+    }
+}
+
+#[test]
+fn more_than_twenty_thousand_pods_are_held_against_first_fit_decreasing_too() {
+    for seed in 0..2 {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let (pods, types) = (pods(&mut random, 20_001), types(&mut random));
+        let plan = ours(&pods, &types);
+        let (own, decreasing) = (price(&plan, &types), first_fit_decreasing(&pods, &types));
+        assert!(own < decreasing, "set {seed}: {own} and {decreasing}");
+        let told = plan.pools[0].findings.iter().flat_map(|finding| &finding.passed_over);
+        let told: Vec<&String> = told.filter(|why| why.starts_with("first fit decreasing: ")).collect();
+        let dollars = HourlyPrice(decreasing).to_string();
+        assert!(told.len() == 1 && told[0].contains(&dollars), "set {seed}: {told:?} does not tell of {dollars}");
     }
 }
 

@@ -6,6 +6,7 @@ mod buying;
 mod choosing;
 mod coming;
 mod cost;
+mod daemons;
 mod expendable;
 mod explaining;
 mod fitting;
