@@ -1,6 +1,6 @@
 // The daemon itself: how fast it decides, what it decides and why, and what it could not do.
 
-import { bars, dashboard, durations, grown, latest, lines, number, row } from './panels.js';
+import { bars, dashboard, durations, grown, latest, lines, number, row, swings } from './panels.js';
 
 const SCALE_EVENTS = [
   ['sum by (pool) (node_fleet:launches:increase15m{pool=~"$pool"})', '{{pool}} launched'],
@@ -23,7 +23,7 @@ export const autoscalerPerformance = dashboard('node-fleet-autoscaler', 'node-fl
       ['sum(node_fleet:retirements:increase15m{pool=~"$pool"}) or vector(0)', 'given back'],
     ]),
   )
-  .withPanel(bars('Scale events', 'Instances launched (up) and given back (down)', 'short', SCALE_EVENTS).min(-10))
+  .withPanel(swings('Scale events', 'Instances launched (up) and given back (down)', 'short', SCALE_EVENTS))
   .withPanel(
     lines('Turns by what began them', 'Each minute', 'short', [
       ['sum by (trigger) (rate(node_fleet_turn_duration_seconds_count[$__rate_interval])) * 60', '{{trigger}}'],

@@ -28,7 +28,7 @@ export const costTracking = dashboard('node-fleet-cost', 'node-fleet / Cost trac
     ),
   )
   .withPanel(
-    number('A worker an hour', 'The mean price of a worker that is there', 'currencyUSD', 'sum(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"}) / sum(node_fleet:nodes:sum{pool=~"$pool", state=~"ready|not_ready"})'),
+    number('A worker an hour', 'The mean price of a worker that is there', 'currencyUSD', 'sum(node_fleet:cost_dollars_per_hour:max{pool=~"$pool"}) / sum(node_fleet:nodes:sum{pool=~"$pool", state=~"ready|booting|not_ready"})'),
   )
   .withRow(row('Spend'))
   .withPanel(stacked('Hourly spend by pool', 'List prices of what runs', 'currencyUSD', [['node_fleet:cost_dollars_per_hour:max{pool=~"$pool"}', '{{pool}}']]).span(24))

@@ -25,19 +25,26 @@ function queries(list: readonly Query[]): DataqueryBuilder[] {
   );
 }
 
-/** How much a counter has grown. One that appears with its first event has no increase yet: all of its value is news. */
-export function grown(counter: string, window: string): string {
-  return `(${counter} unless ${counter} offset ${window}) or increase(${counter}[${window}])`;
+/** Windows by their length in seconds. */
+const WINDOWS = { '15m': 900, '1d': 86_400 } as const;
+
+/**
+ * How much a counter has grown. One that appears with its first event has no increase yet: all of its value is news,
+ * unless it was there a window ago, or, where a scrape has failed just then, at any time in the window before. The latter
+ * is asked once the daemon is two windows old: what was there before its start was another counter.
+ */
+export function grown(counter: string, window: keyof typeof WINDOWS): string {
+  const before = `max_over_time(${counter}[${window}] offset ${window}) and on (instance) time() - process_start_time_seconds > ${2 * WINDOWS[window]}`;
+  return `(${counter} unless ${counter} offset ${window} unless (${before})) or increase(${counter}[${window}])`;
 }
 
-/** Lines over time. */
-export function lines(title: string, description: string, unit: string, list: readonly Query[]): timeseries.PanelBuilder {
+/** Lines over time, wherever they go. */
+function free(title: string, description: string, unit: string, list: readonly Query[]): timeseries.PanelBuilder {
   return new timeseries.PanelBuilder()
     .title(title)
     .description(description)
     .datasource(SOURCE)
     .unit(unit)
-    .min(0)
     .targets(queries(list))
     .lineInterpolation(LineInterpolation.StepAfter)
     .legend(new common.VizLegendOptionsBuilder().displayMode(LegendDisplayMode.List).placement(LegendPlacement.Bottom).showLegend(true))
@@ -46,14 +53,32 @@ export function lines(title: string, description: string, unit: string, list: re
     .span(12);
 }
 
+function pile(panel: timeseries.PanelBuilder): timeseries.PanelBuilder {
+  return panel.fillOpacity(40).stacking(new common.StackingConfigBuilder().mode(StackingMode.Normal));
+}
+
+function upright(panel: timeseries.PanelBuilder): timeseries.PanelBuilder {
+  return pile(panel).drawStyle(GraphDrawStyle.Bars).fillOpacity(80);
+}
+
+/** Lines over time, from zero. */
+export function lines(title: string, description: string, unit: string, list: readonly Query[]): timeseries.PanelBuilder {
+  return free(title, description, unit, list).min(0);
+}
+
 /** Lines that add up. */
 export function stacked(title: string, description: string, unit: string, list: readonly Query[]): timeseries.PanelBuilder {
-  return lines(title, description, unit, list).fillOpacity(40).stacking(new common.StackingConfigBuilder().mode(StackingMode.Normal));
+  return pile(lines(title, description, unit, list));
 }
 
 /** Bars for what happens now and then. */
 export function bars(title: string, description: string, unit: string, list: readonly Query[]): timeseries.PanelBuilder {
-  return stacked(title, description, unit, list).drawStyle(GraphDrawStyle.Bars).fillOpacity(80);
+  return upright(lines(title, description, unit, list));
+}
+
+/** Bars above and below zero. */
+export function swings(title: string, description: string, unit: string, list: readonly Query[]): timeseries.PanelBuilder {
+  return upright(free(title, description, unit, list));
 }
 
 /** From which value on a number has which colour; below the first it is green. */

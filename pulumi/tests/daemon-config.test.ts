@@ -6,7 +6,9 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { type Alarm, alarms } from "../src/alarms";
 import { REPOSITORY } from "../src/daemon-config";
+import type { Metric } from "../src/metrics";
 import { run, settings } from "./world";
 
 function check(text: string): { status: number | null; said: string } {
@@ -74,6 +76,53 @@ test("a type without a price is refused before anything is made", async () => {
     const of = settings({ pools: [{ name: "workers", instanceTypes: ["r7i.48xlarge"] }] });
     const made = { table: "t", queueUrl: "q", prometheusSecret: "s", daemonToken: "d", slackSecret: "w", subnets: [], templates: { workers: "lt-1" } };
     assert.throws(() => daemonConfig(of, made), /node-fleet:prices has no price for r7i.48xlarge; right would be/);
+});
+
+/** The time in which an instance must have joined, in seconds: the stack's, or else the daemon's own default. */
+function joinTimeout(text: string): number {
+    const example = readFileSync(join(REPOSITORY, "config", "node-fleet.toml"), "utf8");
+    const [, number, unit] = /^join_timeout = "(\d+)([sm])"$/m.exec(`${text}\n${example}`) ?? [];
+    assert.ok(number && unit, "the example sets operations.join_timeout in seconds or minutes");
+    return Number(number) * (unit === "m" ? 60 : 1);
+}
+
+/** The most that an alarm's figure can come to, in the time over which the alarm takes it together. */
+function greatest(alarm: Alarm, joins: number, max: number): number | undefined {
+    const most: Partial<Record<Metric, number>> = {
+        CurrentNodeCount: max,
+        ClusterCPUUtilization: 100,
+        ClusterMemoryUtilization: 100,
+        PendingPods: Infinity,
+        // At this age an instance is given back and tells nothing any more.
+        NodeJoinLatency: joins,
+        // Launches that never join, one after the other.
+        ScalingFailures: 1 + Math.floor(alarm.seconds / joins),
+        SpotInterruptions: Infinity,
+    };
+    return most[alarm.metric];
+}
+
+test("each alarm's threshold can be reached with the configuration that the servers are given", async () => {
+    const of = settings();
+    const { outputs } = await run(of);
+    const joins = joinTimeout(outputs["daemonConfig"]);
+    for (const alarm of alarms(of)) {
+        const pool = of.pools.find(it => it.name === alarm.pool);
+        if (alarm.comparison === "LessThanThreshold") {
+            assert.ok(alarm.threshold > 0, `${alarm.name} is about less than nothing`);
+            continue;
+        }
+        const most = greatest(alarm, joins, pool?.max ?? 0);
+        assert.ok(most !== undefined, `what is the most that ${alarm.metric} can come to?`);
+        const reached = alarm.comparison === "GreaterThanThreshold" ? most > alarm.threshold : most >= alarm.threshold;
+        assert.ok(reached, `${alarm.name} waits for ${alarm.threshold}, and ${alarm.metric} is ${most} at most`);
+    }
+});
+
+test("a stack whose nodes are given back at five minutes has alarms that cannot be reached, and the test would see it", () => {
+    const slow = alarms(settings()).find(it => it.name === "join-slow");
+    assert.ok(slow);
+    assert.equal(greatest(slow, joinTimeout('join_timeout = "5m"'), 0), slow.threshold);
 });
 
 test("the check would see a mistake", async () => {

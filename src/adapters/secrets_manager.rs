@@ -14,6 +14,9 @@ use tracing::warn;
 
 /// How long a value is used before it is read again, so that a rotation is followed.
 const REFRESH: Duration = Duration::from_mins(5);
+/// How long a value outlives the permission to read it: a policy that is edited in two steps ends nothing, and one that was
+/// taken away for good does.
+const OUTLIVES_DENIAL: Duration = Duration::from_hours(1);
 /// The deadline of one reading.
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// A larger file is no secret; Secrets Manager's own limit is the same.
@@ -59,7 +62,21 @@ pub struct Secrets {
 struct Kept {
     reference: SecretRef,
     secret: Secret,
+    /// When it was asked for last, with or without success.
+    asked: Instant,
+    /// When it was read last.
     read: Instant,
+}
+
+impl Kept {
+    /// Tells whether its value stays in use although it could not be read for this reason.
+    fn outlives(&self, error: &SecretError) -> bool {
+        match error {
+            SecretError::Unavailable { .. } => true,
+            SecretError::Denied { .. } => self.read.elapsed() < OUTLIVES_DENIAL,
+            SecretError::Unusable { .. } => false,
+        }
+    }
 }
 
 impl Secrets {
@@ -77,32 +94,35 @@ impl Secrets {
 
     /// Gives the value that the reference names.
     ///
-    /// A value that is due for a refresh, while its source does not answer, goes on being used.
+    /// A value that is due for a refresh, while its source does not answer, goes on being used; where the source refuses it,
+    /// for an hour.
     ///
     /// # Errors
-    /// When there is no value and never was one since the start or the last [`Self::invalidate`].
+    /// When there is no value and never was one since the start or the last [`Self::invalidate`], when it has been refused
+    /// for an hour, or when what is there is no secret.
     pub async fn resolve(&self, reference: &SecretRef) -> Result<Secret, SecretError> {
         // Held while reading, so that many that ask at once cause one reading.
         let mut kept = self.kept.lock().await;
         let known = kept.iter().position(|entry| entry.reference == *reference);
         if let Some(entry) = known.and_then(|index| kept.get(index))
-            && entry.read.elapsed() < REFRESH
+            && entry.asked.elapsed() < REFRESH
         {
             return Ok(entry.secret.clone());
         }
         match (self.read(reference).await, known.and_then(|index| kept.get_mut(index))) {
             (Ok(secret), Some(entry)) => {
-                entry.secret = secret.clone();
-                entry.read = Instant::now();
+                let now = Instant::now();
+                (entry.secret, entry.asked, entry.read) = (secret.clone(), now, now);
                 Ok(secret)
             }
             (Ok(secret), None) => {
-                kept.push(Kept { reference: reference.clone(), secret: secret.clone(), read: Instant::now() });
+                let now = Instant::now();
+                kept.push(Kept { reference: reference.clone(), secret: secret.clone(), asked: now, read: now });
                 Ok(secret)
             }
-            (Err(error @ SecretError::Unavailable { .. }), Some(entry)) => {
+            (Err(error), Some(entry)) if entry.outlives(&error) => {
                 warn!(%error, "the secret's last value stays in use");
-                entry.read = Instant::now();
+                entry.asked = Instant::now();
                 Ok(entry.secret.clone())
             }
             (Err(error), _) => Err(error),
@@ -224,6 +244,24 @@ mod tests {
         secrets.invalidate(&credential).await;
         assert_eq!(secrets.resolve(&credential).await, Ok(Secret::new("two")));
         assert_eq!(secrets.resolve(&file).await, Ok(Secret::new("two")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_value_outlives_silence_and_for_an_hour_a_refusal() {
+        let (secret, why) = (String::new(), String::new());
+        let silence = SecretError::Unavailable { secret: secret.clone(), why: why.clone() };
+        let refusal = SecretError::Denied { secret: secret.clone(), why: why.clone() };
+        let nonsense = SecretError::Unusable { secret, why };
+        let reference = SecretRef::Credential { name: "token".into() };
+        let now = Instant::now();
+        let mut kept = Kept { reference, secret: Secret::new(CANARY), asked: now, read: now };
+        for (minutes, refused) in [(0, true), (59, true), (2, false)] {
+            tokio::time::advance(Duration::from_mins(minutes)).await;
+            // That it was asked for in vain makes it no younger.
+            kept.asked = Instant::now();
+            let found = [&silence, &refusal, &nonsense].map(|error| kept.outlives(error));
+            assert_eq!(found, [true, refused, false], "after {minutes} more minutes");
+        }
     }
 
     #[tokio::test]

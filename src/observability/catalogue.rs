@@ -99,7 +99,7 @@ catalogue! {
     TOLD = "node_fleet_told_total" Counter ["outlet", "outcome"]
         "Messages to Slack, data to CloudWatch and Kubernetes Events that were `sent` or `dropped`";
     NODES = "node_fleet_nodes" Gauge ["pool", "state"]
-        "Workers of a pool: `ready`, `not_ready` (an instance without a Ready node) or `launching` (asked for, not seen yet)";
+        "Workers of a pool: `ready`, `booting` (their launch still waits for the node), `not_ready` (an instance without a Ready node otherwise) or `launching` (asked for, not seen yet)";
     NODES_DESIRED = "node_fleet_nodes_desired" Gauge ["pool"]
         "Workers that the pool should have after the latest plan";
     NODES_MIN = "node_fleet_nodes_min" Gauge ["pool"]

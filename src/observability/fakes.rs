@@ -2,12 +2,18 @@
 
 use super::outlets::Line;
 use crate::control::status::Outlets;
-use crate::model::{Happening, OperationId};
+use crate::model::ids::Epoch;
+use crate::model::offer::HourlyPrice;
+use crate::model::operation::LaunchedInstance;
+use crate::model::plan::{LaunchReason, NodeRef, OnDrainTimeout, RetireReason};
+use crate::model::{
+    Happening, Launch, LaunchOrder, LaunchRequest, LaunchState, Market, Operation, OperationId, PodKey, Retire, RetireOrder, RetireState,
+};
 use crate::ports::outlets::{Datum, Note};
 use crate::ports::{Chat, Clock, Entropy, EventBoard, Measurement, MetricStore, Monotonic, OutletError, Telemetry};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -127,4 +133,63 @@ pub fn line(name: &'static str) -> (Line<Counted>, Counted, watch::Receiver<Outl
 
 pub fn unavailable() -> OutletError {
     OutletError::Unavailable { outlet: "slack", why: "500".into() }
+}
+
+pub fn instance(id: &str, node: Option<&str>) -> LaunchedInstance {
+    LaunchedInstance { id: id.into(), instance_type: "m6a.large".into(), node: node.map(Into::into) }
+}
+
+pub fn launch(state: LaunchState) -> Operation {
+    let pod = |name: &str| PodKey { namespace: "shop".into(), name: name.into() };
+    Operation::Launch(Launch {
+        id: "op-1".into(),
+        epoch: Epoch(7),
+        created: Timestamp::UNIX_EPOCH,
+        updated: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(74),
+        order: LaunchOrder {
+            pool: "workers".into(),
+            zone: "eu-central-1a".into(),
+            subnet: "subnet-1".into(),
+            market: Market::Spot,
+            instance_types: vec!["m6a.large".into(), "m5.large".into()],
+            count: 2,
+            price: HourlyPrice(38_500),
+            reason: LaunchReason::PendingPods { pods: 5 },
+            pods: ["web-0", "web-1"].map(pod).into(),
+        },
+        request: LaunchRequest {
+            token: "op-1".into(),
+            launch_template: "lt-1".into(),
+            launch_template_version: "3".into(),
+            subnet: "subnet-1".into(),
+            market: Market::Spot,
+            instance_types: vec!["m6a.large".into(), "m5.large".into()],
+            count: 2,
+            tags: BTreeMap::new(),
+        },
+        state,
+    })
+}
+
+pub fn retire(reason: RetireReason, state: RetireState) -> Operation {
+    Operation::Retire(Retire {
+        id: "op-2".into(),
+        epoch: Epoch(7),
+        created: Timestamp::UNIX_EPOCH,
+        updated: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(130),
+        order: RetireOrder {
+            pool: "workers".into(),
+            instance: Some("i-0123456789abcdef0".into()),
+            node: Some(NodeRef { name: "worker-3".into(), uid: "u-3".into() }),
+            zone: "eu-central-1b".into(),
+            market: Market::OnDemand,
+            reason,
+            on_timeout: OnDrainTimeout::RollBack,
+        },
+        state,
+    })
+}
+
+pub fn joining(ids: &[&str]) -> LaunchState {
+    LaunchState::Joining { instances: ids.iter().map(|id| instance(id, None)).collect(), since: Timestamp::UNIX_EPOCH }
 }

@@ -3,7 +3,7 @@
 use super::catalogue::{self, Entry, Kind};
 use crate::control::status::{Role, Standing, Status, Way};
 use crate::model::spend::{Cost, SeriesCost};
-use crate::model::{Hold, Operation, Plan, PoolReport};
+use crate::model::{Hold, LaunchState, Operation, Plan, PoolName, PoolReport};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::MetricType;
@@ -53,7 +53,7 @@ impl Collector for Gauges {
         let status = self.status.borrow().clone();
         let mut page = Page(encoder);
         if let Some(plan) = &status.plan {
-            pools(&mut page, plan)?;
+            pools(&mut page, plan, &status.operations)?;
             fleet(&mut page, plan)?;
         }
         if let Some(cost) = &status.cost {
@@ -101,7 +101,7 @@ impl Page<'_> {
     }
 }
 
-fn pools(page: &mut Page<'_>, plan: &Plan) -> fmt::Result {
+fn pools(page: &mut Page<'_>, plan: &Plan, operations: &[Operation]) -> fmt::Result {
     let by_pool = |value: fn(&PoolReport) -> Option<f64>| -> Vec<Sample<'_>> {
         plan.pools.iter().filter_map(|report| Some((vec![("pool", report.pool.as_str())], value(report)?))).collect()
     };
@@ -109,8 +109,10 @@ fn pools(page: &mut Page<'_>, plan: &Plan) -> fmt::Result {
         .pools
         .iter()
         .flat_map(|report| {
+            // EC2 shows an instance long before it is a node: until then it boots, and nothing is wrong with it.
             let missing = report.owned.saturating_sub(report.ready);
-            let states = [("ready", report.ready), ("not_ready", missing), ("launching", report.in_flight)];
+            let booting = missing.min(joining(operations, &report.pool));
+            let states = [("ready", report.ready), ("booting", booting), ("not_ready", missing - booting), ("launching", report.in_flight)];
             states.map(|(state, number)| (vec![("pool", report.pool.as_str()), ("state", state)], f64::from(number)))
         })
         .collect();
@@ -121,6 +123,18 @@ fn pools(page: &mut Page<'_>, plan: &Plan) -> fmt::Result {
     page.family(&catalogue::CPU_UTILISATION, &by_pool(|report| report.cpu))?;
     page.family(&catalogue::MEMORY_UTILISATION, &by_pool(|report| report.memory))?;
     page.family(&catalogue::COST, &by_pool(|report| Some(report.price.dollars())))
+}
+
+/// Counts the instances of a pool whose launch waits for them to become nodes.
+fn joining(operations: &[Operation], pool: &PoolName) -> u32 {
+    let waiting = operations.iter().map(|operation| match operation {
+        Operation::Launch(launch) if launch.order.pool == *pool => match &launch.state {
+            LaunchState::Joining { instances, .. } => instances.iter().filter(|instance| instance.node.is_none()).count(),
+            LaunchState::Journalled | LaunchState::Done { .. } | LaunchState::Failed { .. } => 0,
+        },
+        Operation::Launch(_) | Operation::Retire(_) => 0,
+    });
+    u32::try_from(waiting.sum::<usize>()).unwrap_or(u32::MAX)
 }
 
 fn spent(page: &mut Page<'_>, cost: &Cost) -> fmt::Result {

@@ -23,8 +23,8 @@ const TURNS: [f64; 11] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0
 const PLANS: [f64; 10] = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0];
 /// From a condition that somebody waits on to our reaction: a second is the goal.
 const REACTIONS: [f64; 11] = [0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 5.0, 15.0, 60.0];
-/// A machine boots in one to five minutes.
-const JOINS: [f64; 11] = [10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 240.0, 300.0, 600.0];
+/// A machine boots in one to five minutes; at `operations.join_timeout` it is given back.
+const JOINS: [f64; 13] = [10.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 240.0, 300.0, 420.0, 600.0, 900.0];
 
 /// Takes measurements. Clones share what they count.
 #[derive(Clone, Debug)]

@@ -1,4 +1,5 @@
 use super::catalogue::{Kind, METRICS};
+use super::fakes::{instance, joining, launch};
 use super::*;
 use crate::control::status::{Expected, ForecastStatus, Minute, Role, SourceStatus, Standing, Stretch};
 use crate::model::ids::Epoch;
@@ -6,7 +7,7 @@ use crate::model::offer::HourlyPrice;
 use crate::model::plan::{Alert, Finding, OnDrainTimeout, RetireReason};
 use crate::model::prospect::Wanted;
 use crate::model::spend::{Cost, PeriodCost, Series, SeriesCost};
-use crate::model::{Hold, Market, Operation, Plan, PoolReport, Retire, RetireOrder, RetireState};
+use crate::model::{Hold, LaunchState, Market, Operation, Plan, PoolReport, Retire, RetireOrder, RetireState};
 use crate::ports::{Measurement, Telemetry};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -191,6 +192,7 @@ fn the_gauges_show_the_status() {
     let text = rendered(status());
     for line in [
         "node_fleet_nodes{pool=\"workers\",state=\"ready\"} 2.0",
+        "node_fleet_nodes{pool=\"workers\",state=\"booting\"} 0.0",
         "node_fleet_nodes{pool=\"workers\",state=\"not_ready\"} 1.0",
         "node_fleet_nodes{pool=\"workers\",state=\"launching\"} 1.0",
         "node_fleet_nodes_desired{pool=\"workers\"} 4.0",
@@ -216,6 +218,36 @@ fn the_gauges_show_the_status() {
         "node_fleet_turn_duration_seconds_count{trigger=\"tick\"} 1",
     ] {
         assert!(text.lines().any(|shown| shown == line), "{line} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn an_instance_that_boots_is_not_one_without_a_ready_node() {
+    let states = |operations: Vec<Operation>| -> Vec<String> {
+        let text = rendered(Status { operations, ..status() });
+        text.lines()
+            .filter(|line| line.starts_with("node_fleet_nodes{"))
+            .map(|line| line.rsplit_once('=').expect("a state").1.to_owned())
+            .collect()
+    };
+    let expected = |booting: u32, not_ready: u32| {
+        [("ready", 2), ("booting", booting), ("not_ready", not_ready), ("launching", 1)]
+            .map(|(state, number)| format!("\"{state}\"}} {number}.0"))
+    };
+    let done = LaunchState::Done { joined: Vec::new(), never_joined: Vec::new(), left: vec![instance("i-1", None)] };
+    let Operation::Launch(mut other) = launch(joining(&["i-1"])) else { panic!("it is one") };
+    other.order.pool = "others".into();
+    let joined = LaunchState::Joining { instances: vec![instance("i-1", Some("n"))], since: AT };
+    for (operation, booting) in [
+        (launch(joining(&["i-1"])), 1),
+        // EC2's list does not show both of them yet.
+        (launch(joining(&["i-1", "i-2"])), 1),
+        (launch(joined), 0),
+        (launch(done), 0),
+        (Operation::Launch(other), 0),
+    ] {
+        let words = format!("{operation:?}");
+        assert_eq!(states(vec![retirement(), operation]), expected(booting, 1 - booting), "{words}");
     }
 }
 

@@ -1,8 +1,11 @@
-use super::super::fakes::{Counted, Outside, Paused, line, unavailable};
+use super::super::fakes::{Counted, Outside, Paused, instance, joining, launch, line, retire, unavailable};
 use super::*;
 use crate::control::status::{Decision, Role};
 use crate::model::ids::Epoch;
 use crate::model::offer::HourlyPrice;
+use crate::model::operation::{LaunchFailure, LaunchedInstance};
+use crate::model::plan::RetireReason;
+use crate::model::{LaunchState, Operation, RetireState};
 use std::collections::BTreeSet;
 
 const AT: Timestamp = Timestamp::UNIX_EPOCH;
@@ -93,16 +96,63 @@ fn an_old_plan_says_nothing_and_a_loop_that_hangs_has_no_heartbeat() {
     assert_eq!(names(&Status { last_turn: None, ..plans_nothing }, 7), [""; 0]);
 }
 
+fn figures_of(operation: Operation, begins: bool) -> (Milestone, Vec<Datum>) {
+    let milestone = Milestone::of(&operation, begins);
+    (milestone, figures(&Happening { at: AT, what: What::Moved { operation, begins, change: None } }))
+}
+
+/// Every move of an operation, whether it begins its effects, what it is to people, and the figure that CloudWatch is sent.
+fn moves() -> Vec<(Operation, bool, Milestone, Option<&'static str>)> {
+    let node = || instance("i-1", Some("n"));
+    let done =
+        |never_joined: Vec<LaunchedInstance>, left: Vec<LaunchedInstance>| LaunchState::Done { joined: vec![node()], never_joined, left };
+    let late = || vec![instance("i-2", None)];
+    let underused = || RetireReason::Underused { evidence: String::new() };
+    let interrupted = || RetireReason::SpotInterruption { deadline: AT };
+    let draining = || RetireState::Draining { since: AT };
+    let rolled_back = RetireState::RolledBack { reason: String::new() };
+    vec![
+        (launch(LaunchState::Journalled), false, Milestone::Step, None),
+        (launch(joining(&["i-1"])), true, Milestone::Launched, Some("ScaleUpEvents")),
+        (launch(done(Vec::new(), Vec::new())), false, Milestone::Arrived, None),
+        (launch(done(late(), Vec::new())), false, Milestone::LaunchFailed, Some("ScalingFailures")),
+        (launch(done(Vec::new(), late())), false, Milestone::LaunchFailed, Some("ScalingFailures")),
+        (
+            launch(LaunchState::Failed { failure: LaunchFailure::InsufficientCapacity }),
+            true,
+            Milestone::LaunchFailed,
+            Some("ScalingFailures"),
+        ),
+        (retire(underused(), draining()), true, Milestone::Leaves, None),
+        (retire(underused(), draining()), false, Milestone::Step, None),
+        (retire(interrupted(), draining()), true, Milestone::Interrupted, Some("SpotInterruptions")),
+        (retire(interrupted(), RetireState::Terminated), false, Milestone::Step, None),
+        (retire(underused(), RetireState::Done), false, Milestone::Left, Some("ScaleDownEvents")),
+        (retire(interrupted(), RetireState::Done), false, Milestone::Left, Some("ScaleDownEvents")),
+        (retire(underused(), rolled_back), false, Milestone::RolledBack, Some("ScalingFailures")),
+    ]
+}
+
 #[test]
-fn every_figure_is_in_the_list_with_its_unit() {
+fn each_move_of_an_operation_sends_its_figure_once_and_nothing_else() {
+    for (operation, begins, milestone, name) in moves() {
+        let words = format!("{operation:?}");
+        let (found, sent) = figures_of(operation, begins);
+        assert_eq!(found, milestone, "{words}");
+        let sent: Vec<(&str, f64)> = sent.iter().map(|datum| (datum.name, datum.value)).collect();
+        assert_eq!(sent, name.map(|name| (name, 1.0)).into_iter().collect::<Vec<_>>(), "{words}");
+    }
+}
+
+#[test]
+fn what_is_sent_are_the_figures_of_the_list_with_their_units_and_no_others() {
     let mut sent = standing(&status(vec![report("a", 2, Some(0.1))]), AT, PATIENCE);
     sent.extend(figures(&joined()));
-    for datum in &sent {
-        let known = match datum.pool {
-            Some(_) => BY_POOL.as_slice(),
-            None => METRICS.as_slice(),
-        };
-        assert!(known.contains(&(datum.name, datum.unit)), "{datum:?}");
+    sent.extend(moves().into_iter().flat_map(|(operation, begins, _, _)| figures_of(operation, begins).1));
+    let names = |metrics: &[Metric]| -> BTreeSet<(&str, &str)> { metrics.iter().map(|(name, unit)| (*name, unit.name())).collect() };
+    for (by_pool, list) in [(false, METRICS.as_slice()), (true, BY_POOL.as_slice())] {
+        let found = sent.iter().filter(|datum| datum.pool.is_some() == by_pool).map(|datum| (datum.name, datum.unit.name()));
+        assert_eq!(found.collect::<BTreeSet<_>>(), names(list), "of pools: {by_pool}");
     }
 }
 

@@ -1,17 +1,17 @@
+use super::super::fakes::{instance, joining, launch, retire};
 use super::super::tally::Tally;
 use super::*;
 use crate::control::status::{Role, Status};
 use crate::model::happening::WaitingPod;
 use crate::model::ids::Epoch;
 use crate::model::offer::HourlyPrice;
-use crate::model::operation::{LaunchFailure, LaunchedInstance};
-use crate::model::plan::{Alert, LaunchReason, NodeRef, OnDrainTimeout, RetireReason};
+use crate::model::operation::LaunchFailure;
+use crate::model::plan::{Alert, NodeRef, RetireReason};
 use crate::model::snapshot::Pause;
 use crate::model::spend::{Cost, PeriodCost, ShareCost};
-use crate::model::{LaunchOrder, LaunchRequest, Market, Plan, PodKey, PoolReport, RetireOrder};
+use crate::model::{Market, Plan, PodKey, PoolReport};
 use jiff::civil::date;
 use jiff::{SignedDuration, Timestamp};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 const AT: Timestamp = Timestamp::UNIX_EPOCH;
@@ -25,71 +25,12 @@ fn change(before: u32, after: u32) -> PoolChange {
     PoolChange { before, after, price_before: price(before), price_after: price(after) }
 }
 
-fn instance(id: &str, node: Option<&str>) -> LaunchedInstance {
-    LaunchedInstance { id: id.into(), instance_type: "m6a.large".into(), node: node.map(Into::into) }
-}
-
-fn launch(state: LaunchState) -> Operation {
-    let pod = |name: &str| PodKey { namespace: "shop".into(), name: name.into() };
-    Operation::Launch(Launch {
-        id: "op-1".into(),
-        epoch: Epoch(7),
-        created: AT,
-        updated: after(74),
-        order: LaunchOrder {
-            pool: "workers".into(),
-            zone: "eu-central-1a".into(),
-            subnet: "subnet-1".into(),
-            market: Market::Spot,
-            instance_types: vec!["m6a.large".into(), "m5.large".into()],
-            count: 2,
-            price: HourlyPrice(38_500),
-            reason: LaunchReason::PendingPods { pods: 5 },
-            pods: ["web-0", "web-1"].map(pod).into(),
-        },
-        request: LaunchRequest {
-            token: "op-1".into(),
-            launch_template: "lt-1".into(),
-            launch_template_version: "3".into(),
-            subnet: "subnet-1".into(),
-            market: Market::Spot,
-            instance_types: vec!["m6a.large".into(), "m5.large".into()],
-            count: 2,
-            tags: BTreeMap::new(),
-        },
-        state,
-    })
-}
-
-fn retire(reason: RetireReason, state: RetireState) -> Operation {
-    Operation::Retire(Retire {
-        id: "op-2".into(),
-        epoch: Epoch(7),
-        created: AT,
-        updated: after(130),
-        order: RetireOrder {
-            pool: "workers".into(),
-            instance: Some("i-0123456789abcdef0".into()),
-            node: Some(NodeRef { name: "worker-3".into(), uid: "u-3".into() }),
-            zone: "eu-central-1b".into(),
-            market: Market::OnDemand,
-            reason,
-            on_timeout: OnDrainTimeout::RollBack,
-        },
-        state,
-    })
-}
-
 fn underused() -> RetireReason {
     RetireReason::Underused { evidence: "CPU 12 %, memory 31 % for 10 min".into() }
 }
 
 fn moved(operation: Operation, begins: bool, change: Option<PoolChange>) -> What {
     What::Moved { operation, begins, change }
-}
-
-fn joining(ids: &[&str]) -> LaunchState {
-    LaunchState::Joining { instances: ids.iter().map(|id| instance(id, None)).collect(), since: AT }
 }
 
 fn pause() -> Pause {

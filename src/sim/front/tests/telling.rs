@@ -8,6 +8,7 @@ use crate::sim::front::{Run, Scenario};
 use crate::sim::{Fault, Planned};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Keeps what is told and what is counted.
 #[derive(Clone, Default)]
@@ -160,4 +161,24 @@ fn an_alert_is_told_once_and_not_with_each_turn() {
         }
     }
     assert!(!alerts.is_empty() && alerts.values().all(|times| *times == 1), "{alerts:?}");
+}
+
+/// Alarms call a join slow from five minutes on. They have something to see only if it is not given back by then.
+#[test]
+fn nodes_that_take_six_minutes_join_by_the_shipped_configuration_and_are_told_of() {
+    let shipped = include_str!("../../../../config/node-fleet.toml");
+    let limit = shipped.lines().find_map(|line| line.strip_prefix("join_timeout = \"")?.strip_suffix('"')).expect("it is set");
+    let limit: Duration = limit.parse::<jiff::SignedDuration>().ok().and_then(|limit| limit.try_into().ok()).expect("a span");
+    let mut scenario = exercise(11);
+    scenario.hours = 3.0;
+    scenario.peace_from = None;
+    scenario.boot = (Duration::from_secs(350), Duration::from_secs(370));
+    (scenario.settings.policy.join_timeout, scenario.settings.operations.join_timeout) = (limit, limit);
+    let (told, counted) = told_and_counted(scenario);
+    let joined = told.iter().filter_map(|what| if let What::Joined { took, .. } = what { Some(*took) } else { None });
+    let measured = counted.iter().filter_map(|it| if let Measurement::Joined { took } = it { Some(*took) } else { None });
+    for took in [joined.collect::<Vec<_>>(), measured.collect()] {
+        assert!(took.len() > 2 && took.iter().all(|took| *took > Duration::from_mins(5)), "{took:?}");
+    }
+    assert!(moves(&told).all(|(_, milestone)| milestone != Milestone::LaunchFailed), "none is given back");
 }
