@@ -29,6 +29,9 @@ pub struct Rest {
     pub until: Timestamp,
     /// Failures in a row; the pause grows with them.
     pub failures: u32,
+    /// When the latest of them was learned of: what was begun later may show that it is over. Records of old do not say.
+    #[serde(default)]
+    pub since: Timestamp,
     /// Why.
     pub why: String,
     /// So many launches in a row never joined that the pause is the longest there is, and a human should look.

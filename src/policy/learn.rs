@@ -54,10 +54,10 @@ fn learn_launch(settings: &Settings, memory: &mut Memory, launch: &Launch, witho
             let key = |instance_type| OfferKey { instance_type, zone: launch.order.zone.clone(), market: launch.request.market };
             for instance in joined {
                 let offer = key(instance.instance_type.clone());
-                memory.quotas.remove(&offer.quota());
-                memory.offers.remove(&offer);
+                disprove(&mut memory.quotas, &offer.quota(), launch.created);
+                disprove(&mut memory.offers, &offer, launch.created);
                 let of_pool = (launch.order.pool.clone(), offer);
-                memory.pool_offers.remove(&of_pool);
+                disprove(&mut memory.pool_offers, &of_pool, launch.created);
                 memory.never_joined_by_pool.remove(&of_pool);
             }
             if !joined.is_empty() && never_joined.is_empty() && left.is_empty() {
@@ -115,7 +115,7 @@ fn learn_failure(
                 let failures = memory.quotas.get(&quota).map_or(0, |rest| rest.failures).saturating_add(1);
                 let until = now + pause(&settings.rest, failures);
                 let why = format!("account limit: {message}");
-                memory.quotas.insert(quota, Rest { until, failures, why, stopped: false });
+                memory.quotas.insert(quota, Rest { until, failures, since: now, why, stopped: false });
             }
         }
         LaunchFailure::TokenMismatch => {
@@ -184,16 +184,26 @@ fn rest_of_pool(settings: &OfferRest, memory: &mut Memory, launch: &Launch, why:
     }
 }
 
+/// Ends a rest, since an instance has joined whose launch was begun at `asked`.
+///
+/// What failed after that moment is younger evidence: EC2 had one instance then, and may have none since. Only a stop,
+/// which says that instances do not join, ends with any that does.
+fn disprove<K: Ord>(rests: &mut BTreeMap<K, Rest>, key: &K, asked: Timestamp) {
+    if rests.get(key).is_some_and(|rest| rest.stopped || rest.since <= asked) {
+        rests.remove(key);
+    }
+}
+
 /// Lets an offer rest, longer with each failure in a row.
 fn rest<K: Ord + Clone>(settings: &OfferRest, rests: &mut BTreeMap<K, Rest>, offer: &K, why: &str, now: Timestamp) {
     let failures = rests.get(offer).map_or(0, |rest| rest.failures).saturating_add(1);
     let until = now + pause(settings, failures);
     // A stop outlasts what fails besides.
     if let Some(stopped) = rests.get_mut(offer).filter(|rest| rest.stopped && rest.until > until) {
-        stopped.failures = failures;
+        (stopped.failures, stopped.since) = (failures, now);
         return;
     }
-    rests.insert(offer.clone(), Rest { until, failures, why: why.to_owned(), stopped: false });
+    rests.insert(offer.clone(), Rest { until, failures, since: now, why: why.to_owned(), stopped: false });
 }
 
 /// The first pause, doubled with each further failure, up to the longest.

@@ -222,7 +222,10 @@ fn an_offer_without_capacity_rests_and_another_takes_its_place() {
     let first = launches(&scene.clone().turn(start()))[0].clone();
     for instance_type in ["m5.large", "m5.xlarge"] {
         let key = OfferKey { instance_type: instance_type.into(), zone: first.zone.clone(), market: first.market };
-        scene.memory.offers.insert(key, Rest { until: after(5), failures: 1, why: "insufficient capacity".into(), stopped: false });
+        scene
+            .memory
+            .offers
+            .insert(key, Rest { until: after(5), failures: 1, since: start(), why: "insufficient capacity".into(), stopped: false });
     }
     let plan = scene.turn(start());
     assert_eq!(launched(&plan), 1);
@@ -233,10 +236,10 @@ fn an_offer_without_capacity_rests_and_another_takes_its_place() {
 fn on_demand_takes_the_place_of_spot_when_no_spot_is_to_be_had() {
     let mut scene = Scene::with_nodes(2).pods([running("a", 1800, "n0"), running("b", 1800, "n1"), pending("c", 1000)]);
     for offer in scene.offers.iter().filter(|offer| offer.key.market == Market::Spot) {
-        scene
-            .memory
-            .offers
-            .insert(offer.key.clone(), Rest { until: after(5), failures: 1, why: "insufficient capacity".into(), stopped: false });
+        scene.memory.offers.insert(
+            offer.key.clone(),
+            Rest { until: after(5), failures: 1, since: start(), why: "insufficient capacity".into(), stopped: false },
+        );
     }
     let plan = scene.turn(start());
     assert_eq!(launches(&plan)[0].market, Market::OnDemand);

@@ -120,7 +120,7 @@ fn types_stand_in_for_each_other_up_to_half_as_much_again() {
     }
     scene.settings.price_ceiling = None;
     let key = OfferKey { instance_type: "chosen".into(), zone: "a".into(), market: Market::Spot };
-    scene.memory.offers.insert(key, Rest { until: after(5), failures: 1, why: "x".into(), stopped: false });
+    scene.memory.offers.insert(key, Rest { until: after(5), failures: 1, since: start(), why: "x".into(), stopped: false });
     assert_eq!(types(launches(&scene.turn(start()))[0]), ["as-cheap", "without-labels", "dear"], "what rests stands in for nobody");
 }
 
@@ -139,7 +139,7 @@ fn preferences_choose_the_node_and_are_given_up_where_none_meets_them() {
         let mut scene = empty([waits.clone()]);
         if rests {
             for offer in scene.offers.iter().filter(|offer| offer.key.zone.as_str() == name) {
-                let rest = Rest { until: after(5), failures: 1, why: "x".into(), stopped: false };
+                let rest = Rest { until: after(5), failures: 1, since: start(), why: "x".into(), stopped: false };
                 scene.memory.offers.insert(offer.key.clone(), rest);
             }
         }
@@ -262,7 +262,7 @@ fn a_zone_in_which_types_rest_is_left_alone_while_there_is_another() {
         let both = types.flat_map(|name| zones.iter().map(move |zone| offer(&name, zone, Market::Spot, 33_600, capacity(1900, 7))));
         scene.offers = both.collect();
         let full = scene.offers.iter().filter(|offer| offer.key.zone.as_str() == "a").take(resting);
-        let rest = || Rest { until: after(5), failures: 1, why: "insufficient capacity".into(), stopped: false };
+        let rest = || Rest { until: after(5), failures: 1, since: start(), why: "insufficient capacity".into(), stopped: false };
         scene.memory.offers = full.map(|offer| (offer.key.clone(), rest())).collect();
         launches(&scene.turn(start()))[0].zone.to_string()
     };
@@ -298,7 +298,7 @@ fn what_leaves_counts_towards_the_maximum_until_it_is_gone() {
 
 #[test]
 fn a_rest_is_over_at_its_end() {
-    let rest = |second, stopped| Rest { until: later(second), failures: 1, why: "x".into(), stopped };
+    let rest = |second, stopped| Rest { until: later(second), failures: 1, since: start(), why: "x".into(), stopped };
     let spot_offers = || offers().into_iter().filter(|offer| offer.key.market == Market::Spot);
     for (second, rests) in [(-1, false), (0, false), (1, true)] {
         let expected = if rests { Market::OnDemand } else { Market::Spot };
@@ -318,7 +318,7 @@ fn a_rest_is_over_at_its_end() {
 
 #[test]
 fn spot_is_not_missed_while_one_offer_of_it_is_left_or_none_is_wanted() {
-    let rest = || Rest { until: after(5), failures: 1, why: "x".into(), stopped: false };
+    let rest = || Rest { until: after(5), failures: 1, since: start(), why: "x".into(), stopped: false };
     let resting = |left: usize, share: f64, change: fn(&mut Vec<Offer>)| {
         let mut scene = full();
         change(&mut scene.offers);

@@ -113,7 +113,7 @@ fn offers_are_told_with_what_keeps_them_from_being_bought() {
     let all = ask(&scene, &Question::Offers).expect("an answer");
     assert_eq!(all.verdict, "8 of 8 offers can be bought");
     let rests = OfferKey { instance_type: "m5.large".into(), zone: "a".into(), market: Market::Spot };
-    let rest = Rest { until: after(60), failures: 1, why: "insufficient capacity".into(), stopped: false };
+    let rest = Rest { until: after(60), failures: 1, since: start(), why: "insufficient capacity".into(), stopped: false };
     scene.memory.offers.insert(rests, rest);
     let some = ask(&scene, &Question::Offers).expect("an answer");
     assert_eq!(some.verdict, "7 of 8 offers can be bought");

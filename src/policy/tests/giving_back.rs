@@ -506,7 +506,7 @@ fn the_memory_survives_the_ledger() {
     let mut scene = idle();
     scene.turns(0, 8);
     let key = OfferKey { instance_type: "m5.large".into(), zone: "a".into(), market: Market::Spot };
-    let rest = Rest { until: after(24 * 60), failures: 3, why: "never joined".into(), stopped: true };
+    let rest = Rest { until: after(24 * 60), failures: 3, since: start(), why: "never joined".into(), stopped: true };
     scene.memory.offers.insert(key.clone(), rest.clone());
     scene.memory.pool_offers.insert(("workers".into(), key), rest);
     let text = serde_json::to_string(&scene.memory).expect("it is written");

@@ -33,6 +33,11 @@ fn left() -> Operation {
     of_two_types(LaunchState::Done { joined: Vec::new(), never_joined: Vec::new(), left: vec![instance] })
 }
 
+/// EC2 has answered, and its instances boot.
+fn joining() -> Operation {
+    of_two_types(LaunchState::Joining { instances: Vec::new(), since: start() })
+}
+
 fn never_joined() -> Operation {
     done(&[], &[Y, Z])
 }
@@ -68,7 +73,7 @@ fn each_failure_lets_rest_what_it_speaks_of() {
     ];
     for (failure, everywhere, of_pool, market, incident) in rows {
         let memory = taught(&settings(), &[failed(failure.clone())]);
-        let rest = |why: &str| Rest { until: after(1), failures: 1, why: why.into(), stopped: false };
+        let rest = |why: &str| Rest { until: after(1), failures: 1, since: start(), why: why.into(), stopped: false };
         let both = |why| [(key("m5.large"), rest(why)), (key("m5.xlarge"), rest(why))];
         assert_eq!(memory.offers, everywhere.map(both).into_iter().flatten().collect(), "{failure:?}");
         let of_pool = of_pool.map(both).into_iter().flatten().map(|(offer, rest)| (workers(offer), rest));
@@ -289,4 +294,45 @@ fn an_instance_without_a_node_that_may_not_go_is_looked_at_again_by_its_id() {
     lost.order.node = None;
     let memory = taught(&settings(), &[Operation::Retire(lost)]);
     assert_eq!((memory.strays, memory.resting_nodes), ([("instance i-n1".to_owned(), start())].into(), BTreeMap::new()));
+}
+
+#[test]
+fn a_join_says_nothing_about_what_failed_after_its_launch_was_begun() {
+    let join = || done(&["m5.large"], &[]);
+    let reached = || failed(LaunchFailure::Quota { message: message() });
+    let refused = || failed(LaunchFailure::Refused { message: message() });
+    // The operations are of the scene's start; what they teach is learned at these seconds, and EC2 has named the type as empty.
+    let rests = |operations: &[(i64, Operation, bool)]| {
+        let memory = operations.iter().fold(Memory::default(), |memory, (second, operation, empty)| {
+            let empty: Vec<OfferKey> = empty.then(|| key("m5.large")).into_iter().collect();
+            learn(&settings(), memory, operation, &empty, later(*second))
+        });
+        let (everywhere, of_pool) = (memory.offers.get(&key("m5.large")), memory.pool_offers.get(&workers(key("m5.large"))));
+        [everywhere, of_pool, memory.quotas.get(&key("m5.large").quota())].map(|rest| rest.map(|rest| rest.failures))
+    };
+    let rows: [(&str, Vec<(i64, Operation, bool)>, [Option<u32>; 3]); 6] = [
+        ("the limit was reached by another launch meanwhile", vec![(1, reached(), false), (90, join(), false)], [None, None, Some(1)]),
+        ("the limit was reached before", vec![(0, reached(), false), (90, join(), false)], [None; 3]),
+        ("another launch was refused meanwhile", vec![(1, refused(), false), (90, join(), false)], [None, Some(1), None]),
+        ("the launch itself was filled in part", vec![(2, joining(), true), (90, join(), false)], [Some(1), None, None]),
+        (
+            "it was filled in part, and not for the first time",
+            vec![(-60, joining(), true), (2, joining(), true), (90, join(), false)],
+            [Some(2), None, None],
+        ),
+        ("EC2 had none before", vec![(-60, joining(), true), (90, join(), false)], [None; 3]),
+    ];
+    for (what, operations, expected) in rows {
+        assert_eq!(rests(&operations), expected, "{what}");
+    }
+}
+
+#[test]
+fn a_stop_ends_with_any_instance_that_joins() {
+    let at = |second, memory, operation| learn(&settings(), memory, &operation, &[], later(second));
+    let stopped = [1, 2, 3].into_iter().fold(Memory::default(), |memory, second| at(second, memory, never_joined()));
+    assert!(stopped.pool_offers[&workers(key("m5.large"))].stopped);
+    let joined = at(90, stopped.clone(), done(&["m5.large"], &[]));
+    assert_eq!(joined.pool_offers.get(&workers(key("m5.large"))), None, "its instances do join");
+    assert!(joined.pool_offers[&workers(key("m5.xlarge"))].stopped, "of the other type none has");
 }

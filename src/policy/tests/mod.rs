@@ -348,7 +348,7 @@ fn launched(plan: &Plan) -> u32 {
 
 /// Lets nothing be bought: EC2 has none of any offer for an hour.
 fn rest_everywhere(scene: &mut Scene) {
-    let rest = Rest { until: after(60), failures: 1, why: "insufficient capacity".into(), stopped: false };
+    let rest = Rest { until: after(60), failures: 1, since: start(), why: "insufficient capacity".into(), stopped: false };
     scene.memory.offers = scene.offers.iter().map(|offer| (offer.key.clone(), rest.clone())).collect();
 }
 

@@ -30,7 +30,7 @@ fn a_purchase_tells_why_each_other_offer_is_not_bought() {
     scene.offers.push(offer("t3.small", "a", Market::OnDemand, 20_000, capacity(900, 1)));
     scene.offers.push(offer("m4.large", "a", Market::OnDemand, 90_000, capacity(1900, 7)));
     let key = OfferKey { instance_type: "m4.large".into(), zone: "a".into(), market: Market::OnDemand };
-    let rest = Rest { until: after(60), failures: 1, why: "insufficient capacity".into(), stopped: false };
+    let rest = Rest { until: after(60), failures: 1, since: start(), why: "insufficient capacity".into(), stopped: false };
     scene.memory.offers.insert(key, rest);
     let plan = scene.turn(start());
     let order = launches(&plan)[0];
@@ -55,7 +55,13 @@ fn what_is_told_is_bounded_however_many_offers_there_are() {
     for number in 0..500 {
         let price = 200_000 + number;
         scene.offers.push(offer(&format!("big{number}.large"), "a", Market::Spot, price, capacity(1900, 7)));
-        let rest = Rest { until: later(1000 + i64::try_from(number).expect("small")), failures: 1, why: "none".into(), stopped: false };
+        let rest = Rest {
+            until: later(1000 + i64::try_from(number).expect("small")),
+            failures: 1,
+            since: start(),
+            why: "none".into(),
+            stopped: false,
+        };
         scene.memory.offers.insert(scene.offers.last().expect("an offer").key.clone(), rest);
     }
     let told = passed_over(&scene.turn(start()), "pending_pods");

@@ -11,7 +11,7 @@ fn a_turn_forgets_what_has_run_out() {
     let remembered = |second: i64| {
         let mut scene = Scene::with_nodes(2);
         let day = 24 * 60 * 60;
-        let rest = |until| Rest { until, failures: 5, why: "x".into(), stopped: false };
+        let rest = |until| Rest { until, failures: 5, since: start(), why: "x".into(), stopped: false };
         scene.memory.offers.insert(key.clone(), rest(later(second - day)));
         scene.memory.quotas.insert(key.quota(), rest(later(second - day)));
         scene.memory.incidents.insert("token_mismatch".into(), Incident { text: "x".into(), until: later(second) });
