@@ -17,6 +17,15 @@ pub const INSTANCE_TYPE_LABEL: &str = "node.kubernetes.io/instance-type";
 pub const ARCH_LABEL: &str = "kubernetes.io/arch";
 /// The label that names a node's operating system.
 pub const OS_LABEL: &str = "kubernetes.io/os";
+/// Gives the labels with which every kubelet on Linux registers its node: what runs on it, under today's names and under
+/// those of old, by which charts still select.
+#[must_use]
+pub fn kubelet_labels(architecture: &str) -> [(String, String); 4] {
+    let labels =
+        [(ARCH_LABEL, architecture), (OS_LABEL, "linux"), ("beta.kubernetes.io/arch", architecture), ("beta.kubernetes.io/os", "linux")];
+    labels.map(|(key, value)| (key.to_owned(), value.to_owned()))
+}
+
 /// The taint that Kubernetes gives to a node that is cordoned.
 pub const UNSCHEDULABLE_TAINT: &str = "node.kubernetes.io/unschedulable";
 /// The taint of a node that is not Ready.

@@ -4,9 +4,7 @@ use crate::model::instance::{CLUSTER_TAG, EPOCH_TAG, FIXED_TAGS, InstanceState, 
 use crate::model::offer::HourlyPrice;
 use crate::model::operation::{LaunchRequest, LaunchedInstance};
 use crate::model::resources::ATTACHABLE_VOLUMES;
-use crate::model::scheduling::{
-    ARCH_LABEL, HOSTNAME_LABEL, INSTANCE_TYPE_LABEL, Labels, MARKET_LABEL, OS_LABEL, POOL_LABEL, Taint, ZONE_LABEL,
-};
+use crate::model::scheduling::{HOSTNAME_LABEL, INSTANCE_TYPE_LABEL, Labels, MARKET_LABEL, POOL_LABEL, Taint, ZONE_LABEL, kubelet_labels};
 use crate::model::{
     Bytes, Instance, InstanceId, InstanceType, Market, MilliCpu, Offer, OfferKey, OperationId, PoolName, Resources, SubnetId, Zone,
 };
@@ -479,11 +477,10 @@ pub fn node_labels(pool: &PoolSpec, kind: Kind, zone: &Zone, market: Market, hos
         (POOL_LABEL, pool.name.as_str()),
         (ZONE_LABEL, zone.as_str()),
         (INSTANCE_TYPE_LABEL, kind.name),
-        (ARCH_LABEL, "amd64"),
-        (OS_LABEL, "linux"),
         (MARKET_LABEL, if market == Market::Spot { "spot" } else { "on-demand" }),
     ];
     labels.extend(own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())));
+    labels.extend(kubelet_labels("amd64"));
     if let Some(hostname) = hostname {
         labels.insert(HOSTNAME_LABEL.to_owned(), hostname.to_owned());
     }

@@ -83,6 +83,8 @@ impl Cluster {
             ("kubernetes.io/hostname", spec.name.as_str()),
             ("kubernetes.io/arch", "amd64"),
             ("kubernetes.io/os", "linux"),
+            ("beta.kubernetes.io/arch", "amd64"),
+            ("beta.kubernetes.io/os", "linux"),
             ("topology.kubernetes.io/region", REGION),
         ];
         labels.extend(fixed.map(|(key, value)| (key.to_owned(), value.to_owned())));

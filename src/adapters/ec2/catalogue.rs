@@ -12,7 +12,7 @@ use super::cloud_error;
 use super::launch::is_template_id;
 use crate::config::{PoolLaunch, PricesConfig};
 use crate::model::offer::{HourlyPrice, UNKNOWN_STORAGE};
-use crate::model::scheduling::{ARCH_LABEL, INSTANCE_TYPE_LABEL, Labels, MARKET_LABEL, OS_LABEL, POOL_LABEL, ZONE_LABEL};
+use crate::model::scheduling::{INSTANCE_TYPE_LABEL, Labels, MARKET_LABEL, POOL_LABEL, ZONE_LABEL, kubelet_labels};
 use crate::model::{Bytes, InstanceType, Market, MilliCpu, Offer, OfferKey, PoolName, Resources, SubnetId, Zone};
 use crate::ports::cloud::Catalogue;
 use crate::ports::{Clock, CloudError};
@@ -465,10 +465,9 @@ fn labels(pool: &PoolLaunch, instance_type: &InstanceType, zone: &Zone, market: 
         (ZONE_LABEL, zone.to_string()),
         (REGION_LABEL, region.to_owned()),
         (INSTANCE_TYPE_LABEL, instance_type.to_string()),
-        (ARCH_LABEL, machine.architecture.to_owned()),
-        (OS_LABEL, "linux".to_owned()),
     ];
     labels.extend(facts.map(|(key, value)| (key.to_owned(), value)));
+    labels.extend(kubelet_labels(machine.architecture));
     labels
 }
 

@@ -62,6 +62,9 @@ fn each_zone_and_market_is_an_offer_with_its_price_and_the_node_it_becomes() {
     assert_eq!(spot.allocatable.ephemeral_storage, Bytes((20 << 30) / 100 * 85));
     assert_eq!(spot.labels[ZONE_LABEL], "eu-central-1a", "a fact wins over the configuration");
     assert_eq!((spot.labels["team"].as_str(), spot.labels[MARKET_LABEL].as_str()), ("red", "spot"));
+    for key in ["kubernetes.io/os", "kubernetes.io/arch"] {
+        assert_eq!(spot.labels[&format!("beta.{key}")], spot.labels[key], "kubelets write it under its old name, too");
+    }
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! What becomes of launches that do not go as they should.
 
 use super::interventions::{MINUTE, pass};
+use crate::model::scheduling::{Constraints, Operator, Requirement, Selector};
 use crate::model::{LaunchState, Operation};
 use crate::sim::client::Mishap;
 use crate::sim::front::{Scenario, Stage};
 use crate::sim::universe::Truth;
 use crate::sim::{Fault, Planned};
 use jiff::SignedDuration;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[tokio::test(start_paused = true)]
@@ -31,6 +33,20 @@ async fn a_launch_that_could_not_be_journalled_in_time_is_never_sent() {
     let launches = world.with(begun_late);
     assert!(launches.contains(&(true, true)) && launches.contains(&(false, false)), "{launches:?}");
     assert!(launches.iter().all(|(late, failed)| late == failed), "{launches:?}: {}", world.log());
+    world.is_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_select_their_node_by_what_the_kubelet_wrote_of_old_get_one_bought() {
+    let mut scenario = Scenario::quiet(1, 1000.0, 2);
+    let is = |key: &str, value: &str| Requirement { key: key.into(), operator: Operator::In([value.to_owned()].into()) };
+    let node_selector = Selector(vec![is("beta.kubernetes.io/os", "linux"), is("beta.kubernetes.io/arch", "amd64")]);
+    scenario.workloads[0].constraints = Arc::new(Constraints { node_selector, ..Constraints::default() });
+    let world = Stage::begin(scenario);
+    pass(MINUTE).await;
+    world.load(8.0);
+    world.until("a launch", MINUTE * 3, |truth| truth.log.lines().any(|line| line.contains(" buys "))).await;
+    world.until("room for all", MINUTE * 4, |truth| truth.marks > 0 && truth.kubernetes.waits() == 0).await;
     world.is_sound();
 }
 
