@@ -509,7 +509,7 @@ async fn a_node_object_stays_until_the_machine_of_its_last_pods_is_off() {
 
 /// How many workers there are in each zone, and how many of all are on-demand.
 fn lies(truth: &mut Truth) -> (Vec<usize>, usize, usize) {
-    let mut zones = std::collections::BTreeMap::new();
+    let mut zones: std::collections::BTreeMap<_, usize> = truth.ec2.zones.iter().map(|zone| (zone.clone(), 0)).collect();
     let (mut all, mut on_demand) = (0, 0);
     for machine in truth.ec2.living().filter(|machine| machine.pool().is_some()) {
         *zones.entry(machine.zone.clone()).or_insert(0) += 1;
@@ -517,6 +517,69 @@ fn lies(truth: &mut Truth) -> (Vec<usize>, usize, usize) {
         on_demand += usize::from(machine.market == Market::OnDemand);
     }
     (zones.into_values().collect(), all, on_demand)
+}
+
+/// How many of so many workers are on-demand: the base of one, and three in ten of the others, rounded either way.
+fn share(all: usize) -> std::ops::RangeInclusive<usize> {
+    let above_base = 3 * (all - 1);
+    1 + above_base / 10..=1 + above_base.div_ceil(10)
+}
+
+fn skew(zones: &[usize]) -> usize {
+    zones.iter().max().zip(zones.iter().min()).map_or(0, |(most, least)| most - least)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hour_of_a_spot_storm_leaves_the_share_of_spot_and_the_zones_as_they_should_be() {
+    const STORMS: u32 = 15;
+    let mut scenario = Scenario::quiet(1, 1000.0, 1);
+    scenario.zones.push("eu-central-1c".into());
+    (scenario.workers, scenario.settings.policy.pools[0].max) = (1, 20);
+    let (begins, every) = (Duration::from_mins(20), Duration::from_mins(4));
+    // Each takes half of the spot machines.
+    scenario.faults = (0..STORMS).map(|number| Planned { fault: Fault::SpotStorm, at: begins + every * number, lasts: MINUTE }).collect();
+    let world = Stage::begin(scenario);
+    pass(MINUTE * 2).await;
+    world.load(20.0);
+    pass(begins - MINUTE * 2).await;
+    for storm in 1..=STORMS {
+        // Two minutes after the notice EC2 would take what has not been given back.
+        pass(MINUTE * 3).await;
+        let (zones, all, on_demand) = world.with(lies);
+        assert!(share(all).contains(&on_demand), "{on_demand} of {all} are on-demand after storm {storm}: {}", world.log());
+        assert!(skew(&zones) <= 1, "{zones:?} after storm {storm}: {}", world.log());
+        assert_eq!(world.with(|truth| truth.kubernetes.waits()), 0, "after storm {storm}: {}", world.log());
+        pass(MINUTE).await;
+    }
+    let (_, all, _) = world.with(lies);
+    assert!(world.count("the market wants") > all * 4, "the fleet has gone over more than four times: {}", world.log());
+    assert_eq!(world.count("the market takes"), 0, "all were given back in time: {}", world.log());
+    world.is_sound();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_the_account_is_an_alert_and_is_run_into_a_few_times_only() {
+    let mut scenario = Scenario::quiet(1, 1000.0, 2);
+    scenario.faults = vec![Planned { fault: Fault::VcpuQuota, at: MINUTE, lasts: MINUTE * 80 }];
+    let world = Stage::begin(scenario);
+    pass(MINUTE * 2).await;
+    world.load(8.0);
+    let alerts = || {
+        let handle = world.0.handles[world.leader().expect("somebody leads")].borrow().clone().expect("it lives");
+        let plan = handle.status.borrow().plan.clone().expect("a plan");
+        plan.alerts.iter().filter(|alert| alert.name == "account_limit").count()
+    };
+    assert_eq!(alerts(), 0);
+    world.until("a refusal", MINUTE * 5, |truth| truth.log.lines().any(|line| line.contains("buys nothing"))).await;
+    pass(MINUTE * 3).await;
+    assert!(alerts() > 0, "{}", world.log());
+    pass(MINUTE * 70).await;
+    // Each market rests for 5, 10, 20 and 40 minutes, and one turn may ask in two zones.
+    let refused = world.count("buys nothing: account limit");
+    assert!((2..=20).contains(&refused), "{refused}: {}", world.log());
+    world.until("room for all", MINUTE * 70, |truth| truth.kubernetes.waits() == 0).await;
+    world.until("calm", MINUTE * 70, |_| alerts() == 0).await;
+    world.is_sound();
 }
 
 #[tokio::test(start_paused = true)]
@@ -532,10 +595,8 @@ async fn after_an_hour_without_spot_the_fleet_returns_to_its_share_and_to_even_z
     assert_eq!(all, on_demand, "there is no spot: {}", world.log());
     pass(Duration::from_hours(5)).await;
     let (zones, all, on_demand) = world.with(lies);
-    // One is on-demand, and of the others three in ten, rounded up.
-    let share = 1 + (3 * (all - 1)).div_ceil(10);
-    assert!(on_demand <= share, "{on_demand} of {all} are on-demand: {}", world.log());
-    assert!(zones.iter().max().zip(zones.iter().min()).is_some_and(|(most, least)| most - least <= 1), "{zones:?}: {}", world.log());
+    assert!(share(all).contains(&on_demand), "{on_demand} of {all} are on-demand: {}", world.log());
+    assert!(skew(&zones) <= 1, "{zones:?}: {}", world.log());
     assert_eq!(world.with(|truth| truth.kubernetes.waits()), 0);
     let bought = world.count(" buys ");
     pass(Duration::from_hours(6)).await;
