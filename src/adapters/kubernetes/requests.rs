@@ -34,7 +34,12 @@ pub(super) fn pod_requests(spec: &PodSpec, status: &PodStatus) -> Result<Resourc
     }
     running.raise_to(&starting);
     if let Some(pod_level) = &spec.resources {
-        override_with(&mut running, pod_level)?;
+        let containers = || spec.containers.iter().flatten().chain(spec.init_containers.iter().flatten());
+        let of_containers = |name: &String| {
+            let mut stated = containers().filter_map(|container| container.resources.as_ref());
+            stated.any(|requirements| requested(requirements).contains_key(name))
+        };
+        override_with(&mut running, pod_level, of_containers)?;
     }
     if let Some(overhead) = &spec.overhead {
         running.add(&resources(overhead.iter()).map_err(|error| format!("overhead: {error}"))?);
@@ -93,11 +98,16 @@ fn requested(requirements: &ResourceRequirements) -> BTreeMap<&String, &Quantity
 }
 
 /// Puts requests of the pod as a whole in the place of its containers' sums.
-fn override_with(sum: &mut Resources, pod_level: &ResourceRequirements) -> Result<(), String> {
+///
+/// Of cores and bytes a limit alone leaves those sums as they are, where there is one: the API server then takes them for
+/// the pod's requests when it makes a pod, but not in the template of a daemon set.
+fn override_with(sum: &mut Resources, pod_level: &ResourceRequirements, of_containers: impl Fn(&String) -> bool) -> Result<(), String> {
     let stated = requested(pod_level);
     let amounts = resources(stated.clone().into_iter()).map_err(|error| format!("resources of the pod: {error}"))?;
     for name in stated.into_keys() {
+        let is_requested = pod_level.requests.as_ref().is_some_and(|requests| requests.contains_key(name));
         match name.as_str() {
+            "cpu" | "memory" if !is_requested && of_containers(name) => {}
             "cpu" => sum.cpu = amounts.cpu,
             "memory" => sum.memory = amounts.memory,
             huge if huge.starts_with("hugepages-") => {
@@ -199,6 +209,21 @@ mod tests {
         let sum = requests(json!({"containers": [{"resources": {"limits": {"cpu": "2", "memory": "7"}, "requests": {"cpu": "1"}}}]}));
         let sum = sum.expect("quantities");
         assert_eq!((sum.cpu, sum.memory), (MilliCpu(1000), Bytes(7)));
+    }
+
+    #[test]
+    fn a_limit_of_the_whole_pod_is_no_request_where_a_container_states_one() {
+        let sum = |field: &str, pod_level: Value| {
+            let spec = json!({field: [{"restartPolicy": "Always", "resources": cpu("100m")}], "resources": pod_level});
+            let sum = requests(spec).expect("quantities");
+            (sum.cpu, sum.memory)
+        };
+        let limits = json!({"limits": {"cpu": "4", "memory": "5"}});
+        assert_eq!(sum("containers", limits.clone()), (MilliCpu(100), Bytes(5)), "of memory nobody states a request");
+        assert_eq!(sum("initContainers", limits.clone()), (MilliCpu(100), Bytes(5)));
+        let both = json!({"limits": {"cpu": "4", "memory": "5"}, "requests": {"cpu": "2"}});
+        assert_eq!(sum("containers", both), (MilliCpu(2000), Bytes(5)), "a request of the pod wins");
+        assert_eq!(requests(json!({"containers": [{}], "resources": limits})).expect("quantities").cpu, MilliCpu(4000));
     }
 
     #[test]
