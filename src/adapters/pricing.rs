@@ -20,8 +20,11 @@ use tracing::{info, warn};
 
 /// List prices change a few times a year.
 const REFRESH: Duration = Duration::from_hours(24);
-/// How long after a reading that lacked something the next one is tried.
+/// How long after a reading that was refused the next one is tried.
 const REFRESH_AGAIN: Duration = Duration::from_hours(1);
+/// How long after a reading that was merely slow, or failed in a way that passes, the next one goes on. What is not known
+/// until then is not bought.
+const GO_ON: Duration = Duration::from_mins(1);
 /// Requests under way at once; each asks for one type.
 const AT_ONCE: usize = 4;
 /// Products in one answer: the filters leave one, in some regions a few.
@@ -38,7 +41,8 @@ const PLAIN_LINUX: [(&str, &str); 5] = [
 /// By type.
 pub type OnDemandPrices = BTreeMap<InstanceType, HourlyPrice>;
 
-/// Reads the price list, and keeps what it has read: at most one reading a day, or an hour after one that lacked something.
+/// Reads the price list, and keeps what it has read: at most one reading a day, an hour after one that was refused, or a
+/// minute after one that did not come to its end.
 #[derive(Debug)]
 pub struct PriceList {
     client: Client,
@@ -84,7 +88,7 @@ impl PriceList {
         }
         let mut kept = self.kept();
         kept.asked.clone_from(types);
-        kept.due = Some(Instant::now() + if failure.is_none() { REFRESH } else { REFRESH_AGAIN });
+        kept.due = Some(Instant::now() + next_reading(failure.as_ref()));
         if failure.is_none() {
             kept.read_at = Some(now);
         }
@@ -163,6 +167,15 @@ fn filter(field: &str, value: &str) -> Result<Filter, aws_sdk_pricing::error::Bu
     Filter::builder().r#type(FilterType::TermMatch).field(field).value(value).build()
 }
 
+/// Says how long after a reading the next one is due.
+fn next_reading(failure: Option<&Failure>) -> Duration {
+    match failure.map(|failure| failure.kind) {
+        None => REFRESH,
+        Some(Kind::Denied | Kind::Rejected) => REFRESH_AGAIN,
+        Some(Kind::NoAnswer | Kind::Fault | Kind::Throttled | Kind::Unsigned) => GO_ON,
+    }
+}
+
 /// Names the permission that a refusal lacks.
 fn denied(failure: &Failure) -> Option<String> {
     (failure.kind == Kind::Denied).then(|| format!("{}; grant the daemon's role `pricing:GetProducts`", failure.why))
@@ -219,6 +232,15 @@ mod tests {
 
     fn read(product: &str) -> Option<HourlyPrice> {
         read_product(product, &"m5.large".into(), "eu-west-1")
+    }
+
+    #[test]
+    fn what_was_merely_slow_is_asked_again_soon_and_what_was_refused_is_not() {
+        let failed = |kind| next_reading(Some(&Failure { kind, code: String::new(), why: String::new() }));
+        assert_eq!(next_reading(None), Duration::from_hours(24));
+        assert_eq!(failed(Kind::NoAnswer), Duration::from_mins(1), "not all types within the deadline");
+        assert_eq!((failed(Kind::Throttled), failed(Kind::Fault)), (GO_ON, GO_ON));
+        assert_eq!((failed(Kind::Denied), failed(Kind::Rejected)), (Duration::from_hours(1), REFRESH_AGAIN));
     }
 
     #[test]
