@@ -298,6 +298,7 @@ fn an_instance_without_a_node_that_may_not_go_is_looked_at_again_by_its_id() {
 
 #[test]
 fn a_join_says_nothing_about_what_failed_after_its_launch_was_begun() {
+    type Row = (&'static str, Vec<(i64, Operation, bool)>, [Option<u32>; 3]);
     let join = || done(&["m5.large"], &[]);
     let reached = || failed(LaunchFailure::Quota { message: message() });
     let refused = || failed(LaunchFailure::Refused { message: message() });
@@ -310,7 +311,7 @@ fn a_join_says_nothing_about_what_failed_after_its_launch_was_begun() {
         let (everywhere, of_pool) = (memory.offers.get(&key("m5.large")), memory.pool_offers.get(&workers(key("m5.large"))));
         [everywhere, of_pool, memory.quotas.get(&key("m5.large").quota())].map(|rest| rest.map(|rest| rest.failures))
     };
-    let rows: [(&str, Vec<(i64, Operation, bool)>, [Option<u32>; 3]); 6] = [
+    let rows: [Row; 6] = [
         ("the limit was reached by another launch meanwhile", vec![(1, reached(), false), (90, join(), false)], [None, None, Some(1)]),
         ("the limit was reached before", vec![(0, reached(), false), (90, join(), false)], [None; 3]),
         ("another launch was refused meanwhile", vec![(1, refused(), false), (90, join(), false)], [None, Some(1), None]),
