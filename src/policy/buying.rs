@@ -315,11 +315,11 @@ impl<'a> Buyer<'a> {
             let (mut asked, mut taken) = (Resources::default(), Resources::default());
             for daemon in &daemons {
                 asked.add(&daemon.requests);
-                let mut takes = daemon.requests.clone();
+                let mut most = daemon.requests.clone();
                 if let Some(seen) = learned.and_then(|learned| learned.sets.get(&daemon.key.to_string())) {
-                    takes.raise_to(seen);
+                    most.raise_to(seen);
                 }
-                taken.add(&takes);
+                taken.add(&most);
             }
             if let Some(learned) = learned {
                 taken.add(&learned.others);

@@ -6,7 +6,7 @@ use crate::model::plan::{LaunchOrder, LaunchReason, PODS_NAMED};
 use crate::model::pod::Owner;
 use crate::model::scheduling::{HOSTNAME_LABEL, ZONE_LABEL};
 use crate::model::{InstanceType, Offer, Pod, Resources};
-use crate::policy::fit::{Board, node_accepts};
+use crate::policy::fit::{Bin, Board, node_accepts};
 use crate::policy::fleet::count;
 use crate::policy::headroom;
 use crate::policy::topology::Shape;
@@ -112,7 +112,7 @@ impl<'a> Buyer<'a> {
     /// elsewhere.
     pub(super) fn counted_by(&self, board: &Board<'a>) -> BTreeSet<&'a str> {
         let bins = self.purchases.iter().map(|purchase| board.bin(purchase.bin));
-        let kinds: BTreeSet<Shape> = bins.flat_map(|bin| bin.shapes()).map(|(shape, _)| *shape).collect();
+        let kinds: BTreeSet<Shape> = bins.flat_map(Bin::shapes).map(|(shape, _)| *shape).collect();
         let (mut keys, mut asks) = (BTreeSet::new(), false);
         for shape in kinds.into_iter().filter(|shape| !board.sees_zones_and_hosts_only(*shape)) {
             let constraints = &board.example(shape).constraints;

@@ -1,6 +1,7 @@
 //! Daemons that come to some offers of a pool alone, by architecture, market or type: what they take there, and whom they keep away.
 
 use super::*;
+use crate::model::InstanceType;
 use crate::model::operation::LaunchedInstance;
 use crate::model::scheduling::{
     Constraints, HOSTNAME_LABEL, HostPort, MARKET_LABEL, Operator, PodAffinityTerm, Requirement, Selector, SpreadConstraint,
@@ -86,7 +87,7 @@ fn scene(daemons: impl IntoIterator<Item = DaemonSet>) -> Scene {
 
 /// What was bought, and the types that EC2 may choose from.
 fn bought(plan: &Plan) -> Vec<(Market, Vec<&str>)> {
-    launches(plan).into_iter().map(|order| (order.market, order.instance_types.iter().map(|name| name.as_str()).collect())).collect()
+    launches(plan).into_iter().map(|order| (order.market, order.instance_types.iter().map(InstanceType::as_str).collect())).collect()
 }
 
 #[test]

@@ -541,7 +541,7 @@ async fn an_hour_of_a_spot_storm_leaves_the_share_of_spot_and_the_zones_as_they_
     let world = Stage::begin(scenario);
     pass(MINUTE * 2).await;
     world.load(20.0);
-    pass(begins - MINUTE * 2).await;
+    pass(begins.saturating_sub(MINUTE * 2)).await;
     for storm in 1..=STORMS {
         // Two minutes after the notice EC2 would take what has not been given back.
         pass(MINUTE * 3).await;
