@@ -74,6 +74,7 @@ impl Ledger {
                     is_paused: item.contains_key("pause"),
                 }
             }
+            record if record.starts_with("demand#") => {}
             record => match record.strip_prefix("operation#") {
                 Some(id) => self.operations.push(Operation::read(id, item)?),
                 None => bail!("the ledger has a record {record}"),
